@@ -1,0 +1,108 @@
+"""
+When ρ and β move: the two callbacks that :meth:`sb3_mirl.MIRL.learn` attaches by itself.
+
+To change a rule, subclass the callback, write to ``self.prior`` or ``self.beta`` in place, and pass an instance to
+``learn(callback=...)``: it takes the place of the default.
+"""
+
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_mirl.operators import update_beta, update_prior
+from sb3_mirl.policies import MIRLPolicy
+
+
+class MIRLCallback(BaseCallback):
+    """
+    An SB3 callback with one more event: :meth:`_on_gradient_step`, after each gradient step of :meth:`MIRL.train`.
+
+    SB3 has no event inside ``train()``, where ``gradient_steps`` of them may pass between two calls of ``_on_step``.
+    """
+
+    def _init_callback(self) -> None:
+        if not isinstance(self.model.policy, MIRLPolicy):
+            raise TypeError(f"{type(self).__name__} works with MIRL, SQL and SQLm, not with {type(self.model).__name__}")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
+        """
+        :param squared_td_error: L, the mean squared TD error of the batch before the step, [] on the model's device,
+            whatever ``loss`` is
+        """
+
+    @property
+    def prior(self) -> th.Tensor:
+        """ρ, float64 [n_actions], to be changed in place."""
+        return self.model.policy.prior  # type: ignore[return-value]
+
+    @property
+    def beta(self) -> th.Tensor:
+        """β, float64 [], to be changed in place."""
+        return self.model.policy.beta  # type: ignore[return-value]
+
+
+class PriorUpdateCallback(MIRLCallback):
+    """
+    Moves ρ at each environment step: ρ ← (1 - α_ρ) ρ + α_ρ π(·|s), with the π that acting has computed.
+
+    During the warm-up (``learning_starts``) nothing moves: π is then an artefact of the random initial network.
+
+    :param log_interval: log ρ, by action name where the environment has names, once in that many environment steps;
+        0 or less: never
+    :param verbose: 0: no output, 1: info messages
+    """
+
+    #: With more actions than this, ρ is not logged entry by entry
+    MAX_LOGGED_ACTIONS = 32
+
+    def __init__(self, log_interval: int = 10_000, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.log_interval = log_interval
+        self._next_log = 0
+        self._log_keys: list[str] = []
+
+    def _on_training_start(self) -> None:
+        self._next_log = self.num_timesteps
+        if len(self.prior) <= self.MAX_LOGGED_ACTIONS and self.log_interval > 0:
+            self._log_keys = [f"prior/{name}" for name in self._action_names()]
+
+    def _action_names(self) -> list[str]:
+        n_actions = len(self.prior)
+        if self.training_env.has_attr("get_action_meanings"):
+            names = self.training_env.env_method("get_action_meanings", indices=[0])[0]
+            # A wrapper may offer fewer actions than the environment that it wraps names
+            if len(names) == n_actions:
+                return names
+        return [f"action_{action}" for action in range(n_actions)]
+
+    def _on_step(self) -> bool:
+        policy = self.model.rollout_action_probabilities  # type: ignore[attr-defined]
+        if policy is not None and self.model.prior_lr > 0:  # type: ignore[attr-defined]
+            self.prior.copy_(update_prior(self.prior, policy, self.model.prior_lr))  # type: ignore[attr-defined]
+        if self._log_keys and self.num_timesteps >= self._next_log:
+            self._next_log = self.num_timesteps + self.log_interval
+            for key, value in zip(self._log_keys, self.prior.tolist(), strict=True):
+                self.logger.record(key, value)
+        return True
+
+
+class BetaUpdateCallback(MIRLCallback):
+    """
+    Moves β, by the model's ``beta_schedule``.
+
+    ``"adaptive"``: β ← (1 - α_β) β + α_β / L at each gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
+    environment transition. ``"constant"``: never.
+    """
+
+    def _on_step(self) -> bool:
+        if self.model.beta_schedule == "linear":  # type: ignore[attr-defined]
+            increase = self.model.beta_lr * self.training_env.num_envs  # type: ignore[attr-defined]
+            self.beta.add_(increase).clamp_(max=self.model.beta_max)  # type: ignore[attr-defined]
+        return True
+
+    def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
+        if self.model.beta_schedule == "adaptive":  # type: ignore[attr-defined]
+            model = self.model
+            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_lr, model.beta_max))  # type: ignore[attr-defined]

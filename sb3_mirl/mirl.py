@@ -1,0 +1,428 @@
+"""
+The algorithms: :class:`MIRL`, and :class:`SQL` and :class:`SQLm`, which are MIRL with other defaults.
+
+Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the same here, in the same order.
+"""
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.dqn.dqn import DQN
+from torch.nn import functional as F
+
+from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
+from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
+from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
+
+SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
+
+BETA_SCHEDULES = ("adaptive", "linear", "constant")
+LOSSES = ("mse", "huber")
+
+
+class MIRL(DQN):
+    """
+    Soft Q-learning with mutual-information regularisation.
+
+    Paper: Grau-Moya, Leibfried and Vrancx, *Soft Q-Learning with Mutual-Information Regularization*, ICLR 2019,
+    https://openreview.net/forum?id=HyEtjoCqFX
+
+    It is DQN with the maximum in the target replaced by β⁻¹ log Σₐ ρ(a) exp(β Q(s',a)), where the action prior ρ follows
+    the marginal of the policy over visited states and the inverse temperature β follows 1 / (mean squared TD error).
+
+    Defaults marked (paper) are the paper's for Atari, as told by people who reproduced it; the others are SB3's.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of
+        :class:`~sb3_mirl.policies.MIRLPolicy`
+    :param env: the environment, or its id; its action space is Discrete and starts at 0
+    :param learning_rate: of the optimiser; a number (paper: 2e-5) or a function of the remaining progress (from 1 to 0)
+    :param buffer_size: transitions in the replay buffer (paper: 1e6)
+    :param learning_starts: environment steps before learning, in which actions are drawn from ρ (paper: 1e4)
+    :param batch_size: of a gradient step (paper: 32)
+    :param tau: Polyak coefficient of the target network's update; 1 copies
+    :param gamma: discount factor (paper: 0.99)
+    :param train_freq: learn every so many steps (paper: 4), or ``(n, "step" | "episode")``
+    :param gradient_steps: gradient steps each time; -1: as many as environment steps since the last time
+    :param replay_buffer_class: by default chosen by observation space and ``n_steps``
+    :param replay_buffer_kwargs: its arguments
+    :param optimize_memory_usage: SB3's memory-saving variant of the replay buffer
+    :param n_steps: length of the n-step return. SB3's buffer sums rewards only: with ``n_steps > 1`` the divergences
+        KL(π‖ρ)/β of the steps between are left out of the target
+    :param target_update_interval: environment steps between two updates of the target network (paper: 1e4)
+    :param exploration_fraction: fraction of the training in which ε falls
+    :param exploration_initial_eps: first ε
+    :param exploration_final_eps: last ε (paper: 0.01)
+    :param max_grad_norm: bound on the norm of the gradient (paper: 10)
+    :param stats_window_size: episodes in the logged averages
+    :param tensorboard_log: folder for TensorBoard logs
+    :param policy_kwargs: arguments of the policy
+    :param verbose: 0: no output, 1: info messages, 2: debug messages
+    :param seed: of the pseudo-random generators
+    :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
+    :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition (paper: 2e-6, a memory of 5e5 transitions);
+        0 keeps ρ fixed
+    :param prior_init: the first ρ, [n_actions], non-negative and summing to 1. An action that has 0 here is never tried
+        nor used in the target; by default uniform
+    :param beta_schedule: ``"adaptive"``: β follows 1/L (paper, Atari); ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
+        environment transition (paper, grid worlds), whatever ``learn`` is called how often; ``"constant"``: β = β₀
+    :param beta_init: β₀ ≥ 0 in 1/reward (paper: 0.01); ∞ is allowed for ``"constant"``
+    :param beta_lr: α_β in [0, 1] per gradient step for ``"adaptive"`` (paper: 3.3e-6), or the increase of β per
+        environment transition for ``"linear"``
+    :param beta_max: the largest β that ``"adaptive"`` and ``"linear"`` may reach, see ``benchmarks/beta_limits.py``
+    :param loss: ``"mse"`` (paper) or ``"huber"``; β follows the mean squared error with either
+    :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
+        distribution, as in soft Q-learning, and ρ serves for exploration only
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
+    """
+
+    #: Written into saved models, which only the same algorithm loads; subclasses of yours inherit it
+    algorithm: str = "MIRL"
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: MIRLPolicy
+
+    def __init__(
+        self,
+        policy: str | type[MIRLPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 2e-5,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 10_000,
+        batch_size: int = 32,
+        tau: float = 1.0,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        target_update_interval: int = 10_000,
+        exploration_fraction: float = 0.1,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.01,
+        max_grad_norm: float = 10,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        *,
+        prior_lr: float = 2e-6,
+        prior_init: np.ndarray | list[float] | None = None,
+        beta_schedule: str = "adaptive",
+        beta_init: float = 0.01,
+        beta_lr: float = 3.3e-6,
+        beta_max: float = 1e4,
+        loss: str = "mse",
+        regularization: str = "mutual_information",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            replay_buffer_class,
+            replay_buffer_kwargs,
+            optimize_memory_usage,
+            n_steps,
+            target_update_interval,
+            exploration_fraction,
+            exploration_initial_eps,
+            exploration_final_eps,
+            max_grad_norm,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
+            _init_setup_model=False,
+        )
+        self.algorithm = type(self).algorithm
+        self.prior_lr = prior_lr
+        self.prior_init = prior_init
+        self.beta_schedule = beta_schedule
+        self.beta_init = beta_init
+        self.beta_lr = beta_lr
+        self.beta_max = beta_max
+        self.loss = loss
+        self.regularization = regularization
+        # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
+        self.rollout_action_probabilities: th.Tensor | None = None
+        # Those of the current learn() that want to know of gradient steps
+        self._gradient_step_callbacks: list[MIRLCallback] = []
+
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        super()._setup_model()
+        self.policy.regularization = self.regularization
+        if self.prior_init is not None:
+            prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
+            self.policy.prior.copy_(prior / prior.sum())
+        self.policy.beta.fill_(self.beta_init)
+
+    def _check_arguments(self) -> None:
+        if not issubclass(self.policy_class, MIRLPolicy):
+            raise ValueError(
+                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of MIRLPolicy, got "
+                f"{self.policy_class.__name__}. (When loading: the file was saved by another algorithm than {self.algorithm}.)"
+            )
+        if self.algorithm != type(self).algorithm:
+            raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
+        if self.action_space.start != 0:  # type: ignore[attr-defined]
+            raise ValueError(f"The action space must start at 0, got {self.action_space}")
+        _check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        _check_choice("loss", self.loss, LOSSES)
+        _check_choice("regularization", self.regularization, REGULARIZATIONS)
+        _check_range("prior_lr", self.prior_lr, 0.0, 1.0)
+        _check_range("beta_max", self.beta_max, 0.0, np.inf)
+        _check_range("beta_init", self.beta_init, 0.0, np.inf if self.beta_schedule == "constant" else self.beta_max)
+        _check_range("beta_lr", self.beta_lr, 0.0, 1.0 if self.beta_schedule == "adaptive" else np.finfo(np.float64).max)
+        if self.prior_init is not None:
+            _check_distribution("prior_init", self.prior_init, int(self.action_space.n))  # type: ignore[attr-defined]
+
+    @property
+    def prior(self) -> np.ndarray:
+        """ρ, float64 [n_actions], a copy."""
+        return self.policy.prior.cpu().numpy().copy()
+
+    @property
+    def beta(self) -> float:
+        """β, in 1/reward."""
+        return self.policy.beta.item()
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if isinstance(callback, list):
+            callback = CallbackList(callback)
+        if not isinstance(callback, BaseCallback):
+            callback = ConvertCallback(callback)  # type: ignore[arg-type]
+        given = [one for one in _flatten(callback) if isinstance(one, MIRLCallback)]
+        defaults: list[MIRLCallback] = []
+        for default in (PriorUpdateCallback, BetaUpdateCallback):
+            count = sum(isinstance(one, default) for one in given)
+            if count > 1:
+                raise ValueError(f"callback must hold at most one {default.__name__}, got {count}")
+            if count == 0:
+                defaults.append(default())
+        self._gradient_step_callbacks = [*defaults, *given]
+        return super()._init_callback(CallbackList([*defaults, callback]), progress_bar)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.num_timesteps < learning_starts:
+            # Warm-up: ρ does not follow the π of a random initial network
+            self.rollout_action_probabilities = None
+            actions = self.policy.sample_prior((n_envs,))
+        else:
+            actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
+            # Taken now: evaluations by callbacks use the same policy object
+            self.rollout_action_probabilities = self.policy.last_action_probabilities
+        return actions, actions
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        argmaxₐ π(a|s) or, unless ``deterministic``, the paper's behaviour policy: with probability ε, tossed for each
+        environment by itself, a draw from ρ instead.
+
+        :param observation: the input observation
+        :param state: the last states (used in recurrent policies)
+        :param episode_start: the last masks (used in recurrent policies)
+        :param deterministic: whether to leave exploration out
+        :return: the actions, and the next state (used in recurrent policies)
+        """
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        if not deterministic:
+            actions = self.policy.explore(actions, self.exploration_rate)
+        return actions, state
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        # Update learning rate according to schedule
+        self._update_learning_rate(self.policy.optimizer)
+
+        prior, beta = self.policy.reference_prior, self.policy.beta
+        losses, largest_q_values = [], []
+        for _ in range(gradient_steps):
+            # Sample replay buffer
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
+            # For n-step replay, discount factor is gamma**n_steps (when no early termination)
+            discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
+
+            with th.no_grad():
+                # Compute the next Q-values using the target network
+                next_q_values = self.q_net_target(replay_data.next_observations)
+                # The log-sum-exp weighted by ρ, where DQN has the maximum
+                target_q_values = soft_td_target(
+                    replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta
+                )
+
+            # Get current Q-values estimates
+            all_q_values = self.q_net(replay_data.observations)
+
+            # Retrieve the q-values for the actions from the replay buffer
+            current_q_values = th.gather(all_q_values, dim=1, index=replay_data.actions.long())
+
+            # β follows the squared error whatever the loss is: its scale must not depend on the loss
+            squared_td_error = F.mse_loss(current_q_values, target_q_values)
+            loss = squared_td_error if self.loss == "mse" else F.smooth_l1_loss(current_q_values, target_q_values)
+            losses.append(loss.detach())
+            largest_q_values.append(all_q_values.detach().abs().max())
+
+            # Optimize the policy
+            self.policy.optimizer.zero_grad()
+            loss.backward()
+            # Clip gradient norm
+            th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+            self.policy.optimizer.step()
+
+            for callback in self._gradient_step_callbacks:
+                callback._on_gradient_step(squared_td_error.detach())
+
+        # Increase update counter
+        self._n_updates += gradient_steps
+
+        # The penalty on the last batch
+        kl = kl_divergence(soft_policy(all_q_values.detach(), prior, beta), prior).mean()
+        self._log_training(losses, largest_q_values, kl)
+
+    def _log_training(self, losses: list[th.Tensor], largest_q_values: list[th.Tensor], kl: th.Tensor) -> None:
+        """
+        Log what one call of :meth:`train` did, with a single read from the device.
+
+        :raises ValueError: if a loss was not finite
+        """
+        prior_entropy = -th.xlogy(self.policy.prior, self.policy.prior).sum()
+        values = th.stack([*losses, *largest_q_values, kl, self.policy.beta, prior_entropy]).tolist()
+        n_losses = len(losses)
+        loss_values, q_values, (kl_value, beta, entropy) = values[:n_losses], values[n_losses:-3], values[-3:]
+
+        finite = np.isfinite(loss_values)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise ValueError(
+                f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - n_losses + first + 1} "
+                f"(environment step {self.num_timesteps}), with beta = {beta:g} and largest |Q| = {q_values[first]:g}. "
+                "Training stopped: the weights are lost, beta and the prior are as they were. A smaller learning_rate, "
+                "loss='huber' or normalised rewards may help."
+            )
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", np.mean(loss_values))
+        self.logger.record("train/beta", beta)
+        self.logger.record("train/kl", kl_value)
+        self.logger.record("rollout/prior_entropy", entropy)
+
+    def learn(
+        self: SelfMIRL,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMIRL:
+        try:
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name or self.algorithm,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+        finally:
+            self._gradient_step_callbacks = []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "rollout_action_probabilities", "_gradient_step_callbacks"]
+
+
+class SQL(MIRL):
+    """
+    Soft Q-learning: :class:`MIRL` with ρ uniform and fixed.
+
+    Its target is the normalised one, β⁻¹ log (1/n) Σₐ exp(β Q(s',a)): without the 1/n every step would earn log(n)/β.
+    Arguments are those of :class:`MIRL`, with other defaults for ``prior_lr`` and ``regularization``.
+    """
+
+    algorithm = "SQL"
+
+    def __init__(self, *args: Any, prior_lr: float = 0.0, regularization: str = "entropy", **kwargs: Any) -> None:
+        super().__init__(*args, prior_lr=prior_lr, regularization=regularization, **kwargs)
+
+
+class SQLm(MIRL):
+    """
+    The paper's ablation SQL_m: target and π of :class:`SQL`, exploration from the learned marginal ρ.
+
+    Arguments are those of :class:`MIRL`, with another default for ``regularization``.
+    """
+
+    algorithm = "SQLm"
+
+    def __init__(self, *args: Any, regularization: str = "entropy", **kwargs: Any) -> None:
+        super().__init__(*args, regularization=regularization, **kwargs)
+
+
+def _flatten(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """The callback and all that it holds."""
+    yield callback
+    if isinstance(callback, CallbackList):
+        for child in callback.callbacks:
+            yield from _flatten(child)
+    elif isinstance(callback, EventCallback) and callback.callback is not None:
+        yield from _flatten(callback.callback)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def _check_range(name: str, value: Any, low: float, high: float) -> None:
+    # A NaN fails the comparison, and so does a string such as PyYAML's reading of 1e-3
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+
+
+def _check_distribution(name: str, value: Any, size: int) -> None:
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
+    if array.shape != (size,) or not np.all(array >= 0) or abs(array.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} (shape {array.shape}, sum {array.sum():g})"
+        )

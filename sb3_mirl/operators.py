@@ -1,0 +1,165 @@
+"""
+The equations of MIRL, as pure functions on torch tensors.
+
+Source: Grau-Moya, Leibfried and Vrancx, *Soft Q-Learning with Mutual-Information Regularization*, ICLR 2019.
+
+Shapes: ``A`` is the number of actions and always the last axis; ``...`` stands for any leading axes (batch, time, none).
+Symbols: ``prior`` is ρ, a point of the simplex; ``beta`` is the inverse temperature β in 1/reward, from 0 to ∞ included;
+``policy`` is π(·|s); ``q_values`` are Q(s, ·) in units of reward.
+
+Everything is computed in float64 and returned in the dtype of the input, and exponents are shifted before they are
+exponentiated, never clipped: results are finite for |βQ| far beyond 1e6.
+"""
+
+import torch as th
+
+#: L is not taken to be smaller than this when β moves towards 1/L: one lucky batch then moves β by at most
+#: ``step_size / MIN_SQUARED_TD_ERROR``. ``benchmarks/beta_limits.py`` is the experiment behind the value.
+MIN_SQUARED_TD_ERROR = 1e-6
+
+
+def _shifted_exponents(
+    q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float
+) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """
+    The largest Q-value on the support of ρ, and β (Q - that value): at most 0, and -∞ off the support.
+
+    :param q_values: Q(s, ·), [..., A]
+    :param prior: ρ, [A] or [..., A]
+    :param beta: β, a number or a tensor without axes
+    :return: ρ [A] or [..., A], peak [..., 1] and exponents [..., A], all float64
+    """
+    q_values, prior = q_values.double(), prior.double()
+    unsupported = prior == 0
+    peak = q_values.masked_fill(unsupported, -th.inf).amax(dim=-1, keepdim=True)
+    # The largest finite number in the place of β = ∞ keeps ∞ · 0 out of the product
+    finite_beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(max=th.finfo(th.float64).max)
+    exponents = (finite_beta * (q_values - peak)).masked_fill(unsupported, -th.inf)
+    return prior, peak, exponents
+
+
+def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
+    """
+    V(s) = β⁻¹ log Σₐ ρ(a) exp(β Q(s,a)).
+
+    β = 0 gives Σₐ ρ(a) Q(s,a) and β = ∞ the maximum of Q over the support of ρ, both exactly.
+
+    :param q_values: Q(s, ·), [..., A]
+    :param prior: ρ, [A] or [..., A]
+    :param beta: β ≥ 0, a number or a tensor without axes
+    :return: V(s), [...], in the units and dtype of ``q_values``
+    """
+    prior, peak, exponents = _shifted_exponents(q_values, prior, beta)
+    beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device)
+    # Two forms of log Σ ρ exp(·): dividing by a small β would magnify the rounding of the plain one, and log1p
+    # loses all digits where nearly all of ρ is far below the peak.
+    near = th.log1p((prior * th.expm1(exponents.clamp(min=-1.0))).sum(dim=-1))
+    far = th.log((prior * th.exp(exponents)).sum(dim=-1))
+    is_near = (exponents >= -1.0).logical_or(prior == 0).all(dim=-1)
+    log_mean_exp = th.where(is_near, near, far)
+    soft = peak.squeeze(-1) + log_mean_exp / th.where(beta == 0, 1.0, beta)
+    expected = (prior * q_values).sum(dim=-1)
+    return th.where(beta == 0, expected, soft).to(q_values.dtype)
+
+
+def soft_policy(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
+    """
+    π(a|s) = ρ(a) exp(β Q(s,a)) / Σ_b ρ(b) exp(β Q(s,b)).
+
+    Rows sum to 1. An action with ρ(a) = 0 gets exactly 0. β = 0 gives ρ, β = ∞ gives ρ restricted to the best actions.
+
+    :param q_values: Q(s, ·), [..., A]
+    :param prior: ρ, [A] or [..., A]
+    :param beta: β ≥ 0, a number or a tensor without axes
+    :return: π(·|s), [..., A], in the dtype of ``q_values``
+    """
+    prior, _, exponents = _shifted_exponents(q_values, prior, beta)
+    weights = prior * th.exp(exponents)
+    return (weights / weights.sum(dim=-1, keepdim=True)).to(q_values.dtype)
+
+
+def soft_td_target(
+    rewards: th.Tensor,
+    dones: th.Tensor,
+    discounts: th.Tensor | float,
+    next_q_values: th.Tensor,
+    prior: th.Tensor,
+    beta: th.Tensor | float,
+) -> th.Tensor:
+    """
+    r + (1 - done) γ V(s'), with V of :func:`soft_value`.
+
+    :param rewards: r, [...] or, as SB3's replay buffers have it, [..., 1]
+    :param dones: 1 where the episode ended and 0 elsewhere, same shape as ``rewards``
+    :param discounts: γ, or γⁿ after n steps: a number, or a tensor of the same shape as ``rewards``
+    :param next_q_values: Q(s', ·), [..., A]
+    :param prior: ρ, [A] or [..., A]
+    :param beta: β ≥ 0, a number or a tensor without axes
+    :return: the target, same shape as ``rewards``
+    :raises ValueError: if shapes disagree, which broadcasting would otherwise hide
+    """
+    leading = next_q_values.shape[:-1]
+    discounts_fit = not isinstance(discounts, th.Tensor) or discounts.ndim == 0 or discounts.shape == rewards.shape
+    if rewards.shape not in (leading, (*leading, 1)) or dones.shape != rewards.shape or not discounts_fit:
+        raise ValueError(
+            f"rewards, dones and discounts must have the shape {tuple(leading)} or {(*leading, 1)} of next_q_values "
+            f"without its last axis, got rewards {tuple(rewards.shape)}, dones {tuple(dones.shape)}, "
+            f"discounts {tuple(getattr(discounts, 'shape', ()))}"
+        )
+    next_values = soft_value(next_q_values, prior, beta).reshape(rewards.shape)
+    return rewards + (1 - dones) * discounts * next_values
+
+
+def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
+    """
+    KL(π‖ρ) = Σₐ π(a|s) log(π(a|s) / ρ(a)), in nats, with 0 · log 0 = 0.
+
+    Averaged over visited states it estimates the mutual information I(S;A).
+
+    :param policy: π(·|s), [..., A]
+    :param prior: ρ, [A] or [..., A]
+    :return: the divergence, [...], in the dtype of ``policy``; ∞ where π(a|s) > 0 = ρ(a)
+    """
+    p, rho = policy.double(), prior.double()
+    # Σ (π log(π/ρ) - π + ρ): the same sum on the simplex, but of terms that are never negative
+    terms = th.xlogy(p, p) - th.xlogy(p, rho) - p + rho
+    return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
+
+
+def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Tensor:
+    """
+    ρ ← (1 - α_ρ) ρ + α_ρ π(·|s).
+
+    k states at once act as k steps: weight 1 - (1 - α_ρ)ᵏ on the mean of their policies. The result is normalised, so
+    that rounding cannot leave the simplex. A policy that is not finite leaves ρ as it was.
+
+    :param prior: ρ, [A]
+    :param policy: π(·|s), [A] or [..., A]
+    :param step_size: α_ρ in [0, 1], per state
+    :return: the new ρ, [A], in the dtype of ``prior``
+    """
+    policies = policy.reshape(-1, policy.shape[-1]).to(prior.dtype)
+    weight = 1.0 - (1.0 - step_size) ** len(policies) if len(policies) > 1 else step_size
+    moved = th.lerp(prior, policies.mean(dim=0), weight)
+    moved = moved / moved.sum()
+    return th.where(th.isfinite(moved).all(), moved, prior)
+
+
+def update_beta(
+    beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float
+) -> th.Tensor:
+    """
+    β ← (1 - α_β) β + α_β / L, L floored at :data:`MIN_SQUARED_TD_ERROR`, the result capped at ``beta_max``.
+
+    An L that is not a number leaves β as it was.
+
+    :param beta: β, a number or a tensor without axes
+    :param squared_td_error: L, the mean squared TD error of one batch, in reward²
+    :param step_size: α_β in [0, 1], per gradient step
+    :param beta_max: the largest β
+    :return: the new β, a float64 tensor without axes
+    """
+    beta = th.as_tensor(beta, dtype=th.float64)
+    error = th.as_tensor(squared_td_error, dtype=th.float64, device=beta.device)
+    moved = (1.0 - step_size) * beta + step_size / error.clamp(min=MIN_SQUARED_TD_ERROR)
+    return th.where(th.isnan(error), beta, moved.clamp(max=beta_max))

@@ -1,0 +1,127 @@
+"""
+The policies of MIRL: SB3's DQN policies with two more buffers, the action prior ρ and the inverse temperature β, and
+the way of acting that follows from them.
+
+ρ and β live here so that ``save``, ``load``, ``state_dict`` and ``.to(device)`` carry them like the weights, while no
+optimiser sees them. Only the callbacks of :mod:`sb3_mirl.callbacks` move them.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.dqn.policies import DQNPolicy
+
+from sb3_mirl.operators import soft_policy
+
+#: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
+REGULARIZATIONS = ("mutual_information", "entropy")
+
+
+class MIRLPolicy(DQNPolicy):
+    """
+    DQN's policy, which acts by argmaxₐ π(a|s), π(a|s) ∝ ρ(a) exp(β Q(s,a)), and explores by drawing from ρ.
+
+    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and one more. Adam, the default
+    optimiser, runs fused unless ``optimizer_kwargs`` says otherwise.
+
+    :param regularization: ``"mutual_information"``: π is drawn towards the learned ρ;
+        ``"entropy"``: towards the uniform distribution, and ρ serves for exploration only
+    """
+
+    #: ρ, float64 [n_actions]: in float32 a step of 2e-6 would be lost
+    prior: th.Tensor
+    #: β, float64 []
+    beta: th.Tensor
+    #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
+    last_action_probabilities: th.Tensor | None = None
+
+    def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.regularization = regularization
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        uniform = th.full((n_actions,), 1.0 / n_actions, dtype=th.float64, device=self.device)
+        self.register_buffer("prior", uniform.clone())
+        self.register_buffer("beta", th.tensor(th.inf, dtype=th.float64, device=self.device))
+        self.register_buffer("_uniform", uniform, persistent=False)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach"}:
+            self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
+        super()._build(lr_schedule)
+        self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
+
+    @property
+    def reference_prior(self) -> th.Tensor:
+        """The distribution that target and π are regularised towards, float64 [n_actions]."""
+        return self.prior if self.regularization == "mutual_information" else self._uniform  # type: ignore[return-value]
+
+    def action_probabilities(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> th.Tensor:
+        """
+        π(·|s).
+
+        :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis
+        :return: [batch, n_actions], rows sum to 1
+        """
+        self.set_training_mode(False)
+        first = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        if not isinstance(first, th.Tensor):
+            obs, _ = self.obs_to_tensor(obs)  # type: ignore[arg-type]
+        with th.no_grad():
+            return soft_policy(self.q_net(obs), self.reference_prior, self.beta)
+
+    def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
+        # In float64, because a float32 π would take ρ off the simplex
+        self.last_action_probabilities = soft_policy(self.q_net(obs).detach().double(), self.reference_prior, self.beta)
+        return self.last_action_probabilities.argmax(dim=1)
+
+    def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
+        """
+        Actions drawn from ρ with NumPy's global generator, which ``set_random_seed`` seeds.
+
+        :param shape: the shape of the result
+        """
+        prior = self.prior.cpu().numpy()
+        return np.random.choice(len(prior), size=shape, p=prior)
+
+    def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
+        """
+        The paper's behaviour policy: each action is replaced by a draw from ρ with probability ε.
+
+        :param actions: what to do without exploration, any shape; one coin is tossed for each
+        :param epsilon: ε
+        :return: actions of the same shape
+        """
+        exploring = np.random.random(actions.shape) < epsilon
+        if exploring.any():
+            actions = np.where(exploring, self.sample_prior(actions.shape), actions)
+        return actions
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "regularization": self.regularization}
+
+
+def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """``load_state_dict`` would take over whether the *saved* optimiser was fused: keep what this one was built with."""
+    fused = optimizer.defaults.get("fused")
+    groups = [{**group, "fused": fused} if "fused" in group else group for group in state_dict["param_groups"]]
+    return {**state_dict, "param_groups": groups}
+
+
+MlpPolicy = MIRLPolicy
+
+
+class CnnPolicy(MIRLPolicy):
+    """:class:`MIRLPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputPolicy(MIRLPolicy):
+    """:class:`MIRLPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)

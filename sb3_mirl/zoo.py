@@ -1,0 +1,233 @@
+"""
+rl-zoo3 with MIRL in it: :func:`register`, and the command ``sb3-mirl`` (same as ``python -m sb3_mirl``), which registers
+and then runs the zoo's own command.
+
+Where rl-zoo3 2.9 leaves no room for an algorithm from outside, the work-around stands here, each in a function that says
+what it is for.
+"""
+
+import argparse
+import functools
+import importlib
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import sb3_mirl
+
+try:
+    import optuna
+    import rl_zoo3
+    import rl_zoo3.exp_manager
+    import rl_zoo3.hyperparams_opt
+    import rl_zoo3.train
+except ImportError as error:
+    raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
+
+ALGORITHMS: dict[str, type[sb3_mirl.MIRL]] = {"mirl": sb3_mirl.MIRL, "sql": sb3_mirl.SQL, "sql_m": sb3_mirl.SQLm}
+
+# What each command runs: a function of rl_zoo3, or a module to be run as a script
+COMMANDS = {
+    "train": "rl_zoo3.train:train",
+    "enjoy": "rl_zoo3.enjoy:enjoy",
+    "record-video": "rl_zoo3.record_video",
+    "record-training": "rl_zoo3.record_training",
+    "plot-train": "rl_zoo3.plots.plot_train:plot_train",
+    "all-plots": "rl_zoo3.plots.all_plots:all_plots",
+    "plot-from-file": "rl_zoo3.plots.plot_from_file:plot_from_file",
+    "push-to-hub": "rl_zoo3.push_to_hub",
+    "load-from-hub": "rl_zoo3.load_from_hub",
+    "benchmark": "rl_zoo3.benchmark",
+}
+# Those that play a trained agent and never train it
+PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
+
+USAGE = f"""usage: sb3-mirl COMMAND [ARGUMENTS]
+
+rl-zoo3 with the algorithms {', '.join(ALGORITHMS)} beside its own. Commands, which take rl-zoo3's arguments:
+
+  {', '.join(COMMANDS)}
+
+sb3-mirl COMMAND --help lists the arguments of one. Example:
+
+  sb3-mirl train --algo mirl --env CartPole-v1
+"""
+
+
+def register() -> None:
+    """
+    Put ``mirl``, ``sql`` and ``sql_m`` beside rl-zoo3's own algorithms, with what it needs to tune them.
+
+    Calling it again changes nothing.
+    """
+    rl_zoo3.ALGOS.update(ALGORITHMS)
+    for name in ALGORITHMS:
+        sample = functools.partial(sample_hyperparams, name)
+        rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample
+        rl_zoo3.hyperparams_opt.HYPERPARAMS_CONVERTER[name] = rl_zoo3.hyperparams_opt.convert_offpolicy_params
+
+
+def sample_hyperparams(
+    algorithm: str, trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]
+) -> dict[str, Any]:
+    """
+    Hyper-parameters for one trial: those of DQN, and those of ρ and β.
+
+    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
+    :param trial: the trial that suggests
+    :param n_actions: as rl-zoo3 passes it
+    :param n_envs: as rl-zoo3 passes it
+    :param additional_args: as rl-zoo3 passes it
+    :return: constructor arguments
+    """
+    hyperparams = rl_zoo3.hyperparams_opt.sample_dqn_params(trial, n_actions, n_envs, additional_args)
+    hyperparams["loss"] = trial.suggest_categorical("loss", ["mse", "huber"])
+    # From "a memory longer than the run" to "a memory of one episode"
+    if algorithm != "sql":
+        hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
+    # β is in 1/reward: scales differ by orders of magnitude between environments
+    hyperparams["beta_init"] = trial.suggest_float("beta_init", 1e-3, 1e2, log=True)
+    hyperparams["beta_lr"] = trial.suggest_float("beta_lr", 1e-6, 1e-2, log=True)
+    return hyperparams
+
+
+def hyperparams_file(algorithm: str) -> Path:
+    """
+    The YAML file of hyper-parameters that comes with this package.
+
+    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
+    """
+    package = Path(sb3_mirl.__file__).parent
+    # Inside the package when installed from a wheel, beside it in a checkout
+    folder = package / "hyperparams" if (package / "hyperparams").is_dir() else package.parent / "hyperparams"
+    return folder / f"{algorithm}.yml"
+
+
+class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
+    """rl-zoo3's, less two surprises of its hyper-parameter search."""
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        # rl-zoo3 takes --trial-id 0 for "no trial given" and trains with the defaults
+        if self.trial_id == 0 and self.storage and self.study_name:
+            print("Loading from Optuna study...")
+            trial = self.load_trial(self.storage, self.study_name, 0)
+            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+        return super().read_hyperparameters()
+
+    def hyperparameters_optimization(self) -> None:
+        # Its run folder holds no model, but `enjoy` would take it for the latest run
+        try:
+            super().hyperparameters_optimization()
+        finally:
+            shutil.rmtree(self.save_path, ignore_errors=True)
+
+
+def _for_playing(algorithm: type[sb3_mirl.MIRL]) -> type[sb3_mirl.MIRL]:
+    """
+    The algorithm, loaded with room for one transition.
+
+    rl-zoo3 does the same for the off-policy algorithms that it knows by name. Any other would get the replay buffer that
+    it was trained with: for Atari more memory than many a machine has.
+    """
+
+    def load(cls: type[sb3_mirl.MIRL], *args: Any, **kwargs: Any) -> sb3_mirl.MIRL:
+        return algorithm.load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
+
+    return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
+
+
+@contextmanager
+def _child_processes_register() -> Iterator[None]:
+    """
+    ``record_training`` and ``benchmark`` of rl-zoo3 start its other commands as child processes, which would not know our
+    algorithms (nor find ``enjoy.py``): start ours instead.
+    """
+    started = {("python", "-m", "rl_zoo3.record_video"): "record-video", ("python", "enjoy.py"): "enjoy"}
+    call = subprocess.call
+
+    def call_registered(command: Any, *args: Any, **kwargs: Any) -> int:
+        for prefix, ours in started.items():
+            if tuple(command[: len(prefix)]) == prefix:
+                command = [sys.executable, "-m", "sb3_mirl", ours, *command[len(prefix) :]]
+        return call(command, *args, **kwargs)
+
+    with mock.patch.object(subprocess, "call", call_registered):
+        yield
+
+
+@contextmanager
+def _ffmpeg_on_path() -> Iterator[None]:
+    """``record_training`` calls ``ffmpeg``: where the machine has none, offer the one that came with imageio-ffmpeg."""
+    if shutil.which("ffmpeg"):
+        yield
+        return
+    import imageio_ffmpeg  # comes with moviepy
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(imageio_ffmpeg.get_ffmpeg_exe(), Path(folder, "ffmpeg"))
+        with mock.patch.dict(os.environ, {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}):
+            yield
+
+
+def _with_our_conf_file(arguments: list[str]) -> list[str]:
+    """Arguments of ``train``, completed by our file of hyper-parameters if the algorithm is ours and none is given."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--algo")
+    parser.add_argument("-conf", "--conf-file")
+    known, _ = parser.parse_known_args(arguments)
+    if known.algo in ALGORITHMS and known.conf_file is None:
+        return [*arguments, "--conf-file", str(hyperparams_file(known.algo))]
+    return arguments
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    The command ``sb3-mirl``.
+
+    :param arguments: without the program's name; by default those of the process
+    :return: exit status
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"sb3-mirl {sb3_mirl.__version__}, rl-zoo3 {rl_zoo3.__version__}")
+        return 0
+    # rl-zoo3 itself says plot_train
+    command, rest = arguments[0].replace("_", "-"), arguments[1:]
+    if command not in COMMANDS:
+        print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    _run(command, rest)
+    return 0
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    register()
+    if command == "train":
+        arguments = _with_our_conf_file(arguments)
+    module_name, _, function_name = COMMANDS[command].partition(":")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(sys, "argv", [f"sb3-mirl {command}", *arguments]))
+        stack.enter_context(mock.patch.object(rl_zoo3.train, "ExperimentManager", ExperimentManager))
+        if command in PLAYING_COMMANDS:
+            players = {name: _for_playing(algorithm) for name, algorithm in ALGORITHMS.items()}
+            stack.enter_context(mock.patch.dict(rl_zoo3.ALGOS, players))
+        if command in ("record-training", "benchmark"):
+            stack.enter_context(_child_processes_register())
+        if command == "record-training":
+            stack.enter_context(_ffmpeg_on_path())
+        if function_name:
+            script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
+            script()
+        else:
+            runpy.run_module(module_name, run_name="__main__")
