@@ -1,0 +1,18 @@
+"""Shared set-up: one thread per test process, and the environments' ids."""
+
+import os
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import ale_py
+import gymnasium as gym
+import pytest
+import torch as th
+
+gym.register_envs(ale_py)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    th.set_num_threads(1)
