@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -93,9 +93,12 @@ def sample_hyperparams(
     # From "a memory longer than the run" to "a memory of one episode"
     if algorithm != "sql":
         hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
-    # β is in 1/reward: scales differ by orders of magnitude between environments
-    hyperparams["beta_init"] = trial.suggest_float("beta_init", 1e-3, 1e2, log=True)
+    # β is in 1/reward: scales differ by orders of magnitude between environments. All of its arguments are sampled, so
+    # that none of the file's is left to contradict them (beta_init <= beta_max)
+    hyperparams["beta_schedule"] = trial.suggest_categorical("beta_schedule", ["adaptive", "linear"])
+    hyperparams["beta_init"] = trial.suggest_float("beta_init", 1e-3, 1e1, log=True)
     hyperparams["beta_lr"] = trial.suggest_float("beta_lr", 1e-6, 1e-2, log=True)
+    hyperparams["beta_max"] = trial.suggest_float("beta_max", 1e1, 1e4, log=True)
     return hyperparams
 
 
@@ -177,6 +180,22 @@ def _ffmpeg_on_path() -> Iterator[None]:
             yield
 
 
+@contextmanager
+def _hub_metadata() -> Iterator[None]:
+    """``push_to_hub`` of rl-zoo3 2.9 imports ``generate_metadata``, which its own requirement calls ``_generate_metadata``."""
+    # Not `import ... as`: the package has a function of the module's name
+    hub = importlib.import_module("huggingface_sb3.push_to_hub")
+
+    def generate_metadata(*args: Any) -> dict[str, Any]:
+        return hub._generate_metadata(*args).to_dict()
+
+    if hasattr(hub, "generate_metadata"):
+        yield
+        return
+    with mock.patch.object(hub, "generate_metadata", generate_metadata, create=True):
+        yield
+
+
 def _with_our_conf_file(arguments: list[str]) -> list[str]:
     """Arguments of ``train``, completed by our file of hyper-parameters if the algorithm is ours and none is given."""
     parser = argparse.ArgumentParser(add_help=False)
@@ -186,6 +205,13 @@ def _with_our_conf_file(arguments: list[str]) -> list[str]:
     if known.algo in ALGORITHMS and known.conf_file is None:
         return [*arguments, "--conf-file", str(hyperparams_file(known.algo))]
     return arguments
+
+
+WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] = {
+    "record-training": (_child_processes_register, _ffmpeg_on_path),
+    "benchmark": (_child_processes_register,),
+    "push-to-hub": (_hub_metadata,),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -222,10 +248,8 @@ def _run(command: str, arguments: list[str]) -> None:
         if command in PLAYING_COMMANDS:
             players = {name: _for_playing(algorithm) for name, algorithm in ALGORITHMS.items()}
             stack.enter_context(mock.patch.dict(rl_zoo3.ALGOS, players))
-        if command in ("record-training", "benchmark"):
-            stack.enter_context(_child_processes_register())
-        if command == "record-training":
-            stack.enter_context(_ffmpeg_on_path())
+        for work_around in WORK_AROUNDS.get(command, ()):
+            stack.enter_context(work_around())
         if function_name:
             script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
             script()

@@ -1,0 +1,297 @@
+"""Every command of ``sb3-mirl``, for our algorithms and for the zoo's own, as far as the network call."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import rl_zoo3
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+from sb3_mirl import MIRL
+from sb3_mirl.zoo import ALGORITHMS, COMMANDS, _for_playing, hyperparams_file, main, register
+
+ENV = "CartPole-v1"
+OURS = sorted(ALGORITHMS)
+
+
+def train(*arguments, algo="mirl", env=ENV, steps=300):
+    fast = ["--num-threads", "1", "--verbose", "0", "-params", "learning_starts:50", "train_freq:64", "gradient_steps:2"]
+    command = ["train", "--algo", algo, "--env", env, "-n", str(steps), "-f", "logs", "--eval-freq", "150", "--seed", "1"]
+    assert main([*command, *(fast if "-params" not in arguments else []), *arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with two trained agents of ours and of DQN, to be looked at but not changed."""
+    folder = tmp_path_factory.mktemp("zoo")
+    here = Path.cwd()
+    os.chdir(folder)
+    for algo in ("mirl", "sql", "sql_m", "dqn"):
+        for _ in range(2):
+            train("--save-freq", "150", algo=algo)
+    os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def in_runs(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    return runs
+
+
+def test_register_twice_is_register_once():
+    register()
+    before = dict(rl_zoo3.ALGOS)
+    register()
+    assert dict(rl_zoo3.ALGOS) == before
+    assert set(OURS) <= set(before) and {"dqn", "ppo", "qrdqn"} <= set(before)
+
+
+def test_import_registers_nothing_and_needs_no_extras():
+    code = """
+import sys
+for name in ("rl_zoo3", "ray", "matplotlib", "optuna", "ale_py"): sys.modules[name] = None
+import gymnasium
+before = set(gymnasium.registry)
+import sb3_mirl
+assert {i for i in set(gymnasium.registry) - before if not i.startswith("sb3_mirl/")} == set()
+try:
+    import sb3_mirl.zoo
+except ImportError as error:
+    assert "pip install 'sb3-mirl[zoo]'" in str(error), error
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_version_and_unknown_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0 and "rl-zoo3" in capsys.readouterr().out
+    assert main(["fly"]) == 2
+    assert "unknown command 'fly', choose one of train, enjoy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    # The plots name their parsers themselves
+    name = "Gather results" if "plot" in command else f"sb3-mirl {command}"
+    assert f"usage: {name}" in capsys.readouterr().out
+
+
+def test_module_and_console_script_are_the_same():
+    printed = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for command in ([sys.executable, "-m", "sb3_mirl", "--version"], [str(Path(sys.executable).parent / "sb3-mirl"), "--version"])
+    ]
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("algo", [*OURS, "dqn"])
+def test_train_leaves_a_run(algo, in_runs):
+    run = in_runs / "logs" / algo / f"{ENV}_1"
+    assert {f"{ENV}.zip", "best_model.zip", "evaluations.npz", "rl_model_150_steps.zip"} <= {file.name for file in run.iterdir()}
+    assert rl_zoo3.ALGOS[algo].load(run / f"{ENV}.zip").num_timesteps >= 300
+
+
+def test_train_takes_our_file_unless_another_is_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train(algo="sql", steps=60)
+    assert f"Loading hyperparameters from: {hyperparams_file('sql')}" in capsys.readouterr().out
+    Path("mine.yml").write_text(f"{ENV}:\n  policy: MlpPolicy\n  n_timesteps: 100\n  buffer_size: 123\n")
+    for flag in (["--conf-file", "mine.yml"], ["-conf", "mine.yml"], ["--conf-file=mine.yml"]):
+        train(*flag, steps=60)
+        assert "Loading hyperparameters from: mine.yml" in capsys.readouterr().out
+    train(algo="dqn", steps=60)
+    assert str(Path("rl_zoo3", "hyperparams", "dqn.yml")) in capsys.readouterr().out
+
+
+def test_continue_training(in_runs):
+    trained = in_runs / "logs" / "mirl" / f"{ENV}_1" / f"{ENV}.zip"
+    train("-i", str(trained), "-f", "continued")
+    before, after = MIRL.load(trained), MIRL.load(in_runs / "continued" / "mirl" / f"{ENV}_1" / f"{ENV}.zip")
+    assert after._n_updates > before._n_updates and (after.prior != before.prior).any()
+
+
+@pytest.mark.parametrize("algo", [*OURS, "dqn"])
+@pytest.mark.parametrize("which", [[], ["--load-best"], ["--load-checkpoint", "150"], ["--load-last-checkpoint"], ["--stochastic"]])
+def test_enjoy(algo, which, in_runs, capsys):
+    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "600", *which]) == 0
+    assert "Mean reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_playing_allocates_no_replay(algo, in_runs):
+    file = in_runs / "logs" / algo / f"{ENV}_1" / f"{ENV}.zip"
+    player = _for_playing(ALGORITHMS[algo])
+    assert player.__name__ == ALGORITHMS[algo].__name__
+    model = player.load(file)
+    assert type(model) is ALGORITHMS[algo] and model.replay_buffer.buffer_size == 1
+    assert ALGORITHMS[algo].load(file).replay_buffer.buffer_size > 1
+
+
+def test_a_big_atari_agent_plays_in_two_gib(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = "PongNoFrameskip-v4"
+    train("--eval-freq", "-1", "-params", "buffer_size:200", "learning_starts:50", env=env, steps=100)
+    file = f"logs/mirl/{env}_1/{env}.zip"
+    model = MIRL.load(file)
+    model.buffer_size = 1_000_000
+    model.save(file)
+    code = """
+import resource, sys
+from sb3_mirl.zoo import main
+main(sys.argv[1:])
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    command = ["enjoy", "--algo", "mirl", "--env", env, "-f", "logs", "--no-render", "-n", "100", "--num-threads", "1"]
+    printed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True).stdout
+    kibibytes = int(printed.split("PEAK")[1])
+    assert kibibytes < 2 * 1024**2
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_record_video(algo, in_runs, tmp_path):
+    command = ["record-video", "--algo", algo, "--env", ENV, "-f", "logs", "-n", "20", "-o", str(tmp_path)]
+    assert main(command) == 0
+    (video,) = tmp_path.glob("*.mp4")
+    assert video.name.startswith(f"final-model-{algo}") and video.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("algo", ["sql_m", "dqn"])
+def test_record_training(algo, in_runs, tmp_path):
+    command = ["record-training", "--algo", algo, "--env", ENV, "-f", "logs", "-n", "10", "-o", str(tmp_path)]
+    assert main(command) == 0
+    assert (tmp_path / "training.mp4").stat().st_size > 1000
+    assert len(list(tmp_path.glob("*.mp4"))) >= 4  # all together, and: final, best, checkpoints
+
+
+def test_plots(in_runs, tmp_path):
+    assert main(["plot-train", "-a", "mirl", "-e", ENV, "-f", "logs", "-w", "2"]) == 0
+    table = str(tmp_path / "plots")
+    assert main(["all-plots", "-a", "mirl", "sql", "dqn", "-e", ENV, "-f", "logs", "-o", table, "--no-display"]) == 0
+    assert main(["plot-from-file", "-i", f"{table}.pkl", "-o", str(tmp_path / "figure"), "--format", "png"]) == 0
+    assert list(tmp_path.glob("figure*"))
+
+
+def test_benchmark(in_runs, capsys):
+    assert main(["benchmark", "--log-dir", "logs", "--benchmark-dir", "bench", "--no-hub", "-n", "300", "--num-threads", "1"]) == 0
+    text = Path("bench/benchmark.md").read_text()
+    assert all(f"|{algo}" in text.replace(" ", "") for algo in [*OURS, "dqn"])
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_hub_up_to_the_network(algo, in_runs, tmp_path, monkeypatch):
+    """The hub is replaced at its outermost calls; everything on this side of them is real, there and back."""
+    uploaded = {}
+
+    class Hub:
+        def create_repo(self, **kwargs):
+            return f"hub/{kwargs['repo_id']}"
+
+        def snapshot_download(self, repo_id, local_dir):
+            Path(local_dir).mkdir(parents=True, exist_ok=True)
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            uploaded[repo_id] = Path(folder_path)
+
+    import huggingface_hub
+    import huggingface_sb3
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_sb3, "load_from_hub", lambda repo_id, filename: hub_file(uploaded[repo_id], filename))
+    command = ["push-to-hub", "--algo", algo, "--env", ENV, "-f", "logs", "-orga", "me", "--no-render", "-n", "10"]
+    assert main(command) == 0
+    (folder,) = uploaded.values()
+    assert ALGORITHMS.get(algo, rl_zoo3.ALGOS[algo]).__name__ in (folder / "README.md").read_text()
+    assert main(["load-from-hub", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "-orga", "me"]) == 0
+    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "--no-render", "-n", "50"]) == 0
+
+
+def hub_file(folder, filename):
+    from requests.exceptions import HTTPError
+
+    if not (folder / filename).exists():
+        raise HTTPError(filename)
+    return str(folder / filename)
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study_arguments = ["--storage", "sqlite:///study.db", "--study-name", "test"]
+    train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none", *study_arguments,
+          "-params", "learning_starts:50", algo=algo)  # fmt: skip
+    study = optuna.load_study(study_name="test", storage="sqlite:///study.db")
+    names = set(study.best_trial.params)
+    assert {"beta_schedule", "beta_init", "beta_lr", "beta_max", "loss", "learning_rate"} <= names and ("prior_lr" in names) == (algo != "sql")
+    # The search leaves no run that `enjoy` would take for the latest
+    assert not list(Path("logs", algo).glob(f"{ENV}_*"))
+    for trial in study.trials:
+        train(*study_arguments, "--trial-id", str(trial.number), algo=algo, steps=100)
+        config = yaml.load(Path(f"logs/{algo}/{ENV}_{trial.number + 1}/{ENV}/config.yml").read_text(), Loader=yaml.UnsafeLoader)
+        assert dict(config)["beta_init"] == trial.params["beta_init"]
+    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "50"]) == 0
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_sampled_hyperparameters_build_a_model_and_convert_back(algo):
+    register()
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    sampled = HYPERPARAMS_SAMPLER[algo](trial, 0, 1, {"using_her_replay_buffer": False})
+    model = ALGORITHMS[algo]("MlpPolicy", ENV, **sampled)
+    assert model.beta_lr == trial.params["beta_lr"] and model.loss == trial.params["loss"]
+    assert HYPERPARAMS_CONVERTER[algo](trial.params).keys() == sampled.keys()
+
+
+def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fail(self, *args, **kwargs):
+        raise ValueError("The mse loss was nan")
+
+    monkeypatch.setattr(MIRL, "train", fail)
+    with pytest.raises(ValueError, match="No trials are completed"):
+        train("-optimize", "--n-trials", "1", "--n-evaluations", "1", "--no-optim-plots")
+
+
+# ---- the shipped configurations -----------------------------------------------------------------------------------
+
+
+def configurations():
+    for algo in OURS:
+        for name in yaml.safe_load(hyperparams_file(algo).read_text()):
+            yield algo, name
+
+
+@pytest.mark.parametrize("algo, name", list(configurations()))
+def test_every_shipped_configuration_trains(algo, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = {"default": "MountainCarContinuous-v0", "atari": "BreakoutNoFrameskip-v4"}.get(name, name)
+    env = "CliffWalking-v1" if name == "default" else env
+    train("--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=320)
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_shipped_files_name_the_same_environments(algo):
+    names = list(yaml.safe_load(hyperparams_file(algo).read_text()))
+    assert names == ["default", "atari", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3"]
+
+
+def test_the_zoo_is_left_as_it_was():
+    """The work-arounds last as long as one command."""
+    assert rl_zoo3.train.ExperimentManager is ZooExperimentManager
+    assert all(rl_zoo3.ALGOS[name] is algorithm for name, algorithm in ALGORITHMS.items())
+    assert not hasattr(subprocess.call, "__wrapped__") and np.isfinite(len(sys.argv))
