@@ -5,7 +5,6 @@ Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the s
 """
 
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -285,9 +284,7 @@ class MIRL(DQN):
                 # Compute the next Q-values using the target network
                 next_q_values = self.q_net_target(replay_data.next_observations)
                 # The log-sum-exp weighted by ρ, where DQN has the maximum
-                target_q_values = soft_td_target(
-                    replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta
-                )
+                target_q_values = soft_td_target(replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta)
 
             # Get current Q-values estimates
             all_q_values = self.q_net(replay_data.observations)
@@ -413,7 +410,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 def _check_range(name: str, value: Any, low: float, high: float) -> None:
     # A NaN fails the comparison, and so does a string such as PyYAML's reading of 1e-3
-    if not isinstance(value, Real) or not low <= value <= high:
+    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
 
 
@@ -424,5 +421,6 @@ def _check_distribution(name: str, value: Any, size: int) -> None:
         raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
     if array.shape != (size,) or not np.all(array >= 0) or abs(array.sum() - 1) > 1e-6:
         raise ValueError(
-            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} (shape {array.shape}, sum {array.sum():g})"
+            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
+            f"(shape {array.shape}, sum {array.sum():g})"
         )

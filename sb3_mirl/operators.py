@@ -145,9 +145,7 @@ def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Te
     return th.where(th.isfinite(moved).all(), moved, prior)
 
 
-def update_beta(
-    beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float
-) -> th.Tensor:
+def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float) -> th.Tensor:
     """
     β ← (1 - α_β) β + α_β / L, L floored at :data:`MIN_SQUARED_TD_ERROR`, the result capped at ``beta_max``.
 

@@ -52,9 +52,9 @@ PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
 USAGE = f"""usage: sb3-mirl COMMAND [ARGUMENTS]
 
-rl-zoo3 with the algorithms {', '.join(ALGORITHMS)} beside its own. Commands, which take rl-zoo3's arguments:
+rl-zoo3 with the algorithms {", ".join(ALGORITHMS)} beside its own. Commands, which take rl-zoo3's arguments:
 
-  {', '.join(COMMANDS)}
+  {", ".join(COMMANDS)}
 
 sb3-mirl COMMAND --help lists the arguments of one. Example:
 

@@ -58,5 +58,9 @@ class Mixed(ConstantReward):
     """A Dict of an image, a vector and a category."""
 
     def __init__(self):
-        space = {"image": spaces.Box(0, 255, (36, 36, 1), np.uint8), "vector": spaces.Box(-1, 1, (2,)), "kind": spaces.Discrete(3)}
+        space = {
+            "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+            "vector": spaces.Box(-1, 1, (2,)),
+            "kind": spaces.Discrete(3),
+        }
         super().__init__(observation_space=spaces.Dict(space))

@@ -7,9 +7,9 @@ action. From that and the arguments, the replay computes by itself ρ, β, ε, t
 
 import numpy as np
 import pytest
-from sb3_mirl import MIRL, SQL, MIRLCallback, SQLm
 
 import sb3_mirl.mirl
+from sb3_mirl import MIRL, SQL, MIRLCallback, SQLm
 
 GAMMA, PRIOR_LR, BETA_LR, BETA_INIT = 0.9, 0.05, 0.02, 0.3
 LEARNING_STARTS, TOTAL = 8, 60

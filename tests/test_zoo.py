@@ -94,7 +94,10 @@ def test_every_command_has_its_help(command, capsys):
 def test_module_and_console_script_are_the_same():
     printed = [
         subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for command in ([sys.executable, "-m", "sb3_mirl", "--version"], [str(Path(sys.executable).parent / "sb3-mirl"), "--version"])
+        for command in (
+            [sys.executable, "-m", "sb3_mirl", "--version"],
+            [str(Path(sys.executable).parent / "sb3-mirl"), "--version"],
+        )
     ]
     assert printed[0] == printed[1]
 
@@ -102,7 +105,9 @@ def test_module_and_console_script_are_the_same():
 @pytest.mark.parametrize("algo", [*OURS, "dqn"])
 def test_train_leaves_a_run(algo, in_runs):
     run = in_runs / "logs" / algo / f"{ENV}_1"
-    assert {f"{ENV}.zip", "best_model.zip", "evaluations.npz", "rl_model_150_steps.zip"} <= {file.name for file in run.iterdir()}
+    assert {f"{ENV}.zip", "best_model.zip", "evaluations.npz", "rl_model_150_steps.zip"} <= {
+        file.name for file in run.iterdir()
+    }
     assert rl_zoo3.ALGOS[algo].load(run / f"{ENV}.zip").num_timesteps >= 300
 
 
@@ -126,9 +131,11 @@ def test_continue_training(in_runs):
 
 
 @pytest.mark.parametrize("algo", [*OURS, "dqn"])
-@pytest.mark.parametrize("which", [[], ["--load-best"], ["--load-checkpoint", "150"], ["--load-last-checkpoint"], ["--stochastic"]])
+@pytest.mark.parametrize(
+    "which", [[], ["--load-best"], ["--load-checkpoint", "150"], ["--load-last-checkpoint"], ["--stochastic"]]
+)
 def test_enjoy(algo, which, in_runs, capsys):
-    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "600", *which]) == 0
+    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "600", *which.split()]) == 0
     assert "Mean reward" in capsys.readouterr().out
 
 
@@ -187,7 +194,10 @@ def test_plots(in_runs, tmp_path):
 
 
 def test_benchmark(in_runs, capsys):
-    assert main(["benchmark", "--log-dir", "logs", "--benchmark-dir", "bench", "--no-hub", "-n", "300", "--num-threads", "1"]) == 0
+    assert (
+        main(["benchmark", "--log-dir", "logs", "--benchmark-dir", "bench", "--no-hub", "-n", "300", "--num-threads", "1"])
+        == 0
+    )
     text = Path("bench/benchmark.md").read_text()
     assert all(f"|{algo}" in text.replace(" ", "") for algo in [*OURS, "dqn"])
 
@@ -236,12 +246,16 @@ def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys)
           "-params", "learning_starts:50", algo=algo)  # fmt: skip
     study = optuna.load_study(study_name="test", storage="sqlite:///study.db")
     names = set(study.best_trial.params)
-    assert {"beta_schedule", "beta_init", "beta_lr", "beta_max", "loss", "learning_rate"} <= names and ("prior_lr" in names) == (algo != "sql")
+    assert {"beta_schedule", "beta_init", "beta_lr", "beta_max", "loss", "learning_rate"} <= names and (
+        "prior_lr" in names
+    ) == (algo != "sql")
     # The search leaves no run that `enjoy` would take for the latest
     assert not list(Path("logs", algo).glob(f"{ENV}_*"))
     for trial in study.trials:
         train(*study_arguments, "--trial-id", str(trial.number), algo=algo, steps=100)
-        config = yaml.load(Path(f"logs/{algo}/{ENV}_{trial.number + 1}/{ENV}/config.yml").read_text(), Loader=yaml.UnsafeLoader)
+        config = yaml.load(
+            Path(f"logs/{algo}/{ENV}_{trial.number + 1}/{ENV}/config.yml").read_text(), Loader=yaml.UnsafeLoader
+        )
         assert dict(config)["beta_init"] == trial.params["beta_init"]
     assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "50"]) == 0
 

@@ -1,0 +1,48 @@
+# `make demo` and `make test` set everything up by themselves, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# Those of the tested versions; plain `torch` on Linux would be several GB of CUDA packages
+INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow install pytest format lint type commit-checks build clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) -q torch==2.13.0
+	$(INSTALL) -q -e ".[dev]"
+	touch $@
+
+install: .venv/.installed
+
+# Train MIRL through the zoo, evaluate it, and draw what happened into demo/
+demo: install
+	$(BIN)/python examples/demo.py
+
+test: install
+	$(MAKE) pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# Two workers: the tests use one thread each
+pytest:
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+format:
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type:
+	$(BIN)/mypy
+
+commit-checks: format lint type pytest
+
+build: install
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv build dist demo logs

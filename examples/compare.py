@@ -1,0 +1,54 @@
+"""
+MIRL, SQL and DQN side by side: the zoo trains each on a few seeds, and their learning curves are drawn.
+
+    python examples/compare.py         # about ten minutes; figure and logs in logs/compare/
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from stable_baselines3.common.monitor import load_results
+
+from sb3_mirl.zoo import main as sb3_mirl
+
+ALGORITHMS = ["dqn", "sql", "mirl"]
+
+
+def curve(run: Path, grid: np.ndarray) -> np.ndarray:
+    """Mean return of the last 20 episodes, at the steps of the grid."""
+    episodes = load_results(str(run))
+    return np.interp(grid, episodes.l.cumsum(), episodes.r.rolling(20, min_periods=1).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="Acrobot-v1")
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("logs/compare"))
+    args = parser.parse_args()
+
+    grid = np.linspace(0, args.steps, 200)
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for algorithm in ALGORITHMS:
+        curves = []
+        for seed in range(args.seeds):
+            folder = args.folder / f"seed_{seed}"
+            command = ["train", "--algo", algorithm, "--env", args.env, "-n", str(args.steps), "-f", str(folder)]
+            sb3_mirl([*command, "--seed", str(seed), "--eval-freq", "-1", "--num-threads", "1", "--log-interval", "50"])
+            run = max(folder.glob(f"{algorithm}/{args.env}_*"), key=lambda path: path.stat().st_mtime)
+            curves.append(curve(run, grid))
+        mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0)
+        axes.plot(grid, mean, label=f"{algorithm} ({len(curves)} seeds)")
+        axes.fill_between(grid, mean - spread, mean + spread, alpha=0.2)
+        print(f"{algorithm}: return at the end {mean[-1]:.1f} ± {spread[-1]:.1f}")
+    axes.set(xlabel="environment steps", ylabel="return (mean of 20 episodes,\nbands: standard deviation)", title=args.env)
+    axes.legend(loc="lower right")
+    figure.savefig(args.folder / "compare.png", dpi=120)
+    print(f"figure: {args.folder / 'compare.png'}")
+
+
+if __name__ == "__main__":
+    main()

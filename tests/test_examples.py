@@ -1,0 +1,37 @@
+"""Each example runs, shortened."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+ARGUMENTS = {
+    "demo.py": ["--steps", "6000"],
+    "first_run.py": ["--steps", "2000"],
+    "atari_pong.py": ["--steps", "150", "--buffer-size", "200", "--learning-starts", "100", "--episodes", "0"],
+    "custom_beta.py": ["--steps", "1000"],
+    "compare.py": ["--steps", "1500", "--seeds", "1", "--env", "CartPole-v1"],
+}
+MAKES = {
+    "demo.py": "demo/mirl_acrobot.png",
+    "first_run.py": "mirl_cartpole.zip",
+    "atari_pong.py": "mirl_pong.zip",
+    "compare.py": "logs/compare/compare.png",
+}
+
+
+def test_all_examples_are_here():
+    assert {file.name for file in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_example(name, tmp_path):
+    command = [sys.executable, str(EXAMPLES / name), *ARGUMENTS[name]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    if name in MAKES:
+        assert (tmp_path / MAKES[name]).stat().st_size > 1000
