@@ -8,7 +8,7 @@ predictable, and by luck. The script trains MIRL with its adaptive β, and print
 2. how greedy π is on states of the replay, for several β: a β above which π does not change needs no room;
 3. on CartPole-v1, the return of the last 30 episodes for several ``beta_max``.
 
-    python benchmarks/beta_limits.py            # about 15 minutes on one core
+    python benchmarks/beta_limits.py            # about ten minutes on one core
 """
 
 import argparse
@@ -28,18 +28,16 @@ PAPER_BETA_LR = 3.3e-6
 
 
 class ConstantReward(gym.Env):
-    """Reward 1 whatever is done, episodes of 10 steps, one observation: L → 0."""
+    """Reward 1 whatever is done, episodes of one step, one observation: L → 0."""
 
     observation_space, action_space = spaces.Box(1, 1, (1,)), spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.steps = 0
         return np.ones(1, np.float32), {}
 
     def step(self, action):
-        self.steps += 1
-        return np.ones(1, np.float32), 1.0, self.steps == 10, False, {}
+        return np.ones(1, np.float32), 1.0, True, False, {}
 
 
 class Errors(MIRLCallback):
@@ -63,7 +61,7 @@ CARTPOLE |= {"target_update_interval": 10, "buffer_size": 100_000, "exploration_
 RUNS = {
     "constant reward": (
         ConstantReward,
-        10_000,
+        5_000,
         {"policy": "MlpPolicy", "learning_rate": 1e-3, "learning_starts": 100, "target_update_interval": 100},
     ),
     "CartPole-v1": (lambda: gym.make("CartPole-v1"), 20_000, {"policy": "MlpPolicy", **CARTPOLE}),
@@ -109,7 +107,7 @@ def main() -> None:
     print(f"\nCartPole-v1, mean return of the last 30 training episodes, {args.seeds} seeds, by beta_max:\n")
     print("| beta_max | " + " | ".join(f"seed {seed}" for seed in range(args.seeds)) + " | largest β |")
     print("|---:|" + "---:|" * (args.seeds + 1))
-    for beta_max in (10.0, 1e2, 1e3, 1e4, 1e6):
+    for beta_max in (10.0, 1e3, 1e4, 1e6):
         returns, largest = [], 0.0
         for seed in range(args.seeds):
             betas_seen = BetaSeen()

@@ -20,7 +20,8 @@ class MIRLCallback(BaseCallback):
     """
 
     def _init_callback(self) -> None:
-        if not isinstance(self.model.policy, MIRLPolicy):
+        # th.compile wraps the policy
+        if not isinstance(getattr(self.model.policy, "_orig_mod", self.model.policy), MIRLPolicy):
             raise TypeError(f"{type(self).__name__} works with MIRL, SQL and SQLm, not with {type(self.model).__name__}")
 
     def _on_step(self) -> bool:
@@ -65,17 +66,23 @@ class PriorUpdateCallback(MIRLCallback):
 
     def _on_training_start(self) -> None:
         self._next_log = self.num_timesteps
+        self._log_keys = []
         if len(self.prior) <= self.MAX_LOGGED_ACTIONS and self.log_interval > 0:
             self._log_keys = [f"prior/{name}" for name in self._action_names()]
 
     def _action_names(self) -> list[str]:
-        n_actions = len(self.prior)
-        if self.training_env.has_attr("get_action_meanings"):
+        """The environment's names if it has one for each action, else ``action_0``, ``action_1``, ..."""
+        numbered = [f"action_{action}" for action in range(len(self.prior))]
+        try:
+            if not self.training_env.has_attr("get_action_meanings"):
+                return numbered
             names = self.training_env.env_method("get_action_meanings", indices=[0])[0]
-            # A wrapper may offer fewer actions than the environment that it wraps names
-            if len(names) == n_actions:
-                return names
-        return [f"action_{action}" for action in range(n_actions)]
+        except (AttributeError, NotImplementedError, TypeError, ValueError):
+            return numbered  # it has something of that name which is not what Atari has
+        # A wrapper may offer fewer actions than the environment that it wraps names; SB3's logger cuts long names
+        if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != len(self.prior):
+            return numbered
+        return [str(name) for name in names]
 
     def _on_step(self) -> bool:
         policy = self.model.rollout_action_probabilities  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
 BETA_SCHEDULES = ("adaptive", "linear", "constant")
 LOSSES = ("mse", "huber")
+LARGEST = float(np.finfo(np.float64).max)
 
 
 class MIRL(DQN):
@@ -68,11 +69,12 @@ class MIRL(DQN):
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition (paper: 2e-6, a memory of 5e5 transitions);
         0 keeps ρ fixed
-    :param prior_init: the first ρ, [n_actions], non-negative and summing to 1. An action that has 0 here is never tried
-        nor used in the target; by default uniform
+    :param prior_init: the first ρ, [n_actions], non-negative and summing to 1; by default uniform. With
+        ``"mutual_information"``, an action that has 0 here is never tried nor used in the target
     :param beta_schedule: ``"adaptive"``: β follows 1/L (paper, Atari); ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
         environment transition (paper, grid worlds), whatever ``learn`` is called how often; ``"constant"``: β = β₀
-    :param beta_init: β₀ ≥ 0 in 1/reward (paper: 0.01); ∞ is allowed for ``"constant"``
+    :param beta_init: β₀ ≥ 0 in 1/reward (paper: 0.01, for millions of steps); ∞ is allowed for ``"constant"``. Like
+        ``prior_init`` it is for new models: a loaded one goes on with the β and ρ of its file
     :param beta_lr: α_β in [0, 1] per gradient step for ``"adaptive"`` (paper: 3.3e-6), or the increase of β per
         environment transition for ``"linear"``
     :param beta_max: the largest β that ``"adaptive"`` and ``"linear"`` may reach, see ``benchmarks/beta_limits.py``
@@ -200,8 +202,10 @@ class MIRL(DQN):
         _check_choice("regularization", self.regularization, REGULARIZATIONS)
         _check_range("prior_lr", self.prior_lr, 0.0, 1.0)
         _check_range("beta_max", self.beta_max, 0.0, np.inf)
-        _check_range("beta_init", self.beta_init, 0.0, np.inf if self.beta_schedule == "constant" else self.beta_max)
-        _check_range("beta_lr", self.beta_lr, 0.0, 1.0 if self.beta_schedule == "adaptive" else np.finfo(np.float64).max)
+        _check_range("beta_init", self.beta_init, 0.0, np.inf if self.beta_schedule == "constant" else LARGEST)
+        if self.beta_schedule != "constant" and self.beta_init > self.beta_max:
+            raise ValueError(f"beta_init must be at most beta_max, got {self.beta_init!r} and beta_max={self.beta_max!r}")
+        _check_range("beta_lr", self.beta_lr, 0.0, 1.0 if self.beta_schedule == "adaptive" else LARGEST)
         if self.prior_init is not None:
             _check_distribution("prior_init", self.prior_init, int(self.action_space.n))  # type: ignore[attr-defined]
 
@@ -267,6 +271,13 @@ class MIRL(DQN):
         return actions, state
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """
+        Sample the replay buffer and do the updates. β moves only inside :meth:`learn`, which attaches the callbacks.
+
+        :param gradient_steps: how many
+        :param batch_size: of each
+        :raises ValueError: if a loss was not finite
+        """
         # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
         # Update learning rate according to schedule
@@ -308,6 +319,9 @@ class MIRL(DQN):
             for callback in self._gradient_step_callbacks:
                 callback._on_gradient_step(squared_td_error.detach())
 
+        if not losses:
+            return
+
         # Increase update counter
         self._n_updates += gradient_steps
 
@@ -332,7 +346,7 @@ class MIRL(DQN):
             raise ValueError(
                 f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - n_losses + first + 1} "
                 f"(environment step {self.num_timesteps}), with beta = {beta:g} and largest |Q| = {q_values[first]:g}. "
-                "Training stopped: the weights are lost, beta and the prior are as they were. A smaller learning_rate, "
+                "Training stopped: the weights are lost, beta and the prior are still finite. A smaller learning_rate, "
                 "loss='huber' or normalised rewards may help."
             )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -350,6 +364,7 @@ class MIRL(DQN):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfMIRL:
+        outer_callbacks = self._gradient_step_callbacks
         try:
             return super().learn(
                 total_timesteps=total_timesteps,
@@ -360,7 +375,11 @@ class MIRL(DQN):
                 progress_bar=progress_bar,
             )
         finally:
-            self._gradient_step_callbacks = []
+            self._gradient_step_callbacks = outer_callbacks
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies made by a callback in the midst of learn() do not take the callbacks along
+        return {**self.__dict__, "_gradient_step_callbacks": []}
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout_action_probabilities", "_gradient_step_callbacks"]
@@ -394,13 +413,14 @@ class SQLm(MIRL):
 
 
 def _flatten(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """The callback and all that it holds."""
+    """The callback and all that SB3's containers (CallbackList, EventCallback, EvalCallback) hold."""
     yield callback
-    if isinstance(callback, CallbackList):
-        for child in callback.callbacks:
+    children: list[BaseCallback | None] = [*callback.callbacks] if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback):
+        children = [callback.callback, getattr(callback, "callback_on_new_best", None)]
+    for child in children:
+        if child is not None:
             yield from _flatten(child)
-    elif isinstance(callback, EventCallback) and callback.callback is not None:
-        yield from _flatten(callback.callback)
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -7,8 +7,8 @@ Shapes: ``A`` is the number of actions and always the last axis; ``...`` stands 
 Symbols: ``prior`` is ρ, a point of the simplex; ``beta`` is the inverse temperature β in 1/reward, from 0 to ∞ included;
 ``policy`` is π(·|s); ``q_values`` are Q(s, ·) in units of reward.
 
-Everything is computed in float64 and returned in the dtype of the input, and exponents are shifted before they are
-exponentiated, never clipped: results are finite for |βQ| far beyond 1e6.
+Exponentials and logarithms are taken in float64 and results returned in the dtype of the first argument; exponents are
+shifted before they are exponentiated, never clipped: results are finite for |βQ| far beyond 1e6.
 """
 
 import torch as th
@@ -16,6 +16,9 @@ import torch as th
 #: L is not taken to be smaller than this when β moves towards 1/L: one lucky batch then moves β by at most
 #: ``step_size / MIN_SQUARED_TD_ERROR``. ``benchmarks/beta_limits.py`` is the experiment behind the value.
 MIN_SQUARED_TD_ERROR = 1e-6
+
+# Below it, soft_value differs from Σ ρ Q by less than rounding, while β (Q - Q') may be a subnormal number without digits
+_NEGLIGIBLE_BETA = 1e-290
 
 
 def _shifted_exponents(
@@ -38,6 +41,11 @@ def _shifted_exponents(
     return prior, peak, exponents
 
 
+def _float_dtype(values: th.Tensor) -> th.dtype:
+    """The tensor's dtype, or torch's default one if it holds integers."""
+    return th.result_type(values, 1.0)
+
+
 def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
     """
     V(s) = β⁻¹ log Σₐ ρ(a) exp(β Q(s,a)).
@@ -51,15 +59,16 @@ def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -
     """
     prior, peak, exponents = _shifted_exponents(q_values, prior, beta)
     beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device)
+    is_zero = beta < _NEGLIGIBLE_BETA
     # Two forms of log Σ ρ exp(·): dividing by a small β would magnify the rounding of the plain one, and log1p
     # loses all digits where nearly all of ρ is far below the peak.
     near = th.log1p((prior * th.expm1(exponents.clamp(min=-1.0))).sum(dim=-1))
     far = th.log((prior * th.exp(exponents)).sum(dim=-1))
     is_near = (exponents >= -1.0).logical_or(prior == 0).all(dim=-1)
     log_mean_exp = th.where(is_near, near, far)
-    soft = peak.squeeze(-1) + log_mean_exp / th.where(beta == 0, 1.0, beta)
-    expected = (prior * q_values).sum(dim=-1)
-    return th.where(beta == 0, expected, soft).to(q_values.dtype)
+    soft = peak.squeeze(-1) + log_mean_exp / th.where(is_zero, 1.0, beta)
+    expected = (prior * q_values.masked_fill(prior == 0, 0.0)).sum(dim=-1)
+    return th.where(is_zero, expected, soft).to(_float_dtype(q_values))
 
 
 def soft_policy(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
@@ -75,7 +84,7 @@ def soft_policy(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) 
     """
     prior, _, exponents = _shifted_exponents(q_values, prior, beta)
     weights = prior * th.exp(exponents)
-    return (weights / weights.sum(dim=-1, keepdim=True)).to(q_values.dtype)
+    return (weights / weights.sum(dim=-1, keepdim=True)).to(_float_dtype(q_values))
 
 
 def soft_td_target(
@@ -90,7 +99,7 @@ def soft_td_target(
     r + (1 - done) γ V(s'), with V of :func:`soft_value`.
 
     :param rewards: r, [...] or, as SB3's replay buffers have it, [..., 1]
-    :param dones: 1 where the episode ended and 0 elsewhere, same shape as ``rewards``
+    :param dones: 1 or True where the episode ended, same shape as ``rewards``
     :param discounts: γ, or γⁿ after n steps: a number, or a tensor of the same shape as ``rewards``
     :param next_q_values: Q(s', ·), [..., A]
     :param prior: ρ, [A] or [..., A]
@@ -99,7 +108,7 @@ def soft_td_target(
     :raises ValueError: if shapes disagree, which broadcasting would otherwise hide
     """
     leading = next_q_values.shape[:-1]
-    discounts_fit = not isinstance(discounts, th.Tensor) or discounts.ndim == 0 or discounts.shape == rewards.shape
+    discounts_fit = getattr(discounts, "shape", ()) in ((), rewards.shape)
     if rewards.shape not in (leading, (*leading, 1)) or dones.shape != rewards.shape or not discounts_fit:
         raise ValueError(
             f"rewards, dones and discounts must have the shape {tuple(leading)} or {(*leading, 1)} of next_q_values "
@@ -107,7 +116,7 @@ def soft_td_target(
             f"discounts {tuple(getattr(discounts, 'shape', ()))}"
         )
     next_values = soft_value(next_q_values, prior, beta).reshape(rewards.shape)
-    return rewards + (1 - dones) * discounts * next_values
+    return rewards + (1 - dones.to(next_values.dtype)) * discounts * next_values
 
 
 def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
@@ -121,8 +130,10 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     :return: the divergence, [...], in the dtype of ``policy``; ∞ where π(a|s) > 0 = ρ(a)
     """
     p, rho = policy.double(), prior.double()
+    positive = p > 0
+    log_ratio = th.where(positive, p, 1.0).log() - th.where(positive, rho, 1.0).log()
     # Σ (π log(π/ρ) - π + ρ): the same sum on the simplex, but of terms that are never negative
-    terms = th.xlogy(p, p) - th.xlogy(p, rho) - p + rho
+    terms = p * log_ratio - p + rho
     return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
 
 
@@ -137,7 +148,10 @@ def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Te
     :param policy: π(·|s), [A] or [..., A]
     :param step_size: α_ρ in [0, 1], per state
     :return: the new ρ, [A], in the dtype of ``prior``
+    :raises ValueError: if the numbers of actions differ, which broadcasting might hide
     """
+    if policy.shape[-1:] != prior.shape:
+        raise ValueError(f"policy must have {tuple(prior.shape)} actions on its last axis, got {tuple(policy.shape)}")
     policies = policy.reshape(-1, policy.shape[-1]).to(prior.dtype)
     weight = 1.0 - (1.0 - step_size) ** len(policies) if len(policies) > 1 else step_size
     moved = th.lerp(prior, policies.mean(dim=0), weight)

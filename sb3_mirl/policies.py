@@ -6,6 +6,7 @@ the way of acting that follows from them.
 optimiser sees them. Only the callbacks of :mod:`sb3_mirl.callbacks` move them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class MIRLPolicy(DQNPolicy):
         self.register_buffer("_uniform", uniform, persistent=False)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach"}:
+        if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach", "differentiable"}:
             self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
         super()._build(lr_schedule)
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
@@ -62,8 +63,8 @@ class MIRLPolicy(DQNPolicy):
         """
         π(·|s).
 
-        :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis
-        :return: [batch, n_actions], rows sum to 1
+        :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
+        :return: [batch, n_actions] in the dtype of the network, rows sum to 1
         """
         self.set_training_mode(False)
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
@@ -71,6 +72,14 @@ class MIRLPolicy(DQNPolicy):
             obs, _ = self.obs_to_tensor(obs)  # type: ignore[arg-type]
         with th.no_grad():
             return soft_policy(self.q_net(obs), self.reference_prior, self.beta)
+
+    def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> "MIRLPolicy":
+        # policy.float() must not make ρ and β float32: only their device changes
+        exact = {name: self._buffers[name] for name in ("prior", "beta", "_uniform")}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            self._buffers[name] = buffer.to(self._buffers[name].device)  # type: ignore[union-attr]
+        return self
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
         # In float64, because a float32 π would take ρ off the simplex
@@ -84,7 +93,8 @@ class MIRLPolicy(DQNPolicy):
         :param shape: the shape of the result
         """
         prior = self.prior.cpu().numpy()
-        return np.random.choice(len(prior), size=shape, p=prior)
+        # Normalised here, because ρ may come from outside: set_parameters, a callback of the user's
+        return np.random.choice(len(prior), size=shape, p=prior / prior.sum())
 
     def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
         """

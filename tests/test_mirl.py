@@ -252,6 +252,62 @@ def test_a_callback_can_stop_training():
     assert model.num_timesteps == 30
 
 
+def test_learning_inside_learning_leaves_the_callbacks_of_the_outer_run():
+    class Nested(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 20:
+                self.model.learn(0, reset_num_timesteps=False)
+            return True
+
+    model = MIRL("MlpPolicy", ConstantReward(), beta_lr=0.1, train_freq=1, **FAST)
+    seen = []
+    model.learn(60, callback=[Nested(), lambda_callback(lambda: seen.append(model.beta))])
+    assert len(set(seen[30:])) == len(seen[30:])
+
+
+def lambda_callback(function):
+    class Call(BaseCallback):
+        def _on_step(self):
+            function()
+            return True
+
+    return Call()
+
+
+def test_a_callback_may_copy_the_model_and_call_for_new_bests():
+    model = MIRL("MlpPolicy", ConstantReward(), beta_init=1.0, train_freq=50, gradient_steps=3, **FAST)
+    copies = []
+
+    class Doubling(BetaUpdateCallback):
+        def _on_gradient_step(self, squared_td_error):
+            self.beta.mul_(2)
+
+    env = gym.wrappers.TimeLimit(ConstantReward(), 5)
+    evaluation = EvalCallback(env, callback_on_new_best=Doubling(), eval_freq=10, verbose=0, warn=False)
+    model.learn(50, callback=[lambda_callback(lambda: copies.append(copy.deepcopy(model))), evaluation])
+    assert model.beta == 8.0 and len(copies) == 50
+
+
+def test_a_compiled_policy_learns():
+    model = MIRL("MlpPolicy", ConstantReward(), prior_lr=0.1, **FAST)
+    model.policy = th.compile(model.policy, backend="eager")
+    model.learn(60)
+    assert model._n_updates > 0
+
+
+def test_no_gradient_steps_are_no_error():
+    model = MIRL("MlpPolicy", ConstantReward(), **FAST).learn(30)
+    before = model._n_updates
+    model.train(gradient_steps=0)
+    assert model._n_updates == before
+
+
+def test_a_callback_can_serve_two_models():
+    callback = PriorUpdateCallback()
+    for n_actions in (3, 40, 5):
+        MIRL("MlpPolicy", ConstantReward(n_actions=n_actions), prior_lr=0.1, **FAST).learn(40, callback=callback)
+
+
 def test_two_callbacks_for_one_state_are_refused():
     model = MIRL("MlpPolicy", ConstantReward(), **FAST)
     with pytest.raises(ValueError, match="at most one PriorUpdateCallback, got 2"):
@@ -362,6 +418,25 @@ def test_set_parameters_replay_buffer_and_policy_files(tmp_path):
     assert th.equal(policy.prior, model.policy.prior) and th.equal(policy.beta, model.policy.beta)
 
 
+def test_a_prior_from_outside_that_is_not_quite_normalised_serves():
+    model = MIRL("MlpPolicy", TwoArms(), **FAST)
+    parameters = model.get_parameters()
+    parameters["policy"]["prior"] = th.tensor([0.1, 0.2, 0.3, 0.5], dtype=th.float32)
+    model.set_parameters(parameters)
+    model.learn(60)
+    model.exploration_rate = 1.0
+    assert set(np.unique(model.predict(np.ones((500, 1), np.float32))[0])) == {0, 1, 2, 3}
+
+
+def test_casting_the_policy_leaves_prior_and_beta_exact():
+    model = MIRL("MlpPolicy", TwoArms(), prior_init=[0.1, 0.2, 0.3, 0.4], beta_init=0.3)
+    model.policy.float()
+    model.policy.to(th.float32)
+    assert model.policy.prior.dtype == model.policy.beta.dtype == th.float64
+    np.testing.assert_array_equal(model.prior, np.array([0.1, 0.2, 0.3, 0.4]))
+    assert model.beta == 0.3
+
+
 def test_a_policy_file_keeps_its_regularization(tmp_path):
     SQL("MlpPolicy", "CartPole-v1", prior_init=[0.1, 0.9]).policy.save(str(tmp_path / "policy.pth"))
     assert MIRLPolicy.load(str(tmp_path / "policy.pth")).regularization == "entropy"
@@ -463,6 +538,22 @@ def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
     assert "prior/action_0" in model.logger.name_to_value
 
 
+@pytest.mark.parametrize(
+    "meanings", [None, ["A"], ["A", "A"], "AB", ("LEFT", "RIGHT"), [1, 2], NotImplementedError(), ["x" * 30, "x" * 31]]
+)
+def test_odd_names_of_actions_do_no_harm(meanings):
+    class Odd(ConstantReward):
+        def get_action_meanings(self):
+            if isinstance(meanings, Exception):
+                raise meanings
+            return meanings
+
+    model = MIRL("MlpPolicy", Odd(), verbose=1, **FAST).learn(30, log_interval=None)
+    good = meanings in (("LEFT", "RIGHT"), [1, 2])
+    keys = [f"prior/{name}" for name in meanings] if good else ["prior/action_0", "prior/action_1"]
+    assert set(keys) <= set(model.logger.name_to_value)
+
+
 # ---- what it must withstand ---------------------------------------------------------------------------------------
 
 
@@ -499,12 +590,13 @@ def test_a_zero_in_the_prior_is_absorbing():
 
 @pytest.mark.parametrize("steps", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_constant_reward_for_long(steps):
-    """L → 0 because everything is predictable."""
+    """L → 0 because everything is predictable: episodes of one step in one state."""
+    env = ConstantReward(1.0, length=1, observation_space=gym.spaces.Box(1, 1, (1,)))
     settings = {**FAST, "learning_rate": 1e-3, "target_update_interval": 100, "beta_lr": 1e-3}
-    model = MIRL("MlpPolicy", ConstantReward(1.0, observation_space=gym.spaces.Box(1, 1, (1,))), prior_lr=1e-3, **settings)
+    model = MIRL("MlpPolicy", env, prior_lr=1e-3, **settings)
     model.learn(steps)
     assert_sound(model)
-    assert model.beta <= model.beta_max
+    assert 100 < model.beta <= model.beta_max
 
 
 class Breaks(ConstantReward):
@@ -553,8 +645,9 @@ def test_weights_that_are_not_numbers_do_not_reach_the_prior():
         ({"prior_init": "uniform"}, r"prior_init must be 4 numbers, got 'uniform'"),
         ({"beta_schedule": "cosine"}, r"beta_schedule must be one of \('adaptive', 'linear', 'constant'\), got 'cosine'"),
         ({"beta_init": -0.1}, r"beta_init .*got -0.1"),
-        ({"beta_init": float("inf")}, r"beta_init must be a number in \[0, 10000\], got inf"),
-        ({"beta_init": 5.0, "beta_max": 1.0}, r"beta_init must be a number in \[0, 1\], got 5.0"),
+        ({"beta_init": float("inf")}, r"beta_init must be a number in \[0, .*\], got inf"),
+        ({"beta_init": float("inf"), "beta_max": float("inf")}, r"beta_init .*got inf"),
+        ({"beta_init": 5.0, "beta_max": 1.0}, r"beta_init must be at most beta_max, got 5.0 and beta_max=1.0"),
         ({"beta_lr": 2.0}, r"beta_lr must be a number in \[0, 1\], got 2.0"),
         ({"beta_lr": -1.0, "beta_schedule": "linear"}, r"beta_lr .*got -1.0"),
         ({"beta_max": -1.0}, r"beta_max .*got -1.0"),

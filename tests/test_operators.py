@@ -71,7 +71,7 @@ def test_the_limits_are_exact(beta):
     assert (soft_value(q, prior, beta) == exact).all()
 
 
-@pytest.mark.parametrize("beta", [1e-300, 1e-14, 1e-10, 1e-6, 1e-3])
+@pytest.mark.parametrize("beta", [5e-324, 1e-310, 1e-300, 1e-14, 1e-10, 1e-6, 1e-3])
 def test_a_small_beta_loses_no_digits(beta):
     # V = E[Q] + β Var[Q] / 2 + O(β²)
     q, prior = t(1.0, 2.0, 3.0), t(0.2, 0.3, 0.5)
@@ -185,6 +185,34 @@ def test_td_target_refuses_shapes_that_would_broadcast(wrong):
 )
 def test_kl_divergence_by_hand(policy, prior, divergence):
     assert kl_divergence(t(*policy), t(*prior)).item() == pytest.approx(divergence, abs=1e-15)
+
+
+@pytest.mark.parametrize("beta", [0.0, 5e-324, 1e-310, 1.0, 1e4, INF])
+def test_gradients_are_finite_where_the_policy_is_zero(beta):
+    q = t(0.0, 1.0, 2.0).requires_grad_()
+    for prior in (t(0.5, 0.5, 0.0), t(0.2, 0.3, 0.5)):
+        kl_divergence(soft_policy(q, prior, beta), prior).backward()
+        soft_value(q, prior, beta).backward()
+    assert th.isfinite(q.grad).all()
+
+
+def test_integers_and_booleans_are_numbers():
+    q, prior = th.tensor([1, 2]), t(0.5, 0.5)
+    assert soft_value(q, prior, 0).item() == 1.5
+    np.testing.assert_allclose(soft_policy(q, prior, 0), [0.5, 0.5])
+    target = soft_td_target(t(1.0, 1.0), th.tensor([False, True]), 0.5, th.tensor([[1, 2], [1, 2]]), prior, 0)
+    np.testing.assert_allclose(target, [1.75, 1.0])
+
+
+def test_infinite_q_values_of_excluded_actions_do_not_count():
+    for beta in (0.0, 1.0, INF):
+        value = soft_value(t(0.0, 1.0, INF), t(0.5, 0.5, 0.0), beta)
+        assert value == soft_value(t(0.0, 1.0), t(0.5, 0.5), beta)
+
+
+def test_update_prior_refuses_another_number_of_actions():
+    with pytest.raises(ValueError, match=r"policy must have \(3,\) actions on its last axis, got \(1,\)"):
+        update_prior(t(0.2, 0.3, 0.5), t(1.0), 0.1)
 
 
 def test_update_prior_by_hand():
