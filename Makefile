@@ -22,11 +22,11 @@ test: install
 	$(MAKE) pytest
 
 test-slow: install
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # Two workers: the tests use one thread each
 pytest:
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 format:
 	$(BIN)/ruff check --select I --fix .
