@@ -1,6 +1,7 @@
 """
 Which seeds solve CartPole-v1 and Acrobot-v1: trains every algorithm with its shipped hyper-parameters (``dqn``: rl-zoo3's)
-through the zoo's own command, evaluates the *final* model without exploration, and prints a Markdown table.
+through the zoo's own command, evaluates without exploration the final model and the best one (``best_model.zip``, chosen by
+the zoo's evaluations of 5 episodes during training), each on the same 20 new episodes, and prints a Markdown table.
 
     python benchmarks/classic_seeds.py --jobs 2
 
@@ -22,8 +23,8 @@ EPISODES = 20
 EVALUATION_SEED = 1_000_000
 
 
-def evaluate(model_file: Path, algorithm: str, env_id: str) -> float:
-    """Mean return of the final model over 20 episodes, actions without exploration."""
+def evaluate(run_folder: Path, algorithm: str, env_id: str) -> dict[str, float]:
+    """Mean returns of the final and the best model over 20 episodes, actions without exploration."""
     import gymnasium as gym
     import rl_zoo3
     from stable_baselines3.common.evaluation import evaluate_policy
@@ -32,30 +33,33 @@ def evaluate(model_file: Path, algorithm: str, env_id: str) -> float:
     from sb3_mirl.zoo import register
 
     register()
-    env = Monitor(gym.make(env_id))
-    env.reset(seed=EVALUATION_SEED)
-    model = rl_zoo3.ALGOS[algorithm].load(model_file, buffer_size=1, device="cpu")
-    return float(evaluate_policy(model, env, n_eval_episodes=EPISODES, deterministic=True)[0])
+    returns = {}
+    for name, file in {"final": f"{env_id}.zip", "best": "best_model.zip"}.items():
+        env = Monitor(gym.make(env_id))
+        env.reset(seed=EVALUATION_SEED)
+        model = rl_zoo3.ALGOS[algorithm].load(run_folder / file, buffer_size=1, device="cpu")
+        returns[name] = float(evaluate_policy(model, env, n_eval_episodes=EPISODES, deterministic=True)[0])
+    return returns
 
 
-def run(algorithm: str, env_id: str, seed: int, folder: Path, overrides: list[str]) -> float:
+def run(algorithm: str, env_id: str, seed: int, folder: Path, overrides: list[str]) -> dict[str, float]:
     """Train and evaluate one seed, or read the result of an earlier call."""
     log_folder = folder / f"seed_{seed}"
     result_file = log_folder / algorithm / f"{env_id}.json"
     if not result_file.exists():
         log_folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "sb3_mirl", "train", "--algo", algorithm, "--env", env_id, "--seed", str(seed)]
-        command += ["--num-threads", "1", "--eval-freq", "-1", "--log-interval", "100", "-f", str(log_folder), "-uuid"]
+        command += ["--num-threads", "1", "--eval-freq", "2500", "--log-interval", "100", "-f", str(log_folder), "-uuid"]
         if overrides:
             command += ["-params", *overrides]
         output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if output.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} failed:\n{output.stdout[-3000:]}")
-        model_file = max(log_folder.glob(f"{algorithm}/{env_id}_*/{env_id}.zip"), key=lambda file: file.stat().st_mtime)
-        command = [sys.executable, __file__, "--evaluate", str(model_file), algorithm, env_id]
+        run_folder = max(log_folder.glob(f"{algorithm}/{env_id}_*/{env_id}.zip"), key=lambda f: f.stat().st_mtime).parent
+        command = [sys.executable, __file__, "--evaluate", str(run_folder), algorithm, env_id]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         result_file.write_text(printed.strip().splitlines()[-1])
-    return float(json.loads(result_file.read_text()))
+    return json.loads(result_file.read_text())
 
 
 def main() -> None:
@@ -66,7 +70,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("logs/classic_seeds"))
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="overrides, as the zoo's train takes them")
-    parser.add_argument("--evaluate", nargs=3, metavar=("FILE", "ALGO", "ENV"), help=argparse.SUPPRESS)
+    parser.add_argument("--evaluate", nargs=3, metavar=("RUN", "ALGO", "ENV"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.evaluate:
         print(json.dumps(evaluate(Path(args.evaluate[0]), args.evaluate[1], args.evaluate[2])))
@@ -76,13 +80,14 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         returns = dict(zip(jobs, pool.map(lambda job: run(*job, args.folder, args.hyperparams), jobs), strict=True))
 
-    print("| environment | algorithm | " + " | ".join(f"seed {seed}" for seed in range(args.seeds)) + " | solved |")
-    print("|---|---|" + "---:|" * (args.seeds + 1))
+    print("| environment | algorithm | model | " + " | ".join(f"seed {s}" for s in range(args.seeds)) + " | solved |")
+    print("|---|---|---|" + "---:|" * (args.seeds + 1))
     for env in args.envs:
         for algo in args.algos:
-            row = np.array([returns[algo, env, seed] for seed in range(args.seeds)])
-            cells = " | ".join(f"{value:.1f}" for value in row)
-            print(f"| {env} | {algo} | {cells} | {(row >= THRESHOLDS[env]).sum()}/{len(row)} |")
+            for model in ("final", "best"):
+                row = np.array([returns[algo, env, seed][model] for seed in range(args.seeds)])
+                cells = " | ".join(f"{value:.0f}" for value in row)
+                print(f"| {env} | {algo} | {model} | {cells} | {(row >= THRESHOLDS[env]).sum()}/{len(row)} |")
 
 
 if __name__ == "__main__":
