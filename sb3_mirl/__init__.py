@@ -1,10 +1,8 @@
 """MIRL, soft Q-learning with mutual-information regularisation (ICLR 2019), for Stable-Baselines3."""
 
-from importlib.metadata import version
-
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
 from sb3_mirl.mirl import MIRL, SQL, SQLm
 
-__version__ = version("sb3-mirl")
+__version__ = "0.1.0"
 
 __all__ = ["MIRL", "SQL", "BetaUpdateCallback", "MIRLCallback", "PriorUpdateCallback", "SQLm", "__version__"]
