@@ -10,12 +10,17 @@ A finished run is not repeated: the folder of logs is the memory of the script.
 
 import argparse
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
+import rl_zoo3
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_mirl.zoo import main as sb3_mirl
 
 # Solved: the mean return of 20 episodes is at least this
 THRESHOLDS = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "LunarLander-v3": 200.0}
@@ -25,14 +30,6 @@ EVALUATION_SEED = 1_000_000
 
 def evaluate(run_folder: Path, algorithm: str, env_id: str) -> dict[str, float]:
     """Mean returns of the final and the best model over 20 episodes, actions without exploration."""
-    import gymnasium as gym
-    import rl_zoo3
-    from stable_baselines3.common.evaluation import evaluate_policy
-    from stable_baselines3.common.monitor import Monitor
-
-    from sb3_mirl.zoo import register
-
-    register()
     returns = {}
     for name, file in {"final": f"{env_id}.zip", "best": "best_model.zip"}.items():
         env = Monitor(gym.make(env_id))
@@ -48,17 +45,14 @@ def run(algorithm: str, env_id: str, seed: int, folder: Path, overrides: list[st
     result_file = log_folder / algorithm / f"{env_id}.json"
     if not result_file.exists():
         log_folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "sb3_mirl", "train", "--algo", algorithm, "--env", env_id, "--seed", str(seed)]
-        command += ["--num-threads", "1", "--eval-freq", "2500", "--log-interval", "100", "-f", str(log_folder), "-uuid"]
+        command = ["train", "--algo", algorithm, "--env", env_id, "--seed", str(seed), "--num-threads", "1", "-uuid"]
+        command += ["--eval-freq", "2500", "--log-interval", "100", "-f", str(log_folder)]
         if overrides:
             command += ["-params", *overrides]
-        output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if output.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{output.stdout[-3000:]}")
+        with open(log_folder / f"{algorithm}_{env_id}.log", "w") as log, redirect_stdout(log):
+            sb3_mirl(command)
         run_folder = max(log_folder.glob(f"{algorithm}/{env_id}_*/{env_id}.zip"), key=lambda f: f.stat().st_mtime).parent
-        command = [sys.executable, __file__, "--evaluate", str(run_folder), algorithm, env_id]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        result_file.write_text(printed.strip().splitlines()[-1])
+        result_file.write_text(json.dumps(evaluate(run_folder, algorithm, env_id)))
     return json.loads(result_file.read_text())
 
 
@@ -70,15 +64,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("logs/classic_seeds"))
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="overrides, as the zoo's train takes them")
-    parser.add_argument("--evaluate", nargs=3, metavar=("RUN", "ALGO", "ENV"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.evaluate:
-        print(json.dumps(evaluate(Path(args.evaluate[0]), args.evaluate[1], args.evaluate[2])))
-        return
 
-    jobs = [(algo, env, seed) for env in args.envs for algo in args.algos for seed in range(args.seeds)]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        returns = dict(zip(jobs, pool.map(lambda job: run(*job, args.folder, args.hyperparams), jobs), strict=True))
+    jobs = [(algo, env, seed) for env in args.envs for seed in range(args.seeds) for algo in args.algos]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        futures = {job: pool.submit(run, *job, args.folder, args.hyperparams) for job in jobs}
+        returns = {job: future.result() for job, future in futures.items()}
 
     print("| environment | algorithm | model | " + " | ".join(f"seed {s}" for s in range(args.seeds)) + " | solved |")
     print("|---|---|---|" + "---:|" * (args.seeds + 1))
