@@ -5,11 +5,16 @@ To change a rule, subclass the callback, write to ``self.prior`` or ``self.beta`
 ``learn(callback=...)``: it takes the place of the default.
 """
 
+from typing import TYPE_CHECKING
+
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_mirl.operators import update_beta, update_prior
 from sb3_mirl.policies import MIRLPolicy
+
+if TYPE_CHECKING:
+    from sb3_mirl.mirl import MIRL
 
 
 class MIRLCallback(BaseCallback):
@@ -18,6 +23,8 @@ class MIRLCallback(BaseCallback):
 
     SB3 has no event inside ``train()``, where ``gradient_steps`` of them may pass between two calls of ``_on_step``.
     """
+
+    model: "MIRL"
 
     def _init_callback(self) -> None:
         # th.compile wraps the policy
@@ -36,12 +43,12 @@ class MIRLCallback(BaseCallback):
     @property
     def prior(self) -> th.Tensor:
         """ρ, float64 [n_actions], to be changed in place."""
-        return self.model.policy.prior  # type: ignore[return-value]
+        return self.model.policy.prior
 
     @property
     def beta(self) -> th.Tensor:
         """β, float64 [], to be changed in place."""
-        return self.model.policy.beta  # type: ignore[return-value]
+        return self.model.policy.beta
 
 
 class PriorUpdateCallback(MIRLCallback):
@@ -85,9 +92,9 @@ class PriorUpdateCallback(MIRLCallback):
         return [str(name) for name in names]
 
     def _on_step(self) -> bool:
-        policy = self.model.rollout_action_probabilities  # type: ignore[attr-defined]
-        if policy is not None and self.model.prior_lr > 0:  # type: ignore[attr-defined]
-            self.prior.copy_(update_prior(self.prior, policy, self.model.prior_lr))  # type: ignore[attr-defined]
+        policy = self.model.rollout_action_probabilities
+        if policy is not None and self.model.prior_lr > 0:
+            self.prior.copy_(update_prior(self.prior, policy, self.model.prior_lr))
         if self._log_keys and self.num_timesteps >= self._next_log:
             self._next_log = self.num_timesteps + self.log_interval
             for key, value in zip(self._log_keys, self.prior.tolist(), strict=True):
@@ -104,12 +111,12 @@ class BetaUpdateCallback(MIRLCallback):
     """
 
     def _on_step(self) -> bool:
-        if self.model.beta_schedule == "linear":  # type: ignore[attr-defined]
-            increase = self.model.beta_lr * self.training_env.num_envs  # type: ignore[attr-defined]
-            self.beta.add_(increase).clamp_(max=self.model.beta_max)  # type: ignore[attr-defined]
+        if self.model.beta_schedule == "linear":
+            increase = self.model.beta_lr * self.training_env.num_envs
+            self.beta.add_(increase).clamp_(max=self.model.beta_max)
         return True
 
     def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
-        if self.model.beta_schedule == "adaptive":  # type: ignore[attr-defined]
+        if self.model.beta_schedule == "adaptive":
             model = self.model
-            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_lr, model.beta_max))  # type: ignore[attr-defined]
+            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_lr, model.beta_max))
