@@ -131,9 +131,7 @@ def test_continue_training(in_runs):
 
 
 @pytest.mark.parametrize("algo", [*OURS, "dqn"])
-@pytest.mark.parametrize(
-    "which", [[], ["--load-best"], ["--load-checkpoint", "150"], ["--load-last-checkpoint"], ["--stochastic"]]
-)
+@pytest.mark.parametrize("which", ["", "--load-best", "--load-checkpoint 150", "--load-last-checkpoint", "--stochastic"])
 def test_enjoy(algo, which, in_runs, capsys):
     assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "600", *which.split()]) == 0
     assert "Mean reward" in capsys.readouterr().out
