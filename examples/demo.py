@@ -34,7 +34,7 @@ def draw(run: Path, tensorboard: Path, file: Path) -> None:
     top.plot(episodes.l.cumsum(), episodes.r.rolling(20, min_periods=1).mean(), label="mean of the last 20")
     top.axhline(-100, color="0.4", linestyle=":", label="solved")
     top.set(ylabel="return", title=f"MIRL on {ENV}")
-    top.legend(loc="lower right")
+    top.legend(loc="center right")
     for action, name in enumerate(ACTIONS):
         middle.plot(*scalars(tensorboard, f"prior/action_{action}"), label=name)
     middle.set(ylabel="action prior ρ", ylim=(0, None))
@@ -54,7 +54,7 @@ def main() -> None:
     # A callback of the same class as the default takes its place: here, to log ρ more often
     callback = "callback:[{'sb3_mirl.callbacks.PriorUpdateCallback': {'log_interval': 500}}]"
     common = ["--algo", "mirl", "--env", ENV, "-f", str(args.folder), "--num-threads", "1", "--seed", str(args.seed)]
-    train = ["-n", str(args.steps), "-tb", str(args.folder / "tensorboard"), "--eval-freq", "-1", "--log-interval", "10"]
+    train = ["-n", str(args.steps), "-tb", str(args.folder / "tensorboard"), "--eval-freq", "-1", "--log-interval", "4"]
     sb3_mirl(["train", *common, *train, "-params", callback])
 
     newest = {"key": lambda folder: folder.stat().st_mtime}
