@@ -32,6 +32,8 @@ def evaluate(run_folder: Path, algorithm: str, env_id: str) -> dict[str, float]:
     """Mean returns of the final and the best model over 20 episodes, actions without exploration."""
     returns = {}
     for name, file in {"final": f"{env_id}.zip", "best": "best_model.zip"}.items():
+        if not (run_folder / file).exists():
+            continue  # --eval-freq -1
         env = Monitor(gym.make(env_id))
         env.reset(seed=EVALUATION_SEED)
         model = rl_zoo3.ALGOS[algorithm].load(run_folder / file, buffer_size=1, device="cpu")
@@ -39,16 +41,16 @@ def evaluate(run_folder: Path, algorithm: str, env_id: str) -> dict[str, float]:
     return returns
 
 
-def run(algorithm: str, env_id: str, seed: int, folder: Path, overrides: list[str]) -> dict[str, float]:
+def run(algorithm: str, env_id: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """Train and evaluate one seed, or read the result of an earlier call."""
-    log_folder = folder / f"seed_{seed}"
+    log_folder = args.folder / f"seed_{seed}"
     result_file = log_folder / algorithm / f"{env_id}.json"
     if not result_file.exists():
         log_folder.mkdir(parents=True, exist_ok=True)
         command = ["train", "--algo", algorithm, "--env", env_id, "--seed", str(seed), "--num-threads", "1", "-uuid"]
-        command += ["--eval-freq", "2500", "--log-interval", "100", "-f", str(log_folder)]
-        if overrides:
-            command += ["-params", *overrides]
+        command += ["--eval-freq", str(args.eval_freq), "--log-interval", "100", "-f", str(log_folder)]
+        if args.hyperparams:
+            command += ["-params", *args.hyperparams]
         with open(log_folder / f"{algorithm}_{env_id}.log", "w") as log, redirect_stdout(log):
             sb3_mirl(command)
         run_folder = max(log_folder.glob(f"{algorithm}/{env_id}_*/{env_id}.zip"), key=lambda f: f.stat().st_mtime).parent
@@ -63,19 +65,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("logs/classic_seeds"))
+    parser.add_argument("--eval-freq", type=int, default=2500, help="-1: no evaluations in training, so no best model")
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="overrides, as the zoo's train takes them")
     args = parser.parse_args()
 
     jobs = [(algo, env, seed) for env in args.envs for seed in range(args.seeds) for algo in args.algos]
     with ProcessPoolExecutor(args.jobs) as pool:
-        futures = {job: pool.submit(run, *job, args.folder, args.hyperparams) for job in jobs}
+        futures = {job: pool.submit(run, *job, args) for job in jobs}
         returns = {job: future.result() for job, future in futures.items()}
 
     print("| environment | algorithm | model | " + " | ".join(f"seed {s}" for s in range(args.seeds)) + " | solved |")
     print("|---|---|---|" + "---:|" * (args.seeds + 1))
     for env in args.envs:
         for algo in args.algos:
-            for model in ("final", "best"):
+            for model in returns[algo, env, 0]:
                 row = np.array([returns[algo, env, seed][model] for seed in range(args.seeds)])
                 cells = " | ".join(f"{value:.0f}" for value in row)
                 print(f"| {env} | {algo} | {model} | {cells} | {(row >= THRESHOLDS[env]).sum()}/{len(row)} |")
