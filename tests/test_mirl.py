@@ -151,7 +151,7 @@ def test_one_forward_pass_per_environment_step():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_only_the_callbacks_write_prior_and_beta(algorithm):
     class Frozen(MIRLCallback):
-        """Takes the place of both defaults and does nothing."""
+        """Takes the place of no default and does nothing."""
 
     class FrozenPrior(PriorUpdateCallback):
         def _on_step(self):
