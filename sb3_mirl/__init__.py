@@ -1,5 +1,6 @@
 """MIRL, soft Q-learning with mutual-information regularisation (ICLR 2019), for Stable-Baselines3."""
 
+from sb3_mirl import gridworld  # noqa: F401 (registers the environments)
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
 from sb3_mirl.mirl import MIRL, SQL, SQLm
 

@@ -1,8 +1,24 @@
-"""``python -m sb3_mirl`` is the command ``sb3-mirl``."""
+"""The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld`` is ours, all others are rl-zoo3's."""
 
 import sys
 
-from sb3_mirl.zoo import main
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    The command ``sb3-mirl``. Each part is imported when it is called for: ``gridworld`` does not need rl-zoo3.
+
+    :param arguments: without the program's name; by default those of the process
+    :return: exit status
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["gridworld"]:
+        from sb3_mirl.benchmark.gridworld import main as gridworld
+
+        return gridworld(arguments[1:])
+    from sb3_mirl.zoo import main as zoo
+
+    return zoo(arguments)
+
 
 if __name__ == "__main__":
     sys.exit(main())

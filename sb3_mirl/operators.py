@@ -37,7 +37,7 @@ def _shifted_exponents(
     peak = q_values.masked_fill(unsupported, -th.inf).amax(dim=-1, keepdim=True)
     # The largest finite number in the place of β = ∞ keeps ∞ · 0 out of the product
     finite_beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(max=th.finfo(th.float64).max)
-    exponents = (finite_beta * (q_values - peak)).masked_fill(unsupported, -th.inf)
+    exponents = (finite_beta.unsqueeze(-1) * (q_values - peak)).masked_fill(unsupported, -th.inf)
     return prior, peak, exponents
 
 

@@ -1,6 +1,6 @@
 """
-rl-zoo3 with MIRL in it: :func:`register`, and the command ``sb3-mirl`` (same as ``python -m sb3_mirl``), which registers
-and then runs the zoo's own command.
+rl-zoo3 with MIRL in it: :func:`register`, and :func:`main`, the zoo's commands of ``sb3-mirl``, which registers and then
+runs the zoo's own command.
 
 Where rl-zoo3 2.9 leaves no room for an algorithm from outside, the work-around stands here, each in a function that says
 what it is for.
@@ -55,6 +55,8 @@ USAGE = f"""usage: sb3-mirl COMMAND [ARGUMENTS]
 rl-zoo3 with the algorithms {", ".join(ALGORITHMS)} beside its own. Commands, which take rl-zoo3's arguments:
 
   {", ".join(COMMANDS)}
+
+and gridworld, the paper's experiment with tables.
 
 sb3-mirl COMMAND --help lists the arguments of one. Example:
 
@@ -216,7 +218,7 @@ WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] 
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    The command ``sb3-mirl``.
+    ``sb3-mirl``, except for its command ``gridworld``.
 
     :param arguments: without the program's name; by default those of the process
     :return: exit status
@@ -231,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     # rl-zoo3 itself says plot_train
     command, rest = arguments[0].replace("_", "-"), arguments[1:]
     if command not in COMMANDS:
-        print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join(COMMANDS)}, gridworld", file=sys.stderr)
         return 2
     _run(command, rest)
     return 0

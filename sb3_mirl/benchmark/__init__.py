@@ -1,0 +1,1 @@
+"""Experiments: run, summarised with intervals, drawn. Needs the extra ``bench``."""
