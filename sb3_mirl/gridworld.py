@@ -8,6 +8,7 @@ Source of the maps: Grau-Moya, Leibfried and Vrancx, ICLR 2019, as its reproduce
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
@@ -158,9 +159,21 @@ class GridWorld(gym.Env[Any, Any]):
             }
             for state in range(len(self.positions))
         }
-        #: ``transition`` [S, A, S], missing mass is termination, and expected ``reward`` [S, A]
-        self.transition, self.reward = toy_text_arrays(self.P)
         self.state: int | None = None
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return toy_text_arrays(self.P)
+
+    @property
+    def transition(self) -> np.ndarray:
+        """P(s'|s,a), [S, A, S]; the missing mass of a row is the probability that the episode ends."""
+        return self._arrays[0]
+
+    @property
+    def reward(self) -> np.ndarray:
+        """Expected reward, [S, A]."""
+        return self._arrays[1]
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions, as Atari environments give them."""

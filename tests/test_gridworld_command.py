@@ -18,14 +18,28 @@ SHORT = ["--steps", "600", "--eval-every", "200", "--no-progress"]
 
 def test_everything_that_the_command_writes(tmp_path, capsys):
     assert main(["gridworld", *SHORT, "--seeds", "3", "--out", str(tmp_path)]) == 0
-    pictures = {"returns.png", "corridor.png", "wide_corridor.png", "square.png"}
-    assert {file.name for file in tmp_path.iterdir()} == {"results.csv", "summary.csv", "differences.csv", *pictures}
+    pictures = {"returns.png", "exact.png", "corridor.png", "wide_corridor.png", "square.png"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "results.csv",
+        "summary.csv",
+        "differences.csv",
+        "exact.csv",
+        *pictures,
+    }
     for picture in pictures:
         drawn = image.imread(tmp_path / picture)
         assert drawn.shape[0] > 200 and drawn.std() > 0.05
     results = pd.read_csv(tmp_path / "results.csv")
     assert len(results) == 3 * 4 * 3 * 4  # worlds, algorithms, seeds, evaluations at 0, 200, 400, 600
     np.testing.assert_allclose(results.filter(like="prior_").drop(columns="prior_lr").sum(axis=1), 1.0, atol=1e-9)
+    exact = pd.read_csv(tmp_path / "exact.csv")
+    assert (exact.value_best >= exact.value_uniform).all()
+    corridor = exact[exact.world == "corridor"]
+    # Going right is all it takes: no information, whatever β; 9 γᵈ⁻¹ less a step for every cell before, from 17 starts
+    distances = np.arange(1, 18)
+    values = 9 * 0.99 ** (distances - 1) - (1 - 0.99 ** (distances - 1)) / 0.01
+    np.testing.assert_allclose(corridor.value_best[corridor.beta > 1], values.mean(), atol=1e-4)
+    np.testing.assert_allclose(corridor.mutual_information[corridor.beta > 1], 0.0, atol=1e-4)
     summary = pd.read_csv(tmp_path / "summary.csv")
     assert len(summary) == 3 * 4 * 2
     assert (summary.low <= summary["mean"]).all() and (summary["mean"] <= summary.high).all()

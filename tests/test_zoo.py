@@ -45,6 +45,14 @@ def in_runs(runs, monkeypatch):
     return runs
 
 
+@pytest.mark.parametrize("env", ["MIRLCorridor-v0", "MIRLWideCorridor-v0", "MIRLSquare-v0"])
+def test_grid_worlds_train(env, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(env=env, steps=200)
+    (config,) = Path("logs").glob(f"mirl/{env}_1/{env}/config.yml")
+    assert "policy" in config.read_text()
+
+
 def test_register_twice_is_register_once():
     register()
     before = dict(rl_zoo3.ALGOS)

@@ -22,6 +22,8 @@ from sb3_mirl.tabular import (
     TabularLearners,
     TabularRun,
     TabularSettings,
+    discounted_visitation,
+    mutual_information,
     optimize_prior,
     soft_value_iteration,
 )
@@ -113,11 +115,9 @@ def run(args: argparse.Namespace) -> tuple[pd.DataFrame, list[tuple[dict[str, An
                 learners.learn(steps)
                 progress.update(steps)
                 returns = learners.evaluate(args.eval_episodes, args.eval_steps, args.eval_exploration)
-                prior = learners.prior
-                priors = np.concatenate([prior[:, : len(MOVES)], prior[:, len(MOVES) :].sum(axis=1, keepdims=True)], axis=1)
                 frame = pd.DataFrame(labels)
                 frame["step"], frame["mean_return"] = step, returns.mean(axis=1)
-                rows.append(frame.join(pd.DataFrame(priors, columns=PRIOR_COLUMNS)))
+                rows.append(frame.join(pd.DataFrame(_by_move(learners.prior), columns=PRIOR_COLUMNS)))
             ends += [(label, learners.q_values(k), learners.policy(k)) for k, label in enumerate(labels)]
     return pd.concat(rows, ignore_index=True), ends
 
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> tuple[pd.DataFrame, list[tuple[dict[str, An
 def _area_and_final(results: pd.DataFrame, smoothing: int) -> pd.DataFrame:
     """Per run: the mean return over all evaluations (``area``) and over the last ``smoothing`` of them (``final``)."""
     keys = ["world", "algorithm", *SWEPT, "seed"]
-    ordered = results.sort_values("step").groupby(keys, sort=False)["mean_return"]
+    ordered = results.sort_values("step", kind="stable").groupby(keys, sort=False)["mean_return"]
     return pd.DataFrame({"area": ordered.mean(), "final": ordered.agg(lambda values: values.tail(smoothing).mean())})
 
 
@@ -166,6 +166,55 @@ def best_return(env: GridWorld) -> float:
     return float(env.initial_state_distrib @ soft_value_iteration(env.transition, env.reward, 1.0, np.inf, uniform).v)
 
 
+def solve_exactly(args: argparse.Namespace) -> pd.DataFrame:
+    """
+    What the penalty costs, by β: Σ ν₀ V with the uniform prior and with the best one, that prior, and its I(S;A).
+
+    :return: one row per world and β, from 0.01 to 100
+    """
+    rows = []
+    for world, beta in itertools.product(args.worlds, np.logspace(-2, 2, 17)):
+        env, gamma = _env(args, world), args.gamma[0]
+        uniform = np.full(env.reward.shape[1], 1.0 / env.reward.shape[1])
+        initial = env.initial_state_distrib
+        best = optimize_prior(env.transition, env.reward, gamma, beta, initial, tolerance=1e-5)
+        visits = discounted_visitation(env.transition, gamma, best.policy, initial)
+        values = {
+            "value_uniform": float(initial @ soft_value_iteration(env.transition, env.reward, gamma, beta, uniform).v),
+            "value_best": best.objective[-1],
+            "mutual_information": mutual_information(best.policy, visits),
+        }
+        rows.append({"world": world, "beta": beta, **values, **dict(zip(PRIOR_COLUMNS, _by_move(best.prior), strict=True))})
+    return pd.DataFrame(rows)
+
+
+def _by_move(prior: np.ndarray) -> np.ndarray:
+    """ρ [..., A] of the four moves, and of all useless actions together: [..., 5]."""
+    return np.concatenate([prior[..., : len(MOVES)], prior[..., len(MOVES) :].sum(axis=-1, keepdims=True)], axis=-1)
+
+
+def draw_exact(exact: pd.DataFrame, args: argparse.Namespace, file: Path) -> None:
+    """Values and best prior by β: one column per world."""
+    figure, axes = plt.subplots(2, len(args.worlds), figsize=(4.6 * len(args.worlds), 6.4), squeeze=False, sharex=True)
+    for (above, below), world in zip(axes.T, args.worlds, strict=True):
+        of_world = exact[exact.world == world]
+        above.plot(of_world.beta, of_world.value_best, color=COLORS["mirl"], label="best ρ")
+        above.plot(of_world.beta, of_world.value_uniform, color=COLORS["sql"], label="uniform ρ")
+        for column, color in zip(PRIOR_COLUMNS, ACTION_COLORS, strict=True):
+            if column != "prior_useless" or args.extra_actions[0]:
+                below.plot(of_world.beta, of_world[column], color=color, label=column.removeprefix("prior_").lower())
+        above.set_title(world.replace("_", " "))
+        above.set_xscale("log")
+        below.set_xlabel("β")
+        for axis in (above, below):
+            axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("exact value, Σ ν₀ V")
+    axes[1, 0].set_ylabel("best ρ")
+    axes[0, -1].legend(fontsize=8)
+    axes[1, -1].legend(fontsize=8)
+    _save(figure, file)
+
+
 def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> None:
     """Return over steps, and below it MIRL's learned ρ beside the optimal one: one column per world."""
     figure, axes = plt.subplots(2, len(args.worlds), figsize=(4.6 * len(args.worlds), 7.0), squeeze=False, sharex=True)
@@ -176,7 +225,7 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
             of_algorithm = results[(results.world == world) & (results.algorithm == algorithm)]
             _band(above, of_algorithm, "mean_return", args.smoothing, COLORS[algorithm], LABELS[algorithm])
             if algorithm == "mirl":
-                _draw_prior(below, of_algorithm, _optimal_prior(env, args))
+                _draw_prior(below, of_algorithm, _by_move(_optimum(env, args)[0]))
         above.set_title(world.replace("_", " "))
         above.grid(alpha=0.3)
         below.grid(alpha=0.3)
@@ -215,11 +264,6 @@ def _optimum(env: GridWorld, args: argparse.Namespace) -> tuple[np.ndarray, Soft
     """The best ρ and its Q, V, π for γ and the β of the last step."""
     best = optimize_prior(env.transition, env.reward, args.gamma[0], _last_beta(args), env.initial_state_distrib)
     return best.prior, SoftOptimum(best.q, best.v, best.policy)
-
-
-def _optimal_prior(env: GridWorld, args: argparse.Namespace) -> np.ndarray:
-    prior, _ = _optimum(env, args)
-    return np.append(prior[: len(MOVES)], prior[len(MOVES) :].sum())
 
 
 def draw_world(
@@ -419,10 +463,13 @@ def draw(
     summary: pd.DataFrame,
     args: argparse.Namespace,
 ) -> None:
-    """The ablation where a setting has several values, otherwise the curves and one picture per world."""
+    """The ablation where a setting has several values, otherwise curves, the exact solution, and one picture per world."""
     if any(len(getattr(args, name)) > 1 for name in SWEPT):
         draw_ablation(summary, args, args.out / "ablation.png")
         return
+    exact = solve_exactly(args)
+    exact.to_csv(args.out / "exact.csv", index=False)
+    draw_exact(exact, args, args.out / "exact.png")
     draw_curves(results, args, args.out / "returns.png")
     for world in args.worlds:
         draw_world(ends, world, args, args.out / f"{world}.png")
