@@ -14,6 +14,7 @@ from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_mirl import MIRL
+from sb3_mirl.gridworld import GRID_WORLDS
 from sb3_mirl.zoo import ALGORITHMS, COMMANDS, _for_playing, hyperparams_file, main, register
 
 ENV = "CartPole-v1"
@@ -68,7 +69,7 @@ for name in ("rl_zoo3", "ray", "matplotlib", "optuna", "ale_py"): sys.modules[na
 import gymnasium
 before = set(gymnasium.registry)
 import sb3_mirl
-assert {i for i in set(gymnasium.registry) - before if not i.startswith("sb3_mirl/")} == set()
+assert set(gymnasium.registry) - before == set(sb3_mirl.gridworld.GRID_WORLDS)
 try:
     import sb3_mirl.zoo
 except ImportError as error:
@@ -307,7 +308,7 @@ def test_every_shipped_configuration_trains(algo, name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("algo", OURS)
 def test_shipped_files_name_the_same_environments(algo):
     names = list(yaml.safe_load(hyperparams_file(algo).read_text()))
-    assert names == ["default", "atari", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3"]
+    assert names == ["default", "atari", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", *GRID_WORLDS]
 
 
 def test_the_zoo_is_left_as_it_was():
