@@ -15,20 +15,21 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_mirl import MIRL
+from sb3_mirl.buffers import FrameReplayBuffer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000_000)
-    # The paper has 1e6; SB3's buffer needs 5.6 GB for 1e5 transitions
-    parser.add_argument("--buffer-size", type=int, default=100_000)
+    parser.add_argument("--buffer-size", type=int, default=1_000_000, help="7.1 kB per transition once it is full")
     parser.add_argument("--learning-starts", type=int, default=10_000)
     parser.add_argument("--episodes", type=int, default=5, help="of the evaluation at the end")
     args = parser.parse_args()
 
     gym.register_envs(ale_py)
     env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4)
-    model = MIRL("CnnPolicy", env, buffer_size=args.buffer_size, learning_starts=args.learning_starts, verbose=1, seed=0)
+    settings = {"buffer_size": args.buffer_size, "learning_starts": args.learning_starts, "seed": 0, "verbose": 1}
+    model = MIRL("CnnPolicy", env, replay_buffer_class=FrameReplayBuffer, **settings)
     # The log shows ρ by the names of the actions: prior/NOOP, prior/FIRE, prior/RIGHT, ...
     model.learn(args.steps, progress_bar=True)
     model.save("mirl_pong")

@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 import sb3_mirl
+from sb3_mirl.buffers import FrameReplayBuffer
 
 try:
     import optuna
@@ -71,6 +72,8 @@ def register() -> None:
     Calling it again changes nothing.
     """
     rl_zoo3.ALGOS.update(ALGORITHMS)
+    # Where the zoo evaluates a file's replay_buffer_class, as it does with HerReplayBuffer
+    rl_zoo3.exp_manager.FrameReplayBuffer = FrameReplayBuffer  # type: ignore[attr-defined]
     for name in ALGORITHMS:
         sample = functools.partial(sample_hyperparams, name)
         rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample
