@@ -284,9 +284,9 @@ class MIRL(DQN):
         self._update_learning_rate(self.policy.optimizer)
 
         prior, beta = self.policy.reference_prior, self.policy.beta
-        # Listed once: walking through the modules takes a tenth of a small network's gradient step
-        parameters = list(self.policy.parameters())
-        losses, largest_q_values = [], []
+        # Not self.policy.parameters(): walking through the modules takes a tenth of a small network's gradient step
+        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
+        losses, q_values = [], []
         for _ in range(gradient_steps):
             # Sample replay buffer
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
@@ -309,13 +309,14 @@ class MIRL(DQN):
             squared_td_error = F.mse_loss(current_q_values, target_q_values)
             loss = squared_td_error if self.loss == "mse" else F.smooth_l1_loss(current_q_values, target_q_values)
             losses.append(loss.detach())
-            largest_q_values.append(all_q_values.detach().abs().max())
+            q_values.append(all_q_values.detach())
 
             # Optimize the policy
-            self.policy.optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
             # Clip gradient norm
-            th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            _clip_gradient_norm(parameters, self.max_grad_norm)
             self.policy.optimizer.step()
 
             for callback in self._gradient_step_callbacks:
@@ -329,25 +330,27 @@ class MIRL(DQN):
 
         # The penalty on the last batch
         kl = kl_divergence(soft_policy(all_q_values.detach(), prior, beta), prior).mean()
-        self._log_training(losses, largest_q_values, kl)
+        self._log_training(losses, q_values, kl)
 
-    def _log_training(self, losses: list[th.Tensor], largest_q_values: list[th.Tensor], kl: th.Tensor) -> None:
+    def _log_training(self, losses: list[th.Tensor], q_values: list[th.Tensor], kl: th.Tensor) -> None:
         """
         Log what one call of :meth:`train` did, with a single read from the device.
 
+        :param losses: of every gradient step, []
+        :param q_values: Q(s, ·) of every gradient step's batch, [batch, n_actions]
+        :param kl: the penalty on the last batch
         :raises ValueError: if a loss was not finite
         """
         prior_entropy = -th.xlogy(self.policy.prior, self.policy.prior).sum()
-        values = th.stack([*losses, *largest_q_values, kl, self.policy.beta, prior_entropy]).tolist()
-        n_losses = len(losses)
-        loss_values, q_values, (kl_value, beta, entropy) = values[:n_losses], values[n_losses:-3], values[-3:]
+        *loss_values, kl_value, beta, entropy = th.stack([*losses, kl, self.policy.beta, prior_entropy]).tolist()
 
         finite = np.isfinite(loss_values)
         if not finite.all():
             first = int(np.argmin(finite))
             raise ValueError(
-                f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - n_losses + first + 1} "
-                f"(environment step {self.num_timesteps}), with beta = {beta:g} and largest |Q| = {q_values[first]:g}. "
+                f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - len(losses) + first + 1} "
+                f"(environment step {self.num_timesteps}), with beta = {beta:g} and "
+                f"largest |Q| = {q_values[first].abs().max():g}. "
                 "Training stopped: the weights are lost, beta and the prior are still finite. A smaller learning_rate, "
                 "loss='huber' or normalised rewards may help."
             )
@@ -385,6 +388,13 @@ class MIRL(DQN):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout_action_probabilities", "_gradient_step_callbacks"]
+
+
+def _clip_gradient_norm(parameters: list[th.nn.Parameter], max_norm: float) -> None:
+    """``th.nn.utils.clip_grad_norm_`` for parameters on one device, in a third of its time."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
+    th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 class SQL(MIRL):

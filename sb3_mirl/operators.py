@@ -17,33 +17,32 @@ import torch as th
 #: ``step_size / MIN_SQUARED_TD_ERROR``. ``benchmarks/beta_limits.py`` is the experiment behind the value.
 MIN_SQUARED_TD_ERROR = 1e-6
 
-# Below it, soft_value differs from Σ ρ Q by less than rounding, while β (Q - Q') may be a subnormal number without digits
-_NEGLIGIBLE_BETA = 1e-290
+# They take the place of β = 0 and β = ∞, lest 0 · ∞ is computed; β (Q - Q') is still a normal number
+_SMALLEST_BETA, _LARGEST_BETA = 1e-290, 1.7e308
 
 
 def _shifted_exponents(
     q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float
-) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
     """
     The largest Q-value on the support of ρ, and β (Q - that value): at most 0, and -∞ off the support.
 
     :param q_values: Q(s, ·), [..., A]
     :param prior: ρ, [A] or [..., A]
-    :param beta: β, a number or a tensor without axes
-    :return: ρ [A] or [..., A], peak [..., 1] and exponents [..., A], all float64
+    :param beta: β, a number or a tensor [...]
+    :return: ρ [A] or [..., A], peak [..., 1], β [] or [..., 1] and exponents [..., A], all float64
     """
     q_values, prior = q_values.double(), prior.double()
-    unsupported = prior == 0
-    peak = q_values.masked_fill(unsupported, -th.inf).amax(dim=-1, keepdim=True)
-    # The largest finite number in the place of β = ∞ keeps ∞ · 0 out of the product
-    finite_beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(max=th.finfo(th.float64).max)
-    exponents = (finite_beta.unsqueeze(-1) * (q_values - peak)).masked_fill(unsupported, -th.inf)
-    return prior, peak, exponents
+    supported = q_values.masked_fill(prior == 0, -th.inf)
+    peak = supported.amax(dim=-1, keepdim=True)
+    beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(_SMALLEST_BETA, _LARGEST_BETA)
+    beta = beta.unsqueeze(-1) if beta.dim() else beta
+    return prior, peak, beta, beta * (supported - peak)
 
 
 def _float_dtype(values: th.Tensor) -> th.dtype:
     """The tensor's dtype, or torch's default one if it holds integers."""
-    return th.result_type(values, 1.0)
+    return values.dtype if values.is_floating_point() else th.get_default_dtype()
 
 
 def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
@@ -54,21 +53,18 @@ def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -
 
     :param q_values: Q(s, ·), [..., A]
     :param prior: ρ, [A] or [..., A]
-    :param beta: β ≥ 0, a number or a tensor without axes
+    :param beta: β ≥ 0, a number or a tensor: without axes, or [...], one β for each state
     :return: V(s), [...], in the units and dtype of ``q_values``
     """
-    prior, peak, exponents = _shifted_exponents(q_values, prior, beta)
-    beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device)
-    is_zero = beta < _NEGLIGIBLE_BETA
-    # Two forms of log Σ ρ exp(·): dividing by a small β would magnify the rounding of the plain one, and log1p
-    # loses all digits where nearly all of ρ is far below the peak.
-    near = th.log1p((prior * th.expm1(exponents.clamp(min=-1.0))).sum(dim=-1))
-    far = th.log((prior * th.exp(exponents)).sum(dim=-1))
-    is_near = (exponents >= -1.0).logical_or(prior == 0).all(dim=-1)
-    log_mean_exp = th.where(is_near, near, far)
-    soft = peak.squeeze(-1) + log_mean_exp / th.where(is_zero, 1.0, beta)
-    expected = (prior * q_values.masked_fill(prior == 0, 0.0)).sum(dim=-1)
-    return th.where(is_zero, expected, soft).to(_float_dtype(q_values))
+    prior, peak, beta, exponents = _shifted_exponents(q_values, prior, beta)
+    # Two forms of log Σ ρ exp(·): dividing by a small β would magnify the rounding of the plain one, and log1p loses all
+    # digits where nearly all of ρ is far below the peak
+    excess = (prior * th.expm1(exponents)).sum(dim=-1, keepdim=True)
+    plain = (prior * th.exp(exponents)).sum(dim=-1, keepdim=True).log()
+    log_mean_exp = th.where(excess > -0.5, th.log1p(excess.clamp(min=-0.5)), plain)
+    expected = (prior * q_values.masked_fill(prior == 0, 0.0)).sum(dim=-1, keepdim=True)
+    value = th.where(beta == _SMALLEST_BETA, expected, peak + log_mean_exp / beta)
+    return value.squeeze(-1).to(_float_dtype(q_values))
 
 
 def soft_policy(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -> th.Tensor:
@@ -79,10 +75,10 @@ def soft_policy(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) 
 
     :param q_values: Q(s, ·), [..., A]
     :param prior: ρ, [A] or [..., A]
-    :param beta: β ≥ 0, a number or a tensor without axes
+    :param beta: β ≥ 0, a number or a tensor: without axes, or [...], one β for each state
     :return: π(·|s), [..., A], in the dtype of ``q_values``
     """
-    prior, _, exponents = _shifted_exponents(q_values, prior, beta)
+    prior, _, _, exponents = _shifted_exponents(q_values, prior, beta)
     weights = prior * th.exp(exponents)
     return (weights / weights.sum(dim=-1, keepdim=True)).to(_float_dtype(q_values))
 

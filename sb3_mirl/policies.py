@@ -48,6 +48,11 @@ class MIRLPolicy(DQNPolicy):
         self.register_buffer("beta", th.tensor(th.inf, dtype=th.float64, device=self.device))
         self.register_buffer("_uniform", uniform, persistent=False)
 
+    def set_training_mode(self, mode: bool) -> None:
+        # Walking through the modules takes as long as acting with a small network: not at every step of an episode
+        if not (self.training == self.q_net.training == mode):
+            super().set_training_mode(mode)
+
     def _build(self, lr_schedule: Schedule) -> None:
         if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach", "differentiable"}:
             self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
