@@ -96,6 +96,18 @@ def _parse_map(grid_map: str | Sequence[str]) -> np.ndarray:
     return cells
 
 
+def _connected_to_a_start(cells: np.ndarray) -> np.ndarray:
+    """Cells between which and a start there is no wall, [rows, columns]."""
+    connected = np.pad(cells == START, 1)
+    is_open = np.pad(cells != WALL, 1)
+    while True:
+        neighbours = [np.roll(connected, move, axis=(0, 1)) for move in MOVES.values()]
+        grown = is_open & np.logical_or.reduce([connected, *neighbours])
+        if (grown == connected).all():
+            return connected[1:-1, 1:-1]
+        connected = grown
+
+
 class GridWorld(gym.Env[Any, Any]):
     """
     A grid world drawn as text.
@@ -104,7 +116,8 @@ class GridWorld(gym.Env[Any, Any]):
     do nothing. Every step pays ``step_reward``, the one onto a goal ``goal_reward``, which ends the episode. Episodes have
     no limit of time here; the registered ids have one of 100 steps.
 
-    The observation is the number of the agent's cell, counted along rows over all cells that are no walls.
+    The observation is the number of the agent's cell, counted along rows over all cells that are no walls. Cells that are
+    walled off from every start do not count.
 
     :param grid_map: one line, or one string, per row: ``#`` wall, ``G`` goal, ``S`` cell where episodes start (drawn
         uniformly), ``.`` any other cell
@@ -128,7 +141,7 @@ class GridWorld(gym.Env[Any, Any]):
         step_reward: float = -1.0,
         render_mode: str | None = None,
     ) -> None:
-        if extra_actions != int(extra_actions) or extra_actions < 0:
+        if not (isinstance(extra_actions, (int, np.integer)) and extra_actions >= 0):
             raise ValueError(f"extra_actions must be a whole number from 0 on, got {extra_actions!r}")
         if not 0.0 <= slip_probability <= 1.0:
             raise ValueError(f"slip_probability must lie in [0, 1], got {slip_probability!r}")
@@ -139,7 +152,7 @@ class GridWorld(gym.Env[Any, Any]):
         #: Characters of the map, [rows, columns]
         self.cells = _parse_map(grid_map)
         #: Row and column of every state, [S, 2]
-        self.positions = np.argwhere(self.cells != WALL)
+        self.positions = np.argwhere(_connected_to_a_start(self.cells))
         self.is_goal = self.cells[tuple(self.positions.T)] == GOAL
         self.action_meanings = [*MOVES, *(f"USELESS_{k}" for k in range(int(extra_actions)))]
         self.action_space = spaces.Discrete(len(self.action_meanings))

@@ -128,8 +128,11 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     p, rho = policy.double(), prior.double()
     positive = p > 0
     log_ratio = th.where(positive, p, 1.0).log() - th.where(positive, rho, 1.0).log()
-    # Σ (π log(π/ρ) - π + ρ): the same sum on the simplex, but of terms that are never negative
-    terms = p * log_ratio - p + rho
+    # Σ (π log(π/ρ) - π + ρ): the same sum on the simplex, but of terms that are never negative; near π = ρ by its series in
+    # (π - ρ)/ρ, since all digits of the logarithm would cancel there
+    ratio = (p - rho) / th.where(rho > 0, rho, 1.0)
+    series = rho * ratio.square() * (0.5 - ratio / 6.0)
+    terms = th.where((ratio.abs() < 1e-5) & positive, series, p * log_ratio - p + rho)
     return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
 
 

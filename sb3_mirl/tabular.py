@@ -91,38 +91,65 @@ def _as_distribution(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np
     return values / values.sum(axis=-1, keepdims=True)
 
 
+def _check_tolerance(tolerance: float) -> float:
+    if not tolerance >= 0.0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance!r}")
+    return tolerance
+
+
 def _check_beta(beta: float) -> float:
     if not beta >= 0.0:
         raise ValueError(f"beta must lie in [0, ∞], got {beta!r}")
     return float(beta)
 
 
-def _check_ends(transition: np.ndarray, policy: np.ndarray) -> None:
-    """With γ = 1 a value exists only if every state has a way to termination."""
-    ends = ((1.0 - transition.sum(axis=2) > _TERMINATION) & (policy > 0.0)).any(axis=1)
-    leads_to = (policy[:, :, None] * transition).sum(axis=1) > 0.0
-    while (grown := ends | leads_to[:, ends].any(axis=1)).sum() > ends.sum():
-        ends = grown
-    if not ends.all():
+def _solve(matrix: np.ndarray, right: np.ndarray, gamma: float) -> np.ndarray:
+    """The solution of a linear system, or a ValueError that says why there is none."""
+    try:
+        solution = np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        solution = np.full(len(right), np.nan)
+    if not np.isfinite(solution).all():
+        raise ValueError(f"gamma={gamma}: the values are too large for float64, or episodes too long")
+    return solution
+
+
+def _proper_policy(transition: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """
+    With γ = 1 a value exists only if every state has a way to termination: the policy [S, A] that takes the shortest.
+
+    :param allowed: which actions may be taken, [S, A]
+    """
+    gain = np.where(allowed, 1.0 - transition.sum(axis=2), 0.0)
+    gain[gain <= _TERMINATION] = 0.0
+    policy = np.zeros(allowed.shape)
+    open_states = np.ones(len(policy), dtype=bool)
+    while (closing := open_states & (gain > 0.0).any(axis=1)).any():
+        policy[closing, gain[closing].argmax(axis=1)] = 1.0
+        open_states &= ~closing
+        gain = gain + np.where(allowed, transition[:, :, closing].sum(axis=2), 0.0)
+    if open_states.any():
         raise ValueError(
-            f"gamma=1: the value does not exist, because episodes never end from state {np.argmin(ends)} "
-            f"({(~ends).sum()} such states); take gamma < 1"
+            f"gamma=1: the value does not exist, because episodes never end from state {np.argmax(open_states)} "
+            f"({open_states.sum()} such states); take gamma < 1"
         )
+    return policy
 
 
 def _policy_value(
-    transition: np.ndarray, reward: np.ndarray, gamma: float, policy: np.ndarray, penalty: np.ndarray
+    transition: np.ndarray, reward: np.ndarray, gamma: float, policy: np.ndarray, penalty: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """The solution v [S] of v = Σ π (r + γ P v) - penalty; [S] float64."""
+    """The solution v [S] of v = Σ π (r + γ P v) - penalty."""
     transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
     gain = (policy * reward).sum(axis=1) - penalty
-    return np.linalg.solve(np.eye(len(gain)) - gamma * transition_of_policy, gain)
+    return _solve(np.eye(len(gain)) - gamma * transition_of_policy, gain, gamma)
 
 
 def _penalty(policy: np.ndarray, prior: np.ndarray, beta: float) -> np.ndarray:
-    """KL(π‖ρ)/β in every state, [S]; zero if β = ∞, and for π = ρ."""
+    """KL(π‖ρ)/β in every state, [S]; zero if β = ∞, and for π = ρ up to rounding."""
     divergence = kl_divergence(th.from_numpy(policy), th.from_numpy(prior)).numpy()
-    return np.divide(divergence, beta, out=np.zeros_like(divergence), where=divergence > 0.0)
+    with np.errstate(over="ignore"):
+        return np.divide(divergence, beta, out=np.zeros_like(divergence), where=divergence > 1e-24)
 
 
 def evaluate_policy(
@@ -156,7 +183,7 @@ def evaluate_policy(
             f"policy has an infinite penalty in state {np.argmax(~np.isfinite(penalty))} for beta={beta}, prior={prior}"
         )
     if gamma == 1.0:
-        _check_ends(transition, policy)
+        _proper_policy(transition, policy > 0.0)
     v = _policy_value(transition, reward, gamma, policy, penalty)
     return reward + gamma * transition @ v, v
 
@@ -182,45 +209,65 @@ def soft_value_iteration(
         under which they do
     :param beta: β from 0 to ∞ included, in 1/reward
     :param prior: ρ, [A]
-    :param tolerance: largest error of Q and V, in units of reward; 64 roundings of max |V| where that is more
+    :param tolerance: largest error of Q and V, in units of reward, as far as rounding allows it: the rounding of max |Q|,
+        times 1/(1-γ), may be more
     :return: Q, V and π
     :raises ValueError: for arrays that are no MDP, values out of range, and γ = 1 where the value does not exist
     """
     transition, reward = _as_mdp(transition, reward, gamma)
     prior = _as_distribution("prior", prior, reward.shape[1:])
-    policy = np.broadcast_to(prior, reward.shape).copy()
-    if gamma == 1.0:
-        _check_ends(transition, policy)
-    v = _policy_value(transition, reward, gamma, policy, np.zeros(len(reward)))
-    return _newton(transition, reward, gamma, _check_beta(beta), prior, v, tolerance)
+    beta, tolerance = _check_beta(beta), _check_tolerance(tolerance)
+    return _newton(transition, reward, gamma, beta, prior, _first_value(transition, reward, gamma, beta, prior), tolerance)
+
+
+def _first_value(transition: np.ndarray, reward: np.ndarray, gamma: float, beta: float, prior: np.ndarray) -> np.ndarray:
+    """The value of some policy, [S], under which, if γ = 1, episodes do not only end, but end soon."""
+    policy = np.broadcast_to(prior, reward.shape)
+    if gamma < 1.0:
+        return _policy_value(transition, reward, gamma, policy)
+    proper = _proper_policy(transition, policy > 0.0)
+    # With a small β the penalty of that policy is beyond all measure, and ρ itself is nearly the best
+    if beta * np.abs(reward).max() > 1e-3:
+        policy = proper
+    return _policy_value(transition, reward, gamma, policy, _penalty(np.ascontiguousarray(policy), prior, beta))
 
 
 def _newton(
     transition: np.ndarray, reward: np.ndarray, gamma: float, beta: float, prior: np.ndarray, v: np.ndarray, tolerance: float
 ) -> SoftOptimum:
     """
-    :func:`soft_value_iteration` on checked arrays, from the value ``v`` of a policy under which episodes end if γ = 1.
+    :func:`soft_value_iteration` on checked arrays, from the value ``v`` of a policy.
 
     The derivative of m(r + γ P v) - v in v is γ P_π - 1, π being the soft policy of r + γ P v.
     """
     rho = th.from_numpy(prior)
+    best_residual, best = np.inf, None
     for k in range(_MAX_ROUNDS):
         q = reward + gamma * transition @ v
         improved = soft_value(th.from_numpy(q), rho, beta).numpy()
         policy = soft_policy(th.from_numpy(q), rho, beta).numpy()
-        residual = improved - v
-        # |V - improved| <= |residual| γ / (1 - γ), but for rounding
-        rounding = 64.0 * np.finfo(np.float64).eps * np.abs(v).max()
-        if np.abs(residual).max() <= max(tolerance * (1.0 - gamma), rounding):
-            return SoftOptimum(q, improved, policy)
+        residual = np.abs(improved - v).max()
+        scale = max(np.abs(q).max(), np.abs(reward).max())
+        # Nothing but rounding is left where the residual is small and does not fall any more
+        stalled = residual <= 1e-9 * scale and residual > 0.5 * best_residual
+        if residual < best_residual:
+            best_residual, best = residual, SoftOptimum(q, improved, policy)
+        # |V - improved| <= residual γ / (1 - γ)
+        if best is not None and (stalled or residual <= tolerance * (1.0 - gamma)):
+            return best
         transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
-        try:
-            step = np.linalg.solve(np.eye(len(v)) - gamma * transition_of_policy, residual)
-        except np.linalg.LinAlgError:
-            step = np.full(len(v), np.nan)
+        system = np.eye(len(v)) - gamma * transition_of_policy
+        if gamma < 1.0:
+            v = v + _solve(system, improved - v, gamma)
+            continue
         # After the first step v is the value of a policy, and rises: towards infinity where there is no fixed point
-        if not (step >= -1e-6 * (1.0 + np.abs(v))).all() and (k > 0 or not np.isfinite(step).all()):
-            raise ValueError(f"gamma={gamma}: the value does not exist, because it grows without bound (beta={beta})")
+        unbounded = f"gamma=1: the value does not exist, because it grows without bound (beta={beta})"
+        try:
+            step = _solve(system, improved - v, gamma)
+        except ValueError as error:
+            raise ValueError(unbounded) from error
+        if k > 0 and (step < -1e-6 * scale).any():
+            raise ValueError(unbounded)
         v = v + step
     raise ValueError(f"gamma={gamma}: no fixed point within {_MAX_ROUNDS} rounds (beta={beta}, tolerance={tolerance})")
 
@@ -228,7 +275,15 @@ def _newton(
 def _occupancy(transition: np.ndarray, gamma: float, policy: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """Expected discounted number of visits, Σₜ γᵗ P(sₜ = s), [S]."""
     transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
-    return np.linalg.solve(np.eye(len(initial)) - gamma * transition_of_policy.T, initial)
+    visited = initial > 0.0
+    while (grown := visited | (transition_of_policy[visited] > 0.0).any(axis=0)).sum() > visited.sum():
+        visited = grown
+    if gamma == 1.0:
+        _proper_policy(transition[visited][:, :, visited], policy[visited] > 0.0)
+    system = np.eye(visited.sum()) - gamma * transition_of_policy[np.ix_(visited, visited)].T
+    occupancy = np.zeros(len(initial))
+    occupancy[visited] = _solve(system, initial[visited], gamma)
+    return occupancy
 
 
 def discounted_visitation(
@@ -247,8 +302,6 @@ def discounted_visitation(
     shape = np.shape(transition)[:2]
     transition, _ = _as_mdp(transition, np.zeros(shape), gamma)
     policy = _as_distribution("policy", policy, shape)
-    if gamma == 1.0:
-        _check_ends(transition, policy)
     initial = _as_distribution("initial_distribution", initial_distribution, shape[:1])
     occupancy = _occupancy(transition, gamma, policy, initial)
     return occupancy / occupancy.sum()
@@ -305,11 +358,9 @@ def optimize_prior(
     rho = _as_distribution("prior", first, (n_actions,))
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations!r}")
-    policy = np.broadcast_to(rho, reward.shape).copy()
-    if gamma == 1.0:
-        _check_ends(transition, policy)
-    v = _policy_value(transition, reward, gamma, policy, np.zeros(n_states))
+    _check_tolerance(tolerance)
     objective: list[float] = []
+    v = _first_value(transition, reward, gamma, beta, rho)
     while True:
         solution = _newton(transition, reward, gamma, beta, rho, v, 1e-10)
         objective.append(float(initial @ solution.v))
@@ -321,7 +372,9 @@ def optimize_prior(
             return PriorOptimum(rho, *solution, np.array(objective), converged)
         # Not quite 0, lest states that are never visited lose every way to the end of an episode
         best_prior = np.where(rho > 0.0, np.maximum(best_prior, _SMALLEST_PRIOR), 0.0)
-        rho, v = best_prior / best_prior.sum(), solution.v
+        rho = best_prior / best_prior.sum()
+        # With γ = 1 a policy that was proper for the old ρ may take for ever with the new one
+        v = solution.v if gamma < 1.0 else _first_value(transition, reward, gamma, beta, rho)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,11 +414,11 @@ class TabularSettings:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
         for name in ("beta_init", "beta_max"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must lie in [0, ∞], got {getattr(self, name)!r}")
+            if not (0.0 <= getattr(self, name) <= 1e100 or getattr(self, name) == np.inf):
+                raise ValueError(f"{name} must lie in [0, 1e100] or be ∞, got {getattr(self, name)!r}")
         for name in ("beta_lr", "q_lr_decay"):
-            if not 0.0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must lie in [0, ∞), got {getattr(self, name)!r}")
+            if not 0.0 <= getattr(self, name) <= 1e100:
+                raise ValueError(f"{name} must lie in [0, 1e100], got {getattr(self, name)!r}")
 
 
 #: The paper's four systems as settings, under their usual names
@@ -381,7 +434,7 @@ class TabularRun(NamedTuple):
     """One learner in one world."""
 
     env: Any
-    """An environment with ``P`` and ``initial_state_distrib``: a ``GridWorld``, or one of Gymnasium's toy-text environments"""
+    """An environment with ``P`` and ``initial_state_distrib``: a ``GridWorld``, FrozenLake, CliffWalking, Taxi, ..."""
     settings: TabularSettings
     seed: int
 
@@ -419,7 +472,8 @@ class _Tables(NamedTuple):
 class TabularLearners:
     """
     Many tabular learners at once, each as if it ran alone: a run has its own random numbers, drawn from its seed only, and
-    runs with the same seed meet the same ones whatever their settings. All arrays have one row per run, so that a step of
+    runs with the same seed meet the same ones whatever their settings. (Where worlds beside it have more actions, sums over
+    actions may be rounded differently.) All arrays have one row per run, so that a step of
     all of them costs little more than a step of one.
 
     One step of one learner, Algorithm 1 with a table: π_i ∝ ρ_i exp(β_i Q_i(s,·)); the action is the most probable one, or

@@ -326,6 +326,64 @@ def test_infinite_beta_keeps_the_actions_of_the_optimal_policy():
     np.testing.assert_allclose(best.prior, [0, 0, 0.5, 0.5], atol=1e-12)  # down, then left
 
 
+@pytest.mark.parametrize("beta", [0.1, 5.0, 30.0, 40.0, 100.0])
+def test_optimal_prior_where_most_states_are_never_visited(beta):
+    # From (5, 2) the optimal policy goes right, up and left. As β grows its information costs less and less of its return of 3
+    env = GridWorld(SQUARE)
+    start = (env.positions == [5, 2]).all(axis=1)
+    best = optimize_prior(env.transition, env.reward, 1.0, beta, start)
+    assert best.converged
+    assert (np.diff(best.objective) >= -1e-9).all()
+    visits = discounted_visitation(env.transition, 1.0, best.policy, start)
+    per_episode = np.linalg.solve(np.eye(31) - np.einsum("sa,sat->st", best.policy, env.transition).T, start).sum()
+    value = visits @ (best.policy * env.reward).sum(axis=1) - mutual_information(best.policy, visits) / beta
+    assert best.objective[-1] == pytest.approx(per_episode * value, abs=1e-5)
+    assert best.objective[-1] < 3.0
+
+
+def test_values_are_found_where_rewards_differ_by_orders_of_magnitude():
+    transition = [[[1, 0], [0, 1]], [[0, 1], [1, 0]]]
+    solution = soft_value_iteration(transition, [[0.6, 0.4], [0, -1.6e5]], 0.999, np.inf, [0.5, 0.5])
+    np.testing.assert_allclose(solution.v, [600, 0], atol=1e-8)
+
+
+@pytest.mark.parametrize(("gamma", "advantage"), [(0.999, 2.5e-11), (0.9999, 2.5e-10)])
+def test_small_advantages_count_over_a_long_time(gamma, advantage):
+    value = soft_value_iteration(np.ones((1, 2, 1)), [[1, 1 + advantage]], gamma, np.inf, [0.5, 0.5]).v[0]
+    assert value == pytest.approx((1 + advantage) / (1 - gamma), abs=1e-16 / (1 - gamma) ** 2 * 4)
+
+
+def test_large_rewards_that_cancel():
+    mdp = Mdp(0, 4, 3, False)
+    reward = 1e6 * (mdp.reward - (mdp.reward @ mdp.prior)[:, None])
+    np.testing.assert_allclose(soft_value_iteration(mdp.transition, reward, 0.99, 0.0, mdp.prior).v, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-14, 1e-12, 1e-8])
+def test_policy_evaluation_with_a_small_beta(beta):
+    mdp = Mdp(1, 4, 3, False)
+    solution = mdp.solve(0.9, beta)
+    values = evaluate_policy(mdp.transition, mdp.reward, 0.9, solution.policy, beta, mdp.prior)[1]
+    np.testing.assert_allclose(values, solution.v, atol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [5.0, np.inf])
+def test_gamma_1_with_an_exit_that_chance_does_not_find(beta):
+    # A lock: action 1 opens one bolt more, action 0 closes all; 60 bolts
+    n = 60
+    transition = np.zeros((n, 2, n))
+    transition[:, 0, 0] = 1.0
+    transition[np.arange(n - 1), 1, np.arange(1, n)] = 1.0
+    value = soft_value_iteration(transition, -np.ones((n, 2)), 1.0, beta, [0.5, 0.5]).v[0]
+    assert -n * (1 + np.log(2) / beta) <= value <= -n * (1 + 0.9 * np.log(2) / beta)
+
+
+def test_visitation_does_not_ask_of_states_that_are_never_reached():
+    transition = np.zeros((2, 1, 2))
+    transition[1, 0, 1] = 1.0  # for ever; state 0 ends at once
+    assert discounted_visitation(transition, 1.0, [[1.0], [1.0]], [1.0, 0.0]).tolist() == [1.0, 0.0]
+
+
 def test_1000_states_to_1e_10():
     rng = np.random.default_rng(0)
     transition = rng.dirichlet(np.full(1000, 0.01), (1000, 8))
@@ -360,6 +418,9 @@ GOOD = {
         ({"gamma": float("nan")}, "gamma"),
         ({"beta": -1.0}, r"beta must lie in \[0, ∞\], got -1.0"),
         ({"beta": float("nan")}, "beta"),
+        ({"tolerance": -1.0}, "tolerance must not be negative, got -1.0"),
+        ({"tolerance": float("nan")}, "tolerance"),
+        ({"reward": np.full((2, 3), 1e308)}, "gamma=0.9: the values are too large for float64"),
         ({"prior": [0.5, 0.5]}, r"prior must have the shape \(3,\), got \(2,\)"),
         ({"prior": [0.5, 0.5, 0.5]}, "prior must not be negative and sum to 1"),
         ({"prior": [1.5, -0.5, 0.0]}, "prior must not be negative and sum to 1"),

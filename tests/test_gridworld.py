@@ -138,8 +138,13 @@ def test_deep_algorithms_run_on_grid_worlds(algorithm, env_id):
 
 
 def test_the_prior_is_logged_by_the_names_of_the_moves():
-    model = MIRL("MlpPolicy", "MIRLSquare-v0", buffer_size=10)
-    assert model.get_env().env_method("get_action_meanings")[0] == list(MOVES)
+    model = MIRL("MlpPolicy", "MIRLSquare-v0", buffer_size=10, learning_starts=0).learn(3)
+    assert {f"prior/{name}" for name in MOVES} <= set(model.logger.name_to_value)
+
+
+def test_cells_that_are_walled_off_are_no_states():
+    assert GridWorld("SG#.").positions.tolist() == [[0, 0], [0, 1]]
+    assert len(GridWorld("S.#G\n.G#.").positions) == 4
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,7 @@ def test_the_prior_is_logged_by_the_names_of_the_moves():
         ({"grid_map": "SG\n##\n#S"}, "no goal can be reached from the start cell in row 2, column 1"),
         ({"extra_actions": -1}, "extra_actions must be a whole number from 0 on, got -1"),
         ({"extra_actions": 1.5}, "extra_actions must be a whole number"),
+        ({"extra_actions": float("nan")}, "extra_actions must be a whole number"),
         ({"slip_probability": 1.1}, r"slip_probability must lie in \[0, 1\], got 1.1"),
         ({"slip_probability": float("nan")}, "slip_probability"),
         ({"goal_reward": float("inf")}, "goal_reward and step_reward must be finite"),

@@ -10,7 +10,7 @@ from matplotlib import image
 
 from sb3_mirl.__main__ import main
 from sb3_mirl.benchmark import gridworld
-from sb3_mirl.gridworld import SQUARE, GridWorld
+from sb3_mirl.gridworld import CORRIDOR, SQUARE, GridWorld
 from sb3_mirl.tabular import TABULAR_ALGORITHMS, TabularLearners, TabularRun, TabularSettings
 
 SHORT = ["--steps", "600", "--eval-every", "200", "--no-progress"]
@@ -86,6 +86,13 @@ def test_a_sweep_runs_every_combination_and_draws_the_ablation(tmp_path):
     assert not (tmp_path / "returns.png").exists()
     results = pd.read_csv(tmp_path / "results.csv")
     assert len(results.groupby(["extra_actions", "gamma", "prior_lr", "algorithm", "seed"])) == 2 * 2 * 3 * 4 * 2
+    env, step = GridWorld(CORRIDOR, extra_actions=3), results[results.step == 600]
+    for gamma, prior_lr in ((0.9, 1e-4), (0.99, 1e-3)):
+        learners = TabularLearners([TabularRun(env, TabularSettings(gamma=gamma, prior_lr=prior_lr), seed=1)]).learn(600)
+        chosen = (step.gamma == gamma) & (step.prior_lr == prior_lr) & (step.extra_actions == 3) & (step.seed == 1)
+        row = step[chosen & (step.algorithm == "mirl")].iloc[0]
+        assert row.prior_useless == pytest.approx(learners.prior[0, 4:].sum(), abs=1e-12)
+        assert row.prior_RIGHT == pytest.approx(learners.prior[0, 1], abs=1e-12)
     # What does not learn a prior does not depend on its learning rate
     last = results[
         (results.algorithm == "sql") & (results.step == 600) & (results.gamma == 0.9) & (results.extra_actions == 0)
@@ -136,6 +143,23 @@ def test_a_map_from_a_file(tmp_path):
     assert (tmp_path / "out" / "hall.png").exists()
 
 
+def test_without_plots_and_with_one_seed(tmp_path):
+    command = ["gridworld", *SHORT, "--seeds", "1", "--worlds", "corridor", "--algos", "ql", "--out", str(tmp_path)]
+    assert main([*command, "--no-plots"]) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {
+        f"{name}.csv" for name in ("results", "summary", "differences", "exact")
+    }
+    assert pd.read_csv(tmp_path / "summary.csv")[["low", "high"]].isna().all(axis=None)
+    assert main(command) == 0 and (tmp_path / "returns.png").exists()
+
+
+def test_a_world_that_takes_the_name_of_a_figure(tmp_path, capsys):
+    (tmp_path / "returns.txt").write_text("S.G\n")
+    with pytest.raises(SystemExit):
+        main(["gridworld", "--worlds", str(tmp_path / "returns.txt")])
+    assert "would be named 'returns'" in capsys.readouterr().err
+
+
 def test_best_return_of_the_square():
     assert gridworld.best_return(GridWorld(SQUARE)) == pytest.approx(23 / 6)
 
@@ -149,6 +173,9 @@ def test_best_return_of_the_square():
         (["--steps", "500", "--eval-every", "600"], "argument --eval-every: 600 is more than --steps 500"),
         (["--steps", "500", "--eval-every", "200"], "argument --steps: 500 is no multiple of --eval-every 200"),
         (["--worlds", "nowhere"], "argument --worlds: 'nowhere' is neither one of corridor, wide_corridor, square nor a file"),
+        (["--worlds", "square", "square"], "argument --worlds: more than one result would be named 'square'"),
+        (["--beta-lr", "inf"], "argument --beta-lr: 'inf' is not a number"),
+        (["--out", __file__], "is not a folder"),
         (["--algos", "ppo"], "invalid choice: 'ppo'"),
         (["--prior-lr", "nan"], "argument --prior-lr: 'nan' is not a number in [0, 1]"),
         (["--extra-actions", "-1"], "argument --extra-actions: '-1' is not a whole number"),
@@ -156,7 +183,7 @@ def test_best_return_of_the_square():
 )
 def test_bad_arguments(arguments, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
-        main(["gridworld", "--out", str(tmp_path / "out"), *arguments])
+        main(["gridworld", *([] if "--out" in arguments else ["--out", str(tmp_path / "out")]), *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from sb3_mirl.tabular import (
     TabularLearners,
     TabularRun,
     TabularSettings,
+    evaluate_policy,
     soft_value_iteration,
 )
 
@@ -177,6 +178,17 @@ def test_evaluation_of_a_known_policy():
     assert explored.mean() == pytest.approx(expected, abs=5 * explored.std() / np.sqrt(4000))
 
 
+@pytest.mark.parametrize("regularization", ["mutual_information", "entropy"])
+def test_evaluation_explores_with_the_prior(regularization):
+    env, prior = GridWorld("S..G"), np.array([0.1, 0.2, 0.3, 0.4])
+    settings = TabularSettings(regularization=regularization, prior_lr=0.0, prior_init=tuple(prior), beta_init=50.0)
+    learners = TabularLearners([TabularRun(env, settings, seed=0)]).learn(5000)
+    returns = learners.evaluate(20_000, max_steps=1000, exploration=0.5)
+    behaviour = 0.5 * np.eye(4)[[1, 1, 1, 0]] + 0.5 * prior  # right, but with probability 0.5 a draw from ρ
+    expected = evaluate_policy(env.transition, env.reward, 1.0, behaviour)[1][0]
+    assert returns.mean() == pytest.approx(expected, abs=5 * returns.std() / np.sqrt(20_000))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -185,9 +197,9 @@ def test_evaluation_of_a_known_policy():
         ({"gamma": -0.1}, r"gamma must lie in \[0, 1\], got -0.1"),
         ({"gamma": float("nan")}, "gamma"),
         ({"exploration": 2}, r"exploration must lie in \[0, 1\], got 2"),
-        ({"beta_init": -1.0}, r"beta_init must lie in \[0, ∞\], got -1.0"),
-        ({"beta_lr": np.inf}, r"beta_lr must lie in \[0, ∞\), got inf"),
-        ({"q_lr_decay": -1.0}, r"q_lr_decay must lie in \[0, ∞\), got -1.0"),
+        ({"beta_init": -1.0}, r"beta_init must lie in \[0, 1e100\] or be ∞, got -1.0"),
+        ({"beta_lr": np.inf}, r"beta_lr must lie in \[0, 1e100\], got inf"),
+        ({"q_lr_decay": -1.0}, r"q_lr_decay must lie in \[0, 1e100\], got -1.0"),
     ],
 )
 def test_bad_settings(change, message):

@@ -32,6 +32,7 @@ try:
     import matplotlib
     import pandas as pd
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter
     from tqdm import tqdm
 except ImportError as error:
     raise ImportError(f"sb3-mirl gridworld needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
@@ -41,6 +42,8 @@ LABELS = {"ql": "QL", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
 COLORS = {"ql": "tab:gray", "sql": "tab:blue", "sql_m": "tab:orange", "mirl": "tab:red"}
 ACTION_COLORS = ("tab:green", "tab:red", "tab:purple", "tab:blue", "tab:gray")
 PRIOR_COLUMNS = [*(f"prior_{name}" for name in MOVES), "prior_useless"]
+#: Names of other files that the command writes
+RESERVED_NAMES = ("returns", "exact", "ablation")
 #: What may take several values, of which every combination is run
 SWEPT = ("extra_actions", "slip_probability", "gamma", "prior_lr", "beta_lr")
 #: Learners advanced together. More gain nothing, and the random numbers of an evaluation need memory
@@ -54,9 +57,11 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
 
     :param values: [n, ...], n independent values (seeds)
     :param confidence: of the interval, in (0, 1)
-    :return: lower and upper end, [...] each
+    :return: lower and upper end, [...] each; NaN for a single value, which says nothing of its spread
     """
     n = len(values)
+    if n == 1:
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=BOOTSTRAP_SAMPLES)
     means = np.tensordot(counts / n, values, axes=1)
     low, high = np.quantile(means, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0], axis=0)
@@ -177,7 +182,9 @@ def solve_exactly(args: argparse.Namespace) -> pd.DataFrame:
         env, gamma = _env(args, world), args.gamma[0]
         uniform = np.full(env.reward.shape[1], 1.0 / env.reward.shape[1])
         initial = env.initial_state_distrib
-        best = optimize_prior(env.transition, env.reward, gamma, beta, initial, tolerance=1e-5)
+        # The objective is then within 1e-3 of the fixed point's
+        tolerance = max(1e-3 * beta * (1.0 - gamma), 1e-9)
+        best = optimize_prior(env.transition, env.reward, gamma, beta, initial, tolerance=tolerance)
         visits = discounted_visitation(env.transition, gamma, best.policy, initial)
         values = {
             "value_uniform": float(initial @ soft_value_iteration(env.transition, env.reward, gamma, beta, uniform).v),
@@ -216,32 +223,36 @@ def draw_exact(exact: pd.DataFrame, args: argparse.Namespace, file: Path) -> Non
 
 
 def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> None:
-    """Return over steps, and below it MIRL's learned ρ beside the optimal one: one column per world."""
-    figure, axes = plt.subplots(2, len(args.worlds), figsize=(4.6 * len(args.worlds), 7.0), squeeze=False, sharex=True)
-    for (above, below), world in zip(axes.T, args.worlds, strict=True):
+    """Return over steps and, below it if MIRL took part, its learned ρ beside the optimal one: one column per world."""
+    n_rows = 2 if "mirl" in args.algos else 1
+    size = (4.6 * len(args.worlds), 3.5 * n_rows)
+    figure, axes = plt.subplots(n_rows, len(args.worlds), figsize=size, squeeze=False, sharex=True)
+    for column, world in zip(axes.T, args.worlds, strict=True):
         env = _env(args, world)
-        above.axhline(best_return(env), color="black", linestyle=":", linewidth=1, label="optimal, ε = 0")
+        column[0].axhline(best_return(env), color="black", linestyle=":", linewidth=1, label="optimal, ε = 0")
         for algorithm in args.algos:
             of_algorithm = results[(results.world == world) & (results.algorithm == algorithm)]
-            _band(above, of_algorithm, "mean_return", args.smoothing, COLORS[algorithm], LABELS[algorithm])
+            _band(column[0], of_algorithm, "mean_return", args.smoothing, COLORS[algorithm], LABELS[algorithm])
             if algorithm == "mirl":
-                _draw_prior(below, of_algorithm, _by_move(_optimum(env, args)[0]))
-        above.set_title(world.replace("_", " "))
-        above.grid(alpha=0.3)
-        below.grid(alpha=0.3)
-        below.set_xlabel("environment step")
-        below.set_ylim(-0.02, 1.02)
-    axes[0, 0].set_ylabel(f"return of an episode\n({args.seeds} seeds, 95% interval)")
-    axes[1, 0].set_ylabel("ρ of MIRL\n(dotted: exact optimum)")
+                _draw_prior(column[1], of_algorithm, _by_move(_optimum(env, args)[0]))
+                column[1].set_ylim(-0.02, 1.02)
+        column[0].set_title(world.replace("_", " "))
+        column[-1].set_xlabel("environment step")
+        column[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+        for axis in column:
+            axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel(f"return, mean of {args.smoothing} evaluations\n({args.seeds} seeds, 95% interval)")
     axes[0, -1].legend(loc="lower right", fontsize=8)
-    if "mirl" in args.algos:
+    if n_rows == 2:
+        axes[1, 0].set_ylabel("ρ of MIRL\n(dotted: exact optimum)")
         axes[1, -1].legend(loc="upper right", fontsize=8)
     _save(figure, file)
 
 
 def _band(axis: Any, results: pd.DataFrame, column: str, smoothing: int, color: str, label: str) -> None:
     """A mean over seeds with its interval, each curve first smoothed by a moving mean."""
-    curves = results.pivot(index="step", columns="seed", values=column).rolling(smoothing, min_periods=1).mean()
+    curves = results.pivot(index="step", columns="seed", values=column)
+    curves = curves.rolling(smoothing, min_periods=1, center=True).mean()
     low, high = bootstrap_interval(curves.to_numpy().T)
     axis.plot(curves.index, curves.mean(axis=1), color=color, label=label)
     axis.fill_between(curves.index, low, high, color=color, alpha=0.2, linewidth=0)
@@ -379,7 +390,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "every combination is run, and an ablation drawn.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    share, positive, count = _number(float, 0.0, 1.0), _number(float, 0.0), _number(int, 1)
+    share, positive, count = _number(float, 0.0, 1.0), _number(float, 0.0, 1e100), _number(int, 1)
+    beta = _number(float, 0.0)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"{', '.join(WORLDS)}, or files with a map")
     parser.add_argument("--algos", nargs="+", default=list(LABELS), choices=list(LABELS))
     parser.add_argument("--seeds", type=count, default=10, help="number of seeds")
@@ -392,8 +404,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     swept.add_argument("--prior-lr", nargs="+", type=share, default=[TabularSettings.prior_lr], help="α_ρ")
     swept.add_argument("--beta-lr", nargs="+", type=positive, default=[TabularSettings.beta_lr], help="c in β = β₀ + c·i")
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--beta-init", type=positive, default=TabularSettings.beta_init, help="β₀")
-    learning.add_argument("--beta-max", type=positive, default=TabularSettings.beta_max)
+    learning.add_argument("--beta-init", type=beta, default=TabularSettings.beta_init, help="β₀")
+    learning.add_argument("--beta-max", type=beta, default=TabularSettings.beta_max)
     learning.add_argument("--exploration", type=share, default=TabularSettings.exploration, help="ε")
     learning.add_argument("--q-lr", type=share, default=TabularSettings.q_lr, help="α in α_Q = α · n(s,a)^(-ω)")
     learning.add_argument("--q-lr-decay", type=positive, default=TabularSettings.q_lr_decay, help="ω")
@@ -410,6 +422,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         args.maps = {_world_name(world): _read_map(world) for world in args.worlds}
     except (OSError, ValueError) as error:
         parser.error(f"argument --worlds: {error}")
+    names = [_world_name(world) for world in args.worlds]
+    for name in {name for name in names if names.count(name) > 1 or name in RESERVED_NAMES}:
+        parser.error(f"argument --worlds: more than one result would be named {name!r}")
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f"argument --out: {str(args.out)!r} is not a folder")
     args.worlds, args.algos = list(args.maps), list(dict.fromkeys(args.algos))
     for name in SWEPT:
         setattr(args, name, list(dict.fromkeys(getattr(args, name))))
@@ -444,9 +461,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, table in {"results": results, "summary": summary, "differences": differences}.items():
         table.to_csv(args.out / f"{name}.csv", index=False)
         print(f"wrote {args.out / name}.csv")
+    several = any(len(getattr(args, name)) > 1 for name in SWEPT)
+    if not several:
+        exact = solve_exactly(args)
+        exact.to_csv(args.out / "exact.csv", index=False)
+        print(f"wrote {args.out / 'exact.csv'}")
     if args.plots:
         with matplotlib.rc_context({"backend": "agg"}):
-            draw(results, ends, summary, args)
+            if several:
+                draw_ablation(summary, args, args.out / "ablation.png")
+            else:
+                draw_exact(exact, args, args.out / "exact.png")
+                draw_curves(results, args, args.out / "returns.png")
+                for world in args.worlds:
+                    draw_world(ends, world, args, args.out / f"{world}.png")
     fixed = [name for name in SWEPT if len(getattr(args, name)) == 1]
     print(
         f"\nMean return with 95% bootstrap intervals over {args.seeds} seeds; "
@@ -455,21 +483,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with pd.option_context("display.width", 200, "display.max_rows", None):
         print(summary.drop(columns=fixed).round(2).to_string(index=False))
     return 0
-
-
-def draw(
-    results: pd.DataFrame,
-    ends: list[tuple[dict[str, Any], np.ndarray, np.ndarray]],
-    summary: pd.DataFrame,
-    args: argparse.Namespace,
-) -> None:
-    """The ablation where a setting has several values, otherwise curves, the exact solution, and one picture per world."""
-    if any(len(getattr(args, name)) > 1 for name in SWEPT):
-        draw_ablation(summary, args, args.out / "ablation.png")
-        return
-    exact = solve_exactly(args)
-    exact.to_csv(args.out / "exact.csv", index=False)
-    draw_exact(exact, args, args.out / "exact.png")
-    draw_curves(results, args, args.out / "returns.png")
-    for world in args.worlds:
-        draw_world(ends, world, args, args.out / f"{world}.png")
