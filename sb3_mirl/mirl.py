@@ -13,11 +13,12 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
+from sb3_mirl.compiled import CompiledUpdate, check_compilable
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
 
@@ -81,6 +82,8 @@ class MIRL(DQN):
     :param loss: ``"mse"`` (paper) or ``"huber"``; β follows the mean squared error with either
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
+    :param compile_update: run each gradient step as one compiled function, which is faster with small networks and
+        differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute
     :param _init_setup_model: whether to build the network at once
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
     """
@@ -131,6 +134,7 @@ class MIRL(DQN):
         beta_max: float = 1e4,
         loss: str = "mse",
         regularization: str = "mutual_information",
+        compile_update: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -170,6 +174,8 @@ class MIRL(DQN):
         self.beta_max = beta_max
         self.loss = loss
         self.regularization = regularization
+        self.compile_update = compile_update
+        self._compiled_update: CompiledUpdate | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
         # Those of the current learn() that want to know of gradient steps
@@ -186,6 +192,8 @@ class MIRL(DQN):
             prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_init)
+        if self.compile_update:
+            check_compilable(self.q_net, self.policy.optimizer)
 
     def _check_arguments(self) -> None:
         if not issubclass(self.policy_class, MIRLPolicy):
@@ -284,8 +292,7 @@ class MIRL(DQN):
         self._update_learning_rate(self.policy.optimizer)
 
         prior, beta = self.policy.reference_prior, self.policy.beta
-        # Not self.policy.parameters(): walking through the modules takes a tenth of a small network's gradient step
-        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
+        update = self._compiled() if self.compile_update else self._update
         losses, q_values = [], []
         for _ in range(gradient_steps):
             # Sample replay buffer
@@ -293,34 +300,12 @@ class MIRL(DQN):
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
 
-            with th.no_grad():
-                # Compute the next Q-values using the target network
-                next_q_values = self.q_net_target(replay_data.next_observations)
-                # The log-sum-exp weighted by ρ, where DQN has the maximum
-                target_q_values = soft_td_target(replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta)
-
-            # Get current Q-values estimates
-            all_q_values = self.q_net(replay_data.observations)
-
-            # Retrieve the q-values for the actions from the replay buffer
-            current_q_values = th.gather(all_q_values, dim=1, index=replay_data.actions.long())
-
-            # β follows the squared error whatever the loss is: its scale must not depend on the loss
-            squared_td_error = F.mse_loss(current_q_values, target_q_values)
-            loss = squared_td_error if self.loss == "mse" else F.smooth_l1_loss(current_q_values, target_q_values)
-            losses.append(loss.detach())
-            q_values.append(all_q_values.detach())
-
-            # Optimize the policy
-            for parameter in parameters:
-                parameter.grad = None
-            loss.backward()
-            # Clip gradient norm
-            _clip_gradient_norm(parameters, self.max_grad_norm)
-            self.policy.optimizer.step()
+            loss, squared_td_error, all_q_values = update(replay_data, discounts, prior, beta)
+            losses.append(loss)
+            q_values.append(all_q_values)
 
             for callback in self._gradient_step_callbacks:
-                callback._on_gradient_step(squared_td_error.detach())
+                callback._on_gradient_step(squared_td_error)
 
         if not losses:
             return
@@ -329,8 +314,56 @@ class MIRL(DQN):
         self._n_updates += gradient_steps
 
         # The penalty on the last batch
-        kl = kl_divergence(soft_policy(all_q_values.detach(), prior, beta), prior).mean()
+        kl = kl_divergence(soft_policy(all_q_values, prior, beta), prior).mean()
         self._log_training(losses, q_values, kl)
+
+    def _update(
+        self, replay_data: ReplayBufferSamples, discounts: th.Tensor | float, prior: th.Tensor, beta: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        One gradient step.
+
+        :param replay_data: the batch
+        :param discounts: γ, or γⁿ [batch, 1]
+        :param prior: ρ of the target, [n_actions]
+        :param beta: β, []
+        :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions], all before the step
+        """
+        with th.no_grad():
+            # Compute the next Q-values using the target network
+            next_q_values = self.q_net_target(replay_data.next_observations)
+            # The log-sum-exp weighted by ρ, where DQN has the maximum
+            target_q_values = soft_td_target(replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta)
+
+        # Get current Q-values estimates
+        all_q_values = self.q_net(replay_data.observations)
+
+        # Retrieve the q-values for the actions from the replay buffer
+        current_q_values = th.gather(all_q_values, dim=1, index=replay_data.actions.long())
+
+        # β follows the squared error whatever the loss is: its scale must not depend on the loss
+        squared_td_error = F.mse_loss(current_q_values, target_q_values)
+        loss = squared_td_error if self.loss == "mse" else F.smooth_l1_loss(current_q_values, target_q_values)
+
+        # Optimize the policy
+        # Not self.policy.parameters(): walking through the modules takes a tenth of a small network's gradient step
+        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward()
+        # Clip gradient norm
+        _clip_gradient_norm(parameters, self.max_grad_norm)
+        self.policy.optimizer.step()
+        return loss.detach(), squared_td_error.detach(), all_q_values.detach()
+
+    def _compiled(self) -> CompiledUpdate:
+        """:meth:`_update` as one compiled function; compiled again if the policy was exchanged."""
+        if self._compiled_update is None or self._compiled_update.optimizer is not self.policy.optimizer:
+            if self.verbose >= 1:
+                print("Compiling the gradient step: the first one may take a minute")
+            arguments = (self.q_net, self.q_net_target, self.policy.optimizer, self.loss, self.max_grad_norm)
+            self._compiled_update = CompiledUpdate(*arguments)
+        return self._compiled_update
 
     def _log_training(self, losses: list[th.Tensor], q_values: list[th.Tensor], kl: th.Tensor) -> None:
         """
@@ -383,11 +416,16 @@ class MIRL(DQN):
             self._gradient_step_callbacks = outer_callbacks
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies made by a callback in the midst of learn() do not take the callbacks along
-        return {**self.__dict__, "_gradient_step_callbacks": []}
+        # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function
+        return {**self.__dict__, "_gradient_step_callbacks": [], "_compiled_update": None}
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout_action_probabilities", "_gradient_step_callbacks"]
+        return [
+            *super()._excluded_save_params(),
+            "rollout_action_probabilities",
+            "_gradient_step_callbacks",
+            "_compiled_update",
+        ]
 
 
 def _clip_gradient_norm(parameters: list[th.nn.Parameter], max_norm: float) -> None:

@@ -152,10 +152,11 @@ def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Te
     if policy.shape[-1:] != prior.shape:
         raise ValueError(f"policy must have {tuple(prior.shape)} actions on its last axis, got {tuple(policy.shape)}")
     policies = policy.reshape(-1, policy.shape[-1]).to(prior.dtype)
-    weight = 1.0 - (1.0 - step_size) ** len(policies) if len(policies) > 1 else step_size
-    moved = th.lerp(prior, policies.mean(dim=0), weight)
-    moved = moved / moved.sum()
-    return th.where(th.isfinite(moved).all(), moved, prior)
+    n_states = len(policies)
+    weight = 1.0 - (1.0 - step_size) ** n_states if n_states > 1 else step_size
+    moved = th.lerp(prior, policies.mean(dim=0) if n_states > 1 else policies[0], weight)
+    total = moved.sum()
+    return th.where(th.isfinite(total), moved / total, prior)
 
 
 def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float) -> th.Tensor:

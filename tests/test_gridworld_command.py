@@ -114,7 +114,7 @@ def test_summary_of_numbers_made_up():
     # An order of rows that no sorting leaves alone
     returns = {("mirl", 4, 1): [0, 6, 8], ("mirl", 4, 0): [0, 4, 6], ("ql", 4, 0): [0, 2, 2], ("ql", 4, 1): [0, 2, 3]}
     returns |= {("mirl", 0, 0): [1, 1, 1], ("mirl", 0, 1): [1, 1, 1], ("ql", 0, 0): [9, 9, 9], ("ql", 0, 1): [9, 9, 9]}
-    summary, differences = gridworld.summarize(frame(returns), smoothing=2)
+    summary, differences = gridworld.summarize(frame(returns), final=2)
     means = summary.set_index(["algorithm", "extra_actions", "measure"])["mean"]
     assert means["mirl", 4, "area"] == pytest.approx((14 / 3 + 10 / 3) / 2)
     assert means["mirl", 4, "final"] == pytest.approx((7 + 5) / 2)
@@ -144,7 +144,20 @@ def test_a_map_from_a_file(tmp_path):
 
 
 def test_without_plots_and_with_one_seed(tmp_path):
-    command = ["gridworld", *SHORT, "--seeds", "1", "--worlds", "corridor", "--algos", "ql", "--out", str(tmp_path)]
+    command = [
+        "gridworld",
+        *SHORT,
+        "--seeds",
+        "1",
+        "--worlds",
+        "corridor",
+        "--algos",
+        "ql",
+        "--out",
+        str(tmp_path),
+        "--smoothing",
+        "2",
+    ]
     assert main([*command, "--no-plots"]) == 0
     assert {file.name for file in tmp_path.iterdir()} == {
         f"{name}.csv" for name in ("results", "summary", "differences", "exact")

@@ -127,23 +127,23 @@ def run(args: argparse.Namespace) -> tuple[pd.DataFrame, list[tuple[dict[str, An
     return pd.concat(rows, ignore_index=True), ends
 
 
-def _area_and_final(results: pd.DataFrame, smoothing: int) -> pd.DataFrame:
-    """Per run: the mean return over all evaluations (``area``) and over the last ``smoothing`` of them (``final``)."""
+def _area_and_final(results: pd.DataFrame, final: int) -> pd.DataFrame:
+    """Per run: the mean return over all evaluations (``area``) and over the last ``final`` of them (``final``)."""
     keys = ["world", "algorithm", *SWEPT, "seed"]
     ordered = results.sort_values("step", kind="stable").groupby(keys, sort=False)["mean_return"]
-    return pd.DataFrame({"area": ordered.mean(), "final": ordered.agg(lambda values: values.tail(smoothing).mean())})
+    return pd.DataFrame({"area": ordered.mean(), "final": ordered.agg(lambda values: values.tail(final).mean())})
 
 
-def summarize(results: pd.DataFrame, smoothing: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def summarize(results: pd.DataFrame, final: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     Means with 95% bootstrap intervals over seeds.
 
     :param results: of :func:`run`
-    :param smoothing: evaluations at the end that count as final
+    :param final: evaluations at the end that count as final
     :return: per algorithm and setting; and, per pair of algorithms, their difference seed by seed. A seed gives both the
         same random numbers
     """
-    per_run = _area_and_final(results, smoothing)
+    per_run = _area_and_final(results, final)
     setting = ["world", *SWEPT]
     summary, differences = [], []
     for measure in ("area", "final"):
@@ -241,7 +241,8 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
         column[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
         for axis in column:
             axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel(f"return, mean of {args.smoothing} evaluations\n({args.seeds} seeds, 95% interval)")
+    smoothed = f", mean of {args.smoothing} evaluations" if args.smoothing > 1 else ""
+    axes[0, 0].set_ylabel(f"return{smoothed}\n({args.seeds} seeds, 95% interval)")
     axes[0, -1].legend(loc="lower right", fontsize=8)
     if n_rows == 2:
         axes[1, 0].set_ylabel("ρ of MIRL\n(dotted: exact optimum)")
@@ -414,7 +415,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     evaluation.add_argument("--eval-episodes", type=count, default=30)
     evaluation.add_argument("--eval-steps", type=count, default=100, help="longest episode")
     evaluation.add_argument("--eval-exploration", type=share, default=0.05, help="ε")
-    evaluation.add_argument("--smoothing", type=count, default=10, help="evaluations per moving mean, and per final return")
+    evaluation.add_argument("--final", type=count, default=10, help="evaluations at the end that make up the final return")
+    evaluation.add_argument("--smoothing", type=count, default=1, help="evaluations per moving mean in the figure (paper: 10)")
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="only the CSV files")
     parser.add_argument("--no-progress", dest="progress", action="store_false", help="no progress bar")
     args = parser.parse_args(arguments)
@@ -457,7 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     results, ends = run(args)
-    summary, differences = summarize(results, args.smoothing)
+    summary, differences = summarize(results, args.final)
     for name, table in {"results": results, "summary": summary, "differences": differences}.items():
         table.to_csv(args.out / f"{name}.csv", index=False)
         print(f"wrote {args.out / name}.csv")
@@ -478,7 +480,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fixed = [name for name in SWEPT if len(getattr(args, name)) == 1]
     print(
         f"\nMean return with 95% bootstrap intervals over {args.seeds} seeds; "
-        f"area: of all evaluations, final: of the last {args.smoothing}"
+        f"area: of all evaluations, final: of the last {args.final}"
     )
     with pd.option_context("display.width", 200, "display.max_rows", None):
         print(summary.drop(columns=fixed).round(2).to_string(index=False))
