@@ -67,27 +67,20 @@ class _Planes:
         n_envs, n_channels = stacks.shape[:2]
         stacks = np.ascontiguousarray(stacks)
         index = np.full((n_envs, n_channels), -1, dtype=np.int32)
-        for shift in self._candidate_shifts() if shifted else [0]:
-            found = self._equal(stacks, shift)
-            if found.all():
-                index[:, : n_channels - shift] = self.latest_index[:, shift:]
-                if shifted:
-                    self.frame_channels = shift
-                break
-        else:
-            # Where episodes begin or end, or where there is no stack at all, some planes may still be the same
-            shift = min(self.frame_channels, n_channels) if shifted else 0
-            found = self._equal(stacks, shift)
-            index[:, : n_channels - shift] = np.where(found, self.latest_index[:, shift:], -1)
+        shift = self.frame_channels if shifted else 0
+        found = self._equal(stacks, shift)
+        if shifted and not found.all():
+            for other in self._shifts:
+                if (of_other := self._equal(stacks, other)).all():
+                    self.frame_channels, shift, found = other, other, of_other
+                    break
+        # Where episodes begin or end, or where there is no stack at all, some planes may still be the same
+        index[:, : n_channels - shift] = np.where(found, self.latest_index[:, shift:], -1)
         for env, channel in np.argwhere(index < 0):
             index[env, channel] = self._find_or_add_image(stacks[env], index[env], channel)
         self.latest[:] = stacks
         self.latest_index[:] = index
         return index
-
-    def _candidate_shifts(self) -> list[int]:
-        """The one that was right before, then the others."""
-        return sorted(self._shifts, key=lambda shift: shift != self.frame_channels)
 
     def _find_or_add_image(self, stack: np.ndarray, index: np.ndarray, channel: int) -> int:
         """The image of one channel: zeros, the image of the frame before (a first frame that is repeated), or a new one."""
@@ -209,7 +202,7 @@ class FrameReplayBuffer(NStepReplayBuffer):
         )
         self.observation_space, self.obs_shape = observation_space, observation_space.shape
         channels_last = int(np.argmin(observation_space.shape)) == 2
-        stack = np.moveaxis(np.empty(observation_space.shape, bool), -1, 0).shape if channels_last else observation_space.shape
+        stack = (self.obs_shape[2], *self.obs_shape[:2]) if channels_last else self.obs_shape
         planes = _Planes(n_envs, stack, observation_space.dtype)
         self.observations = _Stacks(planes, self.buffer_size, channels_last, shifted=False)  # type: ignore[assignment]
         self.next_observations = _Stacks(planes, self.buffer_size, channels_last, shifted=True)  # type: ignore[assignment]

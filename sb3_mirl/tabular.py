@@ -136,13 +136,17 @@ def _proper_policy(transition: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return policy
 
 
+def _transition_of(policy: np.ndarray, transition: np.ndarray) -> np.ndarray:
+    """Σ_a π(a|s) P(s'|s,a), [S, S]."""
+    return (policy[:, None, :] @ transition)[:, 0, :]
+
+
 def _policy_value(
     transition: np.ndarray, reward: np.ndarray, gamma: float, policy: np.ndarray, penalty: np.ndarray | float = 0.0
 ) -> np.ndarray:
     """The solution v [S] of v = Σ π (r + γ P v) - penalty."""
-    transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
     gain = (policy * reward).sum(axis=1) - penalty
-    return _solve(np.eye(len(gain)) - gamma * transition_of_policy, gain, gamma)
+    return _solve(np.eye(len(gain)) - gamma * _transition_of(policy, transition), gain, gamma)
 
 
 def _penalty(policy: np.ndarray, prior: np.ndarray, beta: float) -> np.ndarray:
@@ -255,8 +259,7 @@ def _newton(
         # |V - improved| <= residual γ / (1 - γ)
         if best is not None and (stalled or residual <= tolerance * (1.0 - gamma)):
             return best
-        transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
-        system = np.eye(len(v)) - gamma * transition_of_policy
+        system = np.eye(len(v)) - gamma * _transition_of(policy, transition)
         if gamma < 1.0:
             v = v + _solve(system, improved - v, gamma)
             continue
@@ -274,7 +277,7 @@ def _newton(
 
 def _occupancy(transition: np.ndarray, gamma: float, policy: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """Expected discounted number of visits, Σₜ γᵗ P(sₜ = s), [S]."""
-    transition_of_policy = (policy[:, None, :] @ transition)[:, 0, :]
+    transition_of_policy = _transition_of(policy, transition)
     visited = initial > 0.0
     while (grown := visited | (transition_of_policy[visited] > 0.0).any(axis=0)).sum() > visited.sum():
         visited = grown
@@ -462,19 +465,22 @@ class _Tables(NamedTuple):
                     next_state[state, action, k] = destination
                     reward[state, action, k] = step_reward
                     done[state, action, k] = terminated
-        cumulative = probability.cumsum(axis=2)
-        # Rounding must not leave a gap below 1
-        cumulative[probability.cumsum(axis=2) >= cumulative[:, :, -1:]] = 1.0
-        start = np.asarray(env.unwrapped.initial_state_distrib, dtype=np.float64).cumsum()
-        return cls(next_state, reward, done, cumulative, np.where(start >= start[-1], 1.0, start))
+        start = np.asarray(env.unwrapped.initial_state_distrib, dtype=np.float64)
+        return cls(next_state, reward, done, _cumulative(probability), _cumulative(start))
+
+
+def _cumulative(probability: np.ndarray) -> np.ndarray:
+    """Cumulative sums over the last axis, in which rounding leaves no gap below 1."""
+    cumulative = probability.cumsum(axis=-1)
+    return np.where(cumulative >= cumulative[..., -1:], 1.0, cumulative)
 
 
 class TabularLearners:
     """
     Many tabular learners at once, each as if it ran alone: a run has its own random numbers, drawn from its seed only, and
     runs with the same seed meet the same ones whatever their settings. (Where worlds beside it have more actions, sums over
-    actions may be rounded differently.) All arrays have one row per run, so that a step of
-    all of them costs little more than a step of one.
+    actions may be rounded differently.) All arrays have one row per run, so that a step of all of them costs little more than
+    a step of one.
 
     One step of one learner, Algorithm 1 with a table: π_i ∝ ρ_i exp(β_i Q_i(s,·)); the action is the most probable one, or
     with probability ε a draw from ρ_i; ρ_{i+1} from π_i; then Q(s,a) moves by α_Q towards r + γ V(s'), V the soft value of
@@ -490,9 +496,7 @@ class TabularLearners:
         self.runs = list(runs)
         #: Environment steps that every run has made
         self.n_steps = 0
-        worlds = {id(run.env): run.env.unwrapped.P for run in self.runs}
-        self._n_actions = max(len(outcomes[0]) for outcomes in worlds.values())
-        self._n_outcomes = max(len(follow) for p in worlds.values() for actions in p.values() for follow in actions.values())
+        self._rows = np.arange(len(self.runs))
         self._set_up_tables()
         self._set_up_settings()
         streams = [np.random.SeedSequence(run.seed).spawn(2) for run in self.runs]
@@ -502,7 +506,11 @@ class TabularLearners:
 
     def _set_up_tables(self) -> None:
         """Every run's copy of its world, one after the other: states are counted through over all runs."""
-        tables = {id(run.env): _Tables.of(run.env, self._n_outcomes, self._n_actions) for run in self.runs}
+        worlds = {id(run.env): run.env for run in self.runs}
+        outcomes = [env.unwrapped.P for env in worlds.values()]
+        self._n_actions = max(len(p[0]) for p in outcomes)
+        self._n_outcomes = max(len(follow) for p in outcomes for actions in p.values() for follow in actions.values())
+        tables = {key: _Tables.of(env, self._n_outcomes, self._n_actions) for key, env in worlds.items()}
         tables_of_runs = [tables[id(run.env)] for run in self.runs]
         self._n_states = np.array([len(table.start) for table in tables_of_runs])
         self._first_state = np.concatenate([[0], self._n_states.cumsum()[:-1]])
@@ -543,7 +551,7 @@ class TabularLearners:
         self._breaks_ties = self._hard & uses_prior & (learns_prior | given_prior)
         self._hard_learners = np.flatnonzero(self._hard & learns_prior)
         self._moving_reference = np.flatnonzero(uses_prior & learns_prior)
-        self._log_weights = self._logarithm(np.arange(len(self.runs)))
+        self._log_weights = self._logarithm(self._rows)
 
     def _logarithm(self, rows: np.ndarray) -> np.ndarray:
         """log ρ of target and π, [rows, A]; where β = ∞, 0 on its support and -∞ elsewhere."""
@@ -604,19 +612,23 @@ class TabularLearners:
         explores = coins < self._exploration
         starts = np.ascontiguousarray(self._first_states(random[:, :, 3]).T)
         betas = self._betas(self.n_steps, n_steps)
+        scales = self._scale(betas)
         for i in range(n_steps):
-            action, policy = self._act(betas[i], explores[i], choices[i])
+            action, policy = self._act(scales[i], explores[i], choices[i])
             outcome, pair = self._outcome(self._state, action, chances[i])
             self._move_prior(policy)
-            self._move_q(pair, outcome, betas[i])
+            self._move_q(pair, outcome, betas[i], scales[i])
             self._state = np.where(self._done[outcome], starts[i], self._next_state[outcome])
         self.n_steps += n_steps
 
-    def _act(self, beta: np.ndarray, explores: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _scale(self, beta: np.ndarray) -> np.ndarray:
+        """What Q is multiplied by in the logits of π, [..., R]: β, but 1 where β = ∞."""
+        return np.where(self._hard, 1.0, beta)
+
+    def _act(self, scale: np.ndarray, explores: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions [R] of the behaviour policy, and π [R, A] where the agents are."""
-        scale = np.where(self._hard, 1.0, beta)[:, None]
-        logits = scale * self._q[self._state] + self._log_weights
-        action = self._most_probable(logits, np.arange(len(self.runs)))
+        logits = scale[:, None] * self._q[self._state] + self._log_weights
+        action = self._most_probable(logits, self._rows)
         policy = np.exp(logits - logits.max(axis=1, keepdims=True))
         if len(rows := self._hard_learners):
             policy[rows] = self._reference[rows] * (policy[rows] == 1.0)
@@ -647,9 +659,8 @@ class TabularLearners:
             self._reference[rows] = self._prior[rows]
             self._log_weights[rows] = self._logarithm(rows)
 
-    def _move_q(self, pair: np.ndarray, outcome: np.ndarray, beta: np.ndarray) -> None:
+    def _move_q(self, pair: np.ndarray, outcome: np.ndarray, beta: np.ndarray, scale: np.ndarray) -> None:
         """Q(s,a) ← Q(s,a) + α_Q (r + γ V(s') - Q(s,a)), with the ρ that has just moved."""
-        scale = np.where(self._hard, 1.0, beta)
         next_q = self._q[self._next_state[outcome]]
         logits = scale[:, None] * next_q + self._log_weights
         peak = logits.max(axis=1)
@@ -679,13 +690,13 @@ class TabularLearners:
             raise ValueError(f"n_episodes and max_steps must be at least 1, got {n_episodes!r} and {max_steps!r}")
         if not 0.0 <= exploration <= 1.0:
             raise ValueError(f"exploration must lie in [0, 1], got {exploration!r}")
-        run_of_state = np.repeat(np.arange(len(self.runs)), self._n_states)
-        scale = np.where(self._hard, 1.0, self.beta)[run_of_state, None]
+        run_of_state = np.repeat(self._rows, self._n_states)
+        scale = self._scale(self.beta)[run_of_state, None]
         greedy = self._most_probable(scale * self._q + self._log_weights[run_of_state], run_of_state)
         random = np.stack([generator.random((max_steps + 1, 3, n_episodes)) for generator in self._evaluation_random], axis=-2)
         state = self._first_states(random[0, 0]).ravel()
         random = random.reshape(max_steps + 1, 3, -1)
-        run = np.repeat(np.arange(len(self.runs)), n_episodes)
+        run = np.repeat(self._rows, n_episodes)
         returns, playing = np.zeros(len(run)), np.arange(len(run))
         for coin, choice, chance in random[1:]:
             action = greedy[state]

@@ -166,13 +166,6 @@ def test_without_plots_and_with_one_seed(tmp_path):
     assert main(command) == 0 and (tmp_path / "returns.png").exists()
 
 
-def test_a_world_that_takes_the_name_of_a_figure(tmp_path, capsys):
-    (tmp_path / "returns.txt").write_text("S.G\n")
-    with pytest.raises(SystemExit):
-        main(["gridworld", "--worlds", str(tmp_path / "returns.txt")])
-    assert "would be named 'returns'" in capsys.readouterr().err
-
-
 def test_best_return_of_the_square():
     assert gridworld.best_return(GridWorld(SQUARE)) == pytest.approx(23 / 6)
 
@@ -202,11 +195,15 @@ def test_bad_arguments(arguments, message, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_map_is_named_before_any_run(tmp_path, capsys):
-    (tmp_path / "bad.txt").write_text("S..\n...\n")
+@pytest.mark.parametrize(
+    ("name", "grid_map", "message"),
+    [("bad", "S..\n...\n", "at least one goal"), ("returns", "S.G\n", "would be named 'returns'")],
+)
+def test_a_bad_file_is_named_before_any_run(name, grid_map, message, tmp_path, capsys):
+    (tmp_path / f"{name}.txt").write_text(grid_map)
     with pytest.raises(SystemExit):
-        main(["gridworld", "--worlds", str(tmp_path / "bad.txt")])
-    assert "at least one goal" in capsys.readouterr().err
+        main(["gridworld", "--worlds", str(tmp_path / f"{name}.txt")])
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_needs_no_rl_zoo3():

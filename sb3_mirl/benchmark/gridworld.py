@@ -10,6 +10,7 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from sb3_mirl.gridworld import CORRIDOR, MOVES, SQUARE, WIDE_CORRIDOR, GridWorld
 from sb3_mirl.tabular import (
     TABULAR_ALGORITHMS,
-    SoftOptimum,
+    PriorOptimum,
     TabularLearners,
     TabularRun,
     TabularSettings,
@@ -51,6 +52,12 @@ RUNS_AT_ONCE = 240
 BOOTSTRAP_SAMPLES = 5000
 
 
+@cache
+def _resamples(n: int) -> np.ndarray:
+    """Weights of ``n`` values in every resample, [BOOTSTRAP_SAMPLES, n]."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=BOOTSTRAP_SAMPLES) / n
+
+
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """
     Percentile bootstrap of the mean over the first axis; always the same resamples.
@@ -62,8 +69,7 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
     n = len(values)
     if n == 1:
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
-    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=BOOTSTRAP_SAMPLES)
-    means = np.tensordot(counts / n, values, axes=1)
+    means = np.tensordot(_resamples(n), values, axes=1)
     low, high = np.quantile(means, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0], axis=0)
     return low, high
 
@@ -178,8 +184,8 @@ def solve_exactly(args: argparse.Namespace) -> pd.DataFrame:
     :return: one row per world and β, from 0.01 to 100
     """
     rows = []
-    for world, beta in itertools.product(args.worlds, np.logspace(-2, 2, 17)):
-        env, gamma = _env(args, world), args.gamma[0]
+    gamma, envs = args.gamma[0], {world: _env(args, world) for world in args.worlds}
+    for (world, env), beta in itertools.product(envs.items(), np.logspace(-2, 2, 17)):
         uniform = np.full(env.reward.shape[1], 1.0 / env.reward.shape[1])
         initial = env.initial_state_distrib
         # The objective is then within 1e-3 of the fixed point's
@@ -234,7 +240,7 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
             of_algorithm = results[(results.world == world) & (results.algorithm == algorithm)]
             _band(column[0], of_algorithm, "mean_return", args.smoothing, COLORS[algorithm], LABELS[algorithm])
             if algorithm == "mirl":
-                _draw_prior(column[1], of_algorithm, _by_move(_optimum(env, args)[0]))
+                _draw_prior(column[1], of_algorithm, _by_move(_optimum(env, args).prior))
                 column[1].set_ylim(-0.02, 1.02)
         column[0].set_title(world.replace("_", " "))
         column[-1].set_xlabel("environment step")
@@ -272,10 +278,9 @@ def _last_beta(args: argparse.Namespace) -> float:
     return float(min(args.beta_init + args.beta_lr[0] * args.steps, args.beta_max))
 
 
-def _optimum(env: GridWorld, args: argparse.Namespace) -> tuple[np.ndarray, SoftOptimum]:
+def _optimum(env: GridWorld, args: argparse.Namespace) -> PriorOptimum:
     """The best ρ and its Q, V, π for γ and the β of the last step."""
-    best = optimize_prior(env.transition, env.reward, args.gamma[0], _last_beta(args), env.initial_state_distrib)
-    return best.prior, SoftOptimum(best.q, best.v, best.policy)
+    return optimize_prior(env.transition, env.reward, args.gamma[0], _last_beta(args), env.initial_state_distrib)
 
 
 def draw_world(
@@ -288,7 +293,7 @@ def draw_world(
         of_algorithm = [end for end in ends if end[0]["world"] == world and end[0]["algorithm"] == algorithm]
         values = np.mean([(policy * q).sum(axis=1) for _, q, policy in of_algorithm], axis=0)
         panels.append((LABELS[algorithm], values, np.mean([policy for *_, policy in of_algorithm], axis=0)))
-    _, exact = _optimum(env, args)
+    exact = _optimum(env, args)
     panels.append(("exact, best ρ", (exact.policy * exact.q).sum(axis=1), exact.policy))
     rows, columns = env.cells.shape
     wide = columns > 2 * rows
@@ -463,7 +468,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, table in {"results": results, "summary": summary, "differences": differences}.items():
         table.to_csv(args.out / f"{name}.csv", index=False)
         print(f"wrote {args.out / name}.csv")
-    several = any(len(getattr(args, name)) > 1 for name in SWEPT)
+    fixed = [name for name in SWEPT if len(getattr(args, name)) == 1]
+    several = len(fixed) < len(SWEPT)
     if not several:
         exact = solve_exactly(args)
         exact.to_csv(args.out / "exact.csv", index=False)
@@ -477,7 +483,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 draw_curves(results, args, args.out / "returns.png")
                 for world in args.worlds:
                     draw_world(ends, world, args, args.out / f"{world}.png")
-    fixed = [name for name in SWEPT if len(getattr(args, name)) == 1]
     print(
         f"\nMean return with 95% bootstrap intervals over {args.seeds} seeds; "
         f"area: of all evaluations, final: of the last {args.final}"
