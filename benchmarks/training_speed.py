@@ -1,14 +1,21 @@
 """
 MIRL beside SB3's DQN: environment steps per second of training, and the time of its parts. Same hyper-parameters, threads,
-seed and environment; the models take turns in one process, and medians and ratios are printed.
+seed and environment; the models take turns in one process, and medians and ratios are printed. A ratio above 1 is faster
+than DQN.
 
-    python benchmarks/training_speed.py --work cartpole minatar pong
-    python benchmarks/training_speed.py --work cartpole --compile     # MIRL(compile_update=True) as well; needs a C++ compiler
+    python benchmarks/training_speed.py --parts
+    python benchmarks/training_speed.py --compile --mixed-precision --threads 2 --work pong
+    python benchmarks/training_speed.py --device cuda --work pong
 """
 
 import argparse
+import importlib
+import multiprocessing
+import os
+import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import ale_py
 import gymnasium as gym
@@ -18,9 +25,12 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecFrameStack
+from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_mirl import MIRL
+from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals
 
 gym.register_envs(ale_py)
 
@@ -108,6 +118,116 @@ WORK: dict[str, tuple[str, Callable, dict, int]] = {
 }
 
 
+# Environment steps before the first turn
+WARM_UP = {"cartpole": 6000, "minatar": 2500, "pong": 1500}
+
+
+class Model:
+    """One of the competitors, and how its parts are called on their own."""
+
+    def __init__(self, algorithm: type, work: str, device: str, **settings: object) -> None:
+        policy, make_env, common, self.steps = WORK[work]
+        if algorithm.__module__.startswith("sbx"):
+            self.model = algorithm(policy, make_env(), seed=0, **common, **settings)
+        else:
+            self.model = algorithm(policy, make_env(), seed=0, device=device, **common, **settings)
+        if not algorithm.__module__.startswith(
+            "sbx"
+        ):  # the system hands out memory when it is first touched, which takes long
+            self.model.replay_buffer.observations.fill(0)
+            self.model.replay_buffer.next_observations.fill(0)
+        # Long enough for Adam's averages to be what they are in a long run, denormal numbers included
+        self.model.learn(max(common["learning_starts"] + 2 * common["train_freq"], WARM_UP[work]))
+
+    def end_to_end(self) -> float:
+        """Environment steps per second."""
+        return self.steps / seconds(lambda: self.model.learn(self.steps, reset_num_timesteps=False))
+
+    def parts(self) -> dict[str, float]:
+        """Milliseconds of each part."""
+        model, env = self.model, self.model.get_env()
+        obs = env.reset()
+        actions = np.zeros(env.num_envs, dtype=np.int64)
+        transition = obs, obs, actions, np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=bool), [{}] * env.num_envs
+        model.learn(model.train_freq.frequency, reset_num_timesteps=False)  # continues after the reset above
+        times = {
+            "act": seconds(lambda: model.predict(obs, deterministic=False), 100),
+            "environment step": seconds(lambda: env.step(actions), 20),
+            "replay add": seconds(lambda: model.replay_buffer.add(*transition), 20),
+            "replay sample": seconds(lambda: model.replay_buffer.sample(model.batch_size), 20),
+            "gradient step": seconds(lambda: model.train(20, model.batch_size)) / 20,
+            "target update": seconds(self.update_target, 20),
+        }
+        model._last_obs = env.reset()
+        if not getattr(model, "compile_update", False):  # one function, which has no parts
+            times["clipping and optimiser"] = seconds(self.clip_and_optimise, 20)
+        rest = times["gradient step"] - times["replay sample"] - times.get("clipping and optimiser", np.nan)
+        return {part: 1e3 * time for part, time in {**times, "forward and backward": rest}.items()}
+
+    def clip_and_optimise(self) -> None:
+        optimizer = self.model.policy.optimizer
+        if isinstance(self.model, MIRL):
+            clip_gradient_norm(optimizer.param_groups[0]["params"], self.model.max_grad_norm)
+            with flushed_denormals():
+                adam_step(optimizer)
+        else:
+            th.nn.utils.clip_grad_norm_(self.model.policy.parameters(), self.model.max_grad_norm)
+            optimizer.step()
+
+    def update_target(self) -> None:
+        polyak_update(self.model.q_net.parameters(), self.model.q_net_target.parameters(), self.model.tau)
+
+    def floor(self) -> str:
+        """How long the matrix products and convolutions of a gradient step would take at the rate of a large product."""
+        with FlopCounterMode(display=False) as counter:
+            self.model.train(1, self.model.batch_size)
+        a = th.randn(512, 512, device=self.model.device)
+        multiply = lambda: (a @ a).sum().item()  # noqa: E731
+        multiply()
+        rate = 2 * 512**3 / min(seconds(multiply) for _ in range(20))
+        flops = counter.get_total_flops()
+        return f"{flops / 1e6:.1f} MFLOP at {rate / 1e9:.0f} GFLOP/s: {1e3 * flops / rate:.2f} ms"
+
+
+def competitors(args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
+    """By name: algorithm and arguments."""
+    models: dict[str, tuple[type, dict]] = {"DQN": (DQN, {}), "MIRL": (MIRL, {})}
+    if args.compile:
+        models["MIRL, compiled"] = (MIRL, {"compile_update": True})
+    if args.mixed_precision:
+        models["MIRL, bf16"] = (MIRL, {"mixed_precision": True})
+    if args.compile and args.mixed_precision:
+        models["MIRL, compiled, bf16"] = (MIRL, {"compile_update": True, "mixed_precision": True})
+    if args.sbx:
+        models["SBX's DQN"] = (importlib.import_module("sbx").DQN, {})
+    return models
+
+
+def measure(work: str, args: argparse.Namespace) -> None:
+    models = {name: Model(algorithm, work, args.device, **kw) for name, (algorithm, kw) in competitors(args).items()}
+    results: dict[str, dict[str, list[float]]] = {}
+    for _ in range(args.turns):
+        for name, model in models.items():
+            results.setdefault("steps/s", {}).setdefault(name, []).append(model.end_to_end())
+        for name, model in models.items():
+            for part, value in (model.parts() if args.parts and name != "SBX's DQN" else {}).items():
+                results.setdefault(f"{part}, ms", {}).setdefault(name, []).append(value)
+    for part, by_model in results.items():
+        values = {name: np.array(by_model.get(name, [np.nan] * args.turns)) for name in models}
+        cells = [f"{np.median(times):.3g}" for times in values.values()]
+        ratios = [times / values["DQN"] for name, times in values.items() if name != "DQN"]
+        faster = [f"{np.median(ratio if part == 'steps/s' else 1 / ratio):.2f}" for ratio in ratios]
+        print(f"| {work} | {part} | " + " | ".join(cells + faster) + " |", flush=True)
+    print(f"| {work} | floor of a gradient step | {models['MIRL'].floor()} |" + " |" * (2 * len(models) - 2), flush=True)
+
+
+def peak_memory(work: str, name: str, args: argparse.Namespace) -> float:
+    """Gigabytes that a process of its own held at most."""
+    algorithm, kw = competitors(args)[name]
+    Model(algorithm, work, args.device, **kw).end_to_end()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def seconds(function: Callable[[], object], times: int = 1) -> float:
     start = time.perf_counter()
     for _ in range(times):
@@ -115,49 +235,36 @@ def seconds(function: Callable[[], object], times: int = 1) -> float:
     return (time.perf_counter() - start) / times
 
 
-def measure(work: str, compile_update: bool, turns: int, device: str) -> None:
-    policy, make_env, settings, steps = WORK[work]
-    settings = {**settings, "seed": 0, "device": device}
-    models = {"DQN": DQN(policy, make_env(), **settings), "MIRL": MIRL(policy, make_env(), **settings)}
-    if compile_update:
-        models["MIRL, compiled"] = MIRL(policy, make_env(), compile_update=True, **settings)
-    for model in models.values():
-        model.learn(settings["learning_starts"] + 2 * settings["train_freq"])
-    parts = ("end to end, steps/s", "act, ms", "gradient step, ms", "sample, ms")
-    results: dict[str, dict[str, list[float]]] = {part: {name: [] for name in models} for part in parts}
-    for _ in range(turns):
-        for name, model in models.items():
-            duration = seconds(lambda model=model: model.learn(steps, reset_num_timesteps=False))
-            results[parts[0]][name].append(steps / duration)
-            obs, batch_size = model.get_env().reset(), model.batch_size
-            act = seconds(lambda model=model, obs=obs: model.predict(obs, deterministic=False), 100)
-            results[parts[1]][name].append(1e3 * act)
-            train = seconds(lambda model=model, size=batch_size: model.train(20, size))
-            results[parts[2]][name].append(1e3 * train / 20)
-            sample = seconds(lambda model=model, size=batch_size: model.replay_buffer.sample(size), 20)
-            results[parts[3]][name].append(1e3 * sample)
-    for part, by_model in results.items():
-        cells = [f"{np.median(values):.3g}" for values in by_model.values()]
-        theirs = np.array(by_model["DQN"])
-        faster = [np.array(values) / theirs if part == parts[0] else theirs / np.array(values) for values in by_model.values()]
-        ratios = [f"{np.median(ratio):.2f}" for ratio in faster[1:]]
-        print(f"| {work} | {part} | " + " | ".join(cells + ratios) + " |", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="MIRL(compile_update=True) as well; needs a C++ compiler")
+    parser.add_argument("--mixed-precision", action="store_true", help="MIRL(mixed_precision=True) as well")
+    parser.add_argument("--sbx", action="store_true", help="SBX's DQN (JAX) as well; needs `pip install sbx-rl`")
+    parser.add_argument("--parts", action="store_true", help="the time of each part as well")
+    parser.add_argument("--memory", action="store_true", help="peak memory of each, in a process of its own, instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     th.set_num_threads(args.threads)
-    names = ["DQN", "MIRL", *(["MIRL, compiled"] if args.compile else [])]
+    # JAX takes all processors unless it has fewer; with as many as threads, everybody has the same
+    if hasattr(os, "sched_setaffinity") and args.device == "cpu":
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    names = list(competitors(args))
+    if args.memory:
+        print("| work | " + " | ".join(f"{name}, GB" for name in names) + " |\n|---|" + "---:|" * len(names))
+        for work in args.work:
+            cells = []
+            for name in names:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                    cells.append(f"{process.submit(peak_memory, work, name, args).result():.2f}")
+            print(f"| {work} | " + " | ".join(cells) + " |", flush=True)
+        return
     print("| work | part | " + " | ".join([*names, *(f"{name}: ratio" for name in names[1:])]) + " |")
     print("|---|---|" + "---:|" * (2 * len(names) - 1))
     for work in args.work:
-        measure(work, args.compile, args.turns, args.device)
+        measure(work, args)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the s
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -18,9 +19,9 @@ from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
-from sb3_mirl.compiled import CompiledUpdate, check_compilable
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
+from sb3_mirl.updates import CompiledUpdate, adam_step, check_compilable, clip_gradient_norm, flushed_denormals
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
@@ -84,6 +85,8 @@ class MIRL(DQN):
         distribution, as in soft Q-learning, and ρ serves for exploration only
     :param compile_update: run each gradient step as one compiled function, which is faster with small networks and
         differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute
+    :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
+        optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :param _init_setup_model: whether to build the network at once
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
     """
@@ -135,6 +138,7 @@ class MIRL(DQN):
         loss: str = "mse",
         regularization: str = "mutual_information",
         compile_update: bool = False,
+        mixed_precision: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
@@ -175,6 +179,7 @@ class MIRL(DQN):
         self.loss = loss
         self.regularization = regularization
         self.compile_update = compile_update
+        self.mixed_precision = mixed_precision
         self._compiled_update: CompiledUpdate | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
@@ -300,7 +305,8 @@ class MIRL(DQN):
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
 
-            loss, squared_td_error, all_q_values = update(replay_data, discounts, prior, beta)
+            with flushed_denormals():
+                loss, squared_td_error, all_q_values = update(replay_data, discounts, prior, beta)
             losses.append(loss)
             q_values.append(all_q_values)
 
@@ -331,12 +337,14 @@ class MIRL(DQN):
         """
         with th.no_grad():
             # Compute the next Q-values using the target network
-            next_q_values = self.q_net_target(replay_data.next_observations)
+            with self._network_precision():
+                next_q_values = self.q_net_target(replay_data.next_observations).float()
             # The log-sum-exp weighted by ρ, where DQN has the maximum
             target_q_values = soft_td_target(replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta)
 
         # Get current Q-values estimates
-        all_q_values = self.q_net(replay_data.observations)
+        with self._network_precision():
+            all_q_values = self.q_net(replay_data.observations).float()
 
         # Retrieve the q-values for the actions from the replay buffer
         current_q_values = th.gather(all_q_values, dim=1, index=replay_data.actions.long())
@@ -352,17 +360,26 @@ class MIRL(DQN):
             parameter.grad = None
         loss.backward()
         # Clip gradient norm
-        _clip_gradient_norm(parameters, self.max_grad_norm)
-        self.policy.optimizer.step()
+        clip_gradient_norm(parameters, self.max_grad_norm)
+        adam_step(self.policy.optimizer)
         return loss.detach(), squared_td_error.detach(), all_q_values.detach()
+
+    def _network_precision(self) -> AbstractContextManager:
+        return th.autocast(self.device.type, th.bfloat16) if self.mixed_precision else nullcontext()
 
     def _compiled(self) -> CompiledUpdate:
         """:meth:`_update` as one compiled function; compiled again if the policy was exchanged."""
         if self._compiled_update is None or self._compiled_update.optimizer is not self.policy.optimizer:
             if self.verbose >= 1:
                 print("Compiling the gradient step: the first one may take a minute")
-            arguments = (self.q_net, self.q_net_target, self.policy.optimizer, self.loss, self.max_grad_norm)
-            self._compiled_update = CompiledUpdate(*arguments)
+            self._compiled_update = CompiledUpdate(
+                self.q_net,
+                self.q_net_target,
+                self.policy.optimizer,
+                self.loss,
+                self.max_grad_norm,
+                self._network_precision,
+            )
         return self._compiled_update
 
     def _log_training(self, losses: list[th.Tensor], q_values: list[th.Tensor], kl: th.Tensor) -> None:
@@ -426,13 +443,6 @@ class MIRL(DQN):
             "_gradient_step_callbacks",
             "_compiled_update",
         ]
-
-
-def _clip_gradient_norm(parameters: list[th.nn.Parameter], max_norm: float) -> None:
-    """``th.nn.utils.clip_grad_norm_`` for parameters on one device, in a third of its time."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
-    th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 class SQL(MIRL):

@@ -156,7 +156,8 @@ def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Te
     weight = 1.0 - (1.0 - step_size) ** n_states if n_states > 1 else step_size
     moved = th.lerp(prior, policies.mean(dim=0) if n_states > 1 else policies[0], weight)
     total = moved.sum()
-    return th.where(th.isfinite(total), moved / total, prior)
+    # total - total is 0 unless it is infinite or not a number
+    return th.where(total - total == 0, moved / total, prior)
 
 
 def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float) -> th.Tensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from sb3_mirl.operators import soft_policy
 
@@ -48,10 +48,13 @@ class MIRLPolicy(DQNPolicy):
         self.register_buffer("beta", th.tensor(th.inf, dtype=th.float64, device=self.device))
         self.register_buffer("_uniform", uniform, persistent=False)
 
+    def make_q_net(self) -> QNetwork:
+        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
+        return _QNetwork(**net_args).to(self.device)
+
     def set_training_mode(self, mode: bool) -> None:
-        # Walking through the modules takes as long as acting with a small network: not at every step of an episode
-        if not (self.training == self.q_net.training == mode):
-            super().set_training_mode(mode)
+        _set_training_mode(self.q_net, mode)
+        self.__dict__["training"] = mode
 
     def _build(self, lr_schedule: Schedule) -> None:
         if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach", "differentiable"}:
@@ -86,10 +89,17 @@ class MIRLPolicy(DQNPolicy):
             self._buffers[name] = buffer.to(self._buffers[name].device)  # type: ignore[union-attr]
         return self
 
+    @property
+    def device(self) -> th.device:
+        # SB3's walks through the parameters at every step
+        return self.prior.device if "prior" in self._buffers else super().device
+
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
         # In float64, because a float32 π would take ρ off the simplex
-        self.last_action_probabilities = soft_policy(self.q_net(obs).detach().double(), self.reference_prior, self.beta)
-        return self.last_action_probabilities.argmax(dim=1)
+        probabilities = soft_policy(self.q_net(obs).detach().double(), self.reference_prior, self.beta)
+        # Not by assignment, which takes torch's modules 5 µs
+        self.__dict__["last_action_probabilities"] = probabilities
+        return probabilities.argmax(dim=1)
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
         """
@@ -116,6 +126,28 @@ class MIRLPolicy(DQNPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
+
+
+class _QNetwork(QNetwork):
+    """SB3's, with the images of a training batch laid out in memory as convolutions like them best."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        # The gradient of NatureCNN's first layer takes a third of the time then. Only for this extractor: others may contain
+        # a view(), which does not work on such tensors
+        if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
+            obs = obs.contiguous(memory_format=th.channels_last)  # type: ignore[union-attr]
+        return super().extract_features(obs, features_extractor)
+
+
+def _set_training_mode(module: th.nn.Module, mode: bool) -> None:
+    """``module.train(mode)`` without its detours, which take as long as acting with a small network."""
+    if type(module).train is not th.nn.Module.train:
+        module.train(mode)
+        return
+    module.__dict__["training"] = mode
+    for child in module._modules.values():
+        if child is not None:
+            _set_training_mode(child, mode)
 
 
 def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

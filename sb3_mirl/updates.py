@@ -1,12 +1,17 @@
 """
-One gradient step of MIRL as a single compiled function: forward passes, target, loss, gradient, clipping and Adam.
+How a gradient step is carried out faster, with the same result but for rounding.
 
-``MIRL(compile_update=True)`` uses it in place of the lines of ``MIRL.train`` that do the same, one operation at a time. State
-stays where it was, in the policy's parameters and the optimiser's state: models saved with one load with the other.
+- :func:`flushed_denormals`, :func:`clip_gradient_norm` and :func:`adam_step` are what ``MIRL._update`` uses in place of
+  torch's own, which take longer.
+- :class:`CompiledUpdate` is ``MIRL._update`` as a single compiled function: forward passes, target, loss, gradient, clipping
+  and Adam. ``MIRL(compile_update=True)`` uses it.
+
+State stays where it was, in the policy's parameters and the optimiser's state: models saved with one load with the other.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch as th
@@ -16,6 +21,66 @@ from torch.func import functional_call, grad_and_value
 from torch.nn import functional as F
 
 from sb3_mirl.operators import soft_td_target
+
+_DENORMAL = 5e-324
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """
+    Takes numbers below 1e-38 (float32) for 0, as far as the processor can.
+
+    Adam's average of a gradient that has become 0, which is that of every unit that is off for all of a batch, decays to such
+    numbers within a thousand steps and stays there. Processors compute with them many times slower.
+    """
+    already_flushed = _DENORMAL * 1.0 == 0.0
+    th.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        th.set_flush_denormal(already_flushed)
+
+
+def clip_gradient_norm(parameters: list[th.nn.Parameter], max_norm: float) -> None:
+    """``th.nn.utils.clip_grad_norm_`` for parameters on one device, in a third of its time."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
+    th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+
+
+def adam_step(optimizer: th.optim.Optimizer) -> None:
+    """
+    ``optimizer.step()``. For fused Adam without hooks, only its kernel: around it torch sorts tensors by device and type,
+    which takes longer than the kernel with a small network.
+
+    :param optimizer: any
+    """
+    group = optimizer.param_groups[0]
+    parameters = group["params"]
+    states = [optimizer.state[parameter] for parameter in parameters]
+    plain = type(optimizer) is th.optim.Adam and len(optimizer.param_groups) == 1 and group["fused"]
+    hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    if hooks or not plain or not all(states) or group["amsgrad"] or any(p.grad is None for p in parameters):
+        optimizer.step()
+        return
+    steps = [state["step"] for state in states]
+    with th.no_grad():
+        th._foreach_add_(steps, 1)
+        th._fused_adam_(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=group["maximize"],
+        )
 
 
 class _Layers(th.nn.Module):
@@ -38,11 +103,18 @@ class CompiledUpdate:
     :param optimizer: Adam over the parameters of ``q_net``, without weight decay and amsgrad
     :param loss: ``"mse"`` or ``"huber"``
     :param max_grad_norm: bound on the norm of the gradient
+    :param network_precision: makes the context in which the networks are run
     :raises ValueError: for what it cannot compile; the message says what
     """
 
     def __init__(
-        self, q_net: QNetwork, q_net_target: QNetwork, optimizer: th.optim.Optimizer, loss: str, max_grad_norm: float
+        self,
+        q_net: QNetwork,
+        q_net_target: QNetwork,
+        optimizer: th.optim.Optimizer,
+        loss: str,
+        max_grad_norm: float,
+        network_precision: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         check_compilable(q_net, optimizer)
         self.optimizer = optimizer
@@ -51,7 +123,7 @@ class CompiledUpdate:
         self.target_parameters = dict(_Layers(q_net_target).named_parameters())
         betas, eps = optimizer.param_groups[0]["betas"], optimizer.param_groups[0]["eps"]
         self._step = th.compile(
-            _make_step(_Layers(q_net), loss, max_grad_norm, betas, eps),
+            _make_step(_Layers(q_net), loss, max_grad_norm, betas, eps, network_precision),
             dynamic=False,
             fullgraph=True,
             options={"cpp_wrapper": True},
@@ -103,12 +175,20 @@ class CompiledUpdate:
         return state
 
 
-def _make_step(layers: th.nn.Module, loss: str, max_grad_norm: float, betas: tuple[float, float], eps: float) -> Callable:
+def _make_step(
+    layers: th.nn.Module,
+    loss: str,
+    max_grad_norm: float,
+    betas: tuple[float, float],
+    eps: float,
+    network_precision: Callable[[], AbstractContextManager],
+) -> Callable:
     """The function to be compiled. It changes parameters and averages in place."""
     beta1, beta2 = betas
 
     def loss_of(parameters, observations, actions, targets):
-        all_q_values = functional_call(layers, parameters, (observations,))
+        with network_precision():
+            all_q_values = functional_call(layers, parameters, (observations,)).float()
         q_values = th.gather(all_q_values, dim=1, index=actions)
         squared_td_error = F.mse_loss(q_values, targets)
         value = squared_td_error if loss == "mse" else F.smooth_l1_loss(q_values, targets)
@@ -116,7 +196,8 @@ def _make_step(layers: th.nn.Module, loss: str, max_grad_norm: float, betas: tup
 
     def step(parameters, target_parameters, averages, square_averages, count, learning_rate, batch, discounts, prior, beta):
         observations, actions, next_observations, dones, rewards = batch
-        next_q_values = functional_call(layers, target_parameters, (next_observations,))
+        with network_precision():
+            next_q_values = functional_call(layers, target_parameters, (next_observations,)).float()
         targets = soft_td_target(rewards, dones, discounts, next_q_values, prior, beta)
         values = {name: parameter.detach() for name, parameter in parameters.items()}
         gradients, (value, aux) = grad_and_value(loss_of, has_aux=True)(values, observations, actions.long(), targets)

@@ -1,0 +1,177 @@
+"""``AtariVecEnv`` beside SB3's ``make_atari_env``: driven with the same actions, they tell the learner the same."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import yaml
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+
+from sb3_mirl import MIRL
+from sb3_mirl.atari import AtariVecEnv, native_atari
+from sb3_mirl.buffers import FrameReplayBuffer
+from sb3_mirl.zoo import hyperparams_file, main
+
+BREAKOUT = "BreakoutNoFrameskip-v4"
+
+
+def drive(env_id, n_steps, n_envs=1, env_kwargs=None, **wrapper):
+    """SB3's and ours after each of the same actions: (observations, rewards, dones, infos) of either."""
+    wrapper = {"noop_max": 0, **wrapper}
+    theirs = make_atari_env(env_id, n_envs, seed=0, wrapper_kwargs=wrapper, env_kwargs=env_kwargs)
+    ours = AtariVecEnv(env_id, n_envs, seed=0, env_kwargs=env_kwargs, **wrapper)
+    assert ours.action_space == theirs.action_space
+    generator = np.random.default_rng(0)
+    yield (theirs.reset(), None, None, None), (ours.reset(), None, None, None)
+    for _ in range(n_steps):
+        actions = generator.integers(0, theirs.action_space.n, n_envs)
+        yield theirs.step(actions), ours.step(actions)
+    theirs.close()
+    ours.close()
+
+
+# With and without FIRE, with and without lives, and one that has no lives left for some frames before it is over
+@pytest.mark.parametrize("terminal_on_life_loss", [True, False])
+@pytest.mark.parametrize("game", ["Breakout", "Pong", "Seaquest", "Qbert"])
+def test_rewards_ends_and_statistics_are_those_of_sb3(game, terminal_on_life_loss):
+    n_games, n_ends = 0, 0
+    env_id = f"{game}NoFrameskip-v4"
+    for (_, theirs, their_dones, their_infos), (_, ours, dones, infos) in drive(
+        env_id, 1500, terminal_on_life_loss=terminal_on_life_loss
+    ):
+        if theirs is None:
+            continue
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(dones, their_dones)
+        for key in ("lives", "TimeLimit.truncated"):
+            assert infos[0][key] == their_infos[0][key]
+        assert ("terminal_observation" in infos[0]) == dones[0]
+        assert ("episode" in infos[0]) == ("episode" in their_infos[0])
+        if "episode" in infos[0]:
+            n_games += 1
+            assert {key: infos[0]["episode"][key] for key in "rl"} == {key: their_infos[0]["episode"][key] for key in "rl"}
+        n_ends += dones[0]
+    assert n_games >= 1
+    if game != "Pong":
+        assert (n_ends > 2 * n_games) == terminal_on_life_loss
+
+
+@pytest.mark.parametrize("game", ["Breakout", "Pong", "MsPacman"])
+def test_frames_are_those_of_sb3_but_for_how_colours_become_grey(game):
+    differences = []
+    for (theirs, _, dones, their_infos), (ours, _, _, infos) in drive(f"{game}NoFrameskip-v4", 400):
+        differences.append(np.abs(theirs[0, :, :, 0].astype(int) - ours[0, 0]))
+        if dones is not None and dones[0]:
+            last, our_last = their_infos[0]["terminal_observation"], infos[0]["terminal_observation"]
+            assert np.abs(last[:, :, 0].astype(int) - our_last[0]).mean() < 1
+    assert np.mean(differences) < 0.1 and np.mean(np.array(differences) > 8) < 0.01
+
+
+def test_several_games_rewards_as_they_are_and_other_actions():
+    rewards = []
+    for (_, theirs, their_dones, _), (_, ours, dones, _) in drive(
+        "SeaquestNoFrameskip-v4", 500, n_envs=3, env_kwargs={"full_action_space": True}, clip_reward=False
+    ):
+        if theirs is not None:
+            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_array_equal(dones, their_dones)
+            rewards.append(ours)
+    assert np.max(rewards) > 1
+
+
+def test_too_long_a_game_is_truncated(tmp_path):
+    limit = {"max_num_frames_per_episode": 200}
+    native = AtariVecEnv("PongNoFrameskip-v4", noop_max=0, env_kwargs=limit, monitor_dir=str(tmp_path))
+    native.reset()
+    ends = []
+    for step in range(110):
+        _, _, dones, infos = native.step(np.array([0]))
+        if dones[0]:
+            ends.append((step, infos[0]["TimeLimit.truncated"], infos[0]["episode"]["l"]))
+    assert len(ends) == 2 and all(truncated and length == 200 for _, truncated, length in ends)
+    native.close()
+    assert load_results(str(tmp_path))["l"].tolist() == [200, 200]
+
+
+def test_seeds():
+    def first_frames(seed):
+        env = AtariVecEnv(BREAKOUT, 2, seed=seed)
+        first = env.reset()
+        frames = [env.step(np.array([2, 2]))[0] for _ in range(60)]
+        return np.array([first, *frames])
+
+    np.testing.assert_array_equal(first_frames(3), first_frames(3))
+    assert (first_frames(3) != first_frames(4)).any()
+    env = AtariVecEnv(BREAKOUT)
+    env.seed(None)  # SB3 draws 32 bits
+    env.reset()
+
+
+def test_mirl_learns_on_it_and_is_evaluated():
+    env = VecFrameStack(AtariVecEnv(BREAKOUT, 2, seed=1, screen_size=42), 4)
+    settings = {
+        "learning_starts": 60,
+        "buffer_size": 400,
+        "replay_buffer_class": FrameReplayBuffer,
+        "device": "cpu",
+        "seed": 1,
+    }
+    model = MIRL("CnnPolicy", env, **settings).learn(400)
+    assert model.observation_space.shape == (4, 42, 42) and model._n_updates > 0
+    assert len(model.ep_info_buffer) > 0
+    # Its names reach the log of ρ
+    assert "prior/LEFT" in model.logger.name_to_value or env.env_method("get_action_meanings", indices=[0])[0][3] == "LEFT"
+    evaluation = VecFrameStack(AtariVecEnv(BREAKOUT, 1, seed=1, screen_size=42), 4)
+    scores, lengths = evaluate_policy(model, evaluation, n_eval_episodes=1, deterministic=False, return_episode_rewards=True)
+    assert lengths[0] > 100 and scores[0] == int(scores[0])  # whole games, in frames
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env_id": "CartPole-v1"}, "must be an Atari game without frame skip.*got 'CartPole-v1'"),
+        ({"env_id": "ALE/Pong-v5"}, "without frame skip.*frameskip=4"),
+        ({"env_id": BREAKOUT, "env_kwargs": {"mode": 4}}, r"env_kwargs must be among .*got \['mode'\]"),
+        ({"env_id": BREAKOUT, "n_envs": 0}, "n_envs must be at least 1, got 0"),
+    ],
+)
+def test_what_it_cannot_do_is_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AtariVecEnv(**arguments)
+
+
+def test_in_the_place_of_a_dummy_vec_env(tmp_path):
+    # As the zoo does it: for an id, SB3 would ask for rendering
+    venv = make_vec_env(lambda **kwargs: gym.make(BREAKOUT, **kwargs), n_envs=2, seed=5, monitor_dir=str(tmp_path))
+    native = native_atari(venv, noop_max=0)
+    assert isinstance(native, AtariVecEnv) and native._seeds == [5, 6]
+    native.reset()
+    while not any("episode" in info for info in native.step(np.ones(2, dtype=np.int64))[3]):
+        pass
+    assert len(load_results(str(tmp_path))) >= 1
+    shown = native_atari(make_vec_env(BREAKOUT, env_kwargs={"render_mode": "rgb_array"}))
+    assert isinstance(shown, DummyVecEnv) and shown.reset().shape == (1, 84, 84, 1)
+    assert shown.render().shape == (210, 160, 3)
+    others = SubprocVecEnv([lambda: gym.make("CartPole-v1")])
+    with pytest.raises(ValueError, match=r"needs a DummyVecEnv.*got SubprocVecEnv"):
+        native_atari(others)
+    others.close()
+
+
+def test_in_the_zoo(tmp_path, monkeypatch, capsys):
+    settings = yaml.safe_load(hyperparams_file("mirl").read_text())["atari"]
+    del settings["env_wrapper"]
+    settings |= {"vec_env_wrapper": "sb3_mirl.atari.native_atari", "n_envs": 2, "n_timesteps": 300, "learning_starts": 100}
+    Path(tmp_path, "mirl.yml").write_text(yaml.safe_dump({"atari": {**settings, "buffer_size": 500}}))
+    monkeypatch.chdir(tmp_path)
+    common = ["--algo", "mirl", "--env", BREAKOUT, "-f", "logs"]
+    assert main(["train", *common, "--conf-file", "mirl.yml", "--seed", "1", "--eval-freq", "-1", "--num-threads", "1"]) == 0
+    assert len(load_results(str(next(Path("logs/mirl").glob(f"{BREAKOUT}_1"))))) > 0
+    capsys.readouterr()
+    assert main(["enjoy", *common, "-n", "50", "--no-render", "--device", "cpu"]) == 0
+    assert main(["record-video", *common, "-n", "20", "-o", "videos"]) == 0
+    assert list(Path("videos").glob("*.mp4"))
