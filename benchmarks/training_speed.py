@@ -127,13 +127,10 @@ class Model:
 
     def __init__(self, algorithm: type, work: str, device: str, **settings: object) -> None:
         policy, make_env, common, self.steps = WORK[work]
-        if algorithm.__module__.startswith("sbx"):
-            self.model = algorithm(policy, make_env(), seed=0, **common, **settings)
-        else:
-            self.model = algorithm(policy, make_env(), seed=0, device=device, **common, **settings)
-        if not algorithm.__module__.startswith(
-            "sbx"
-        ):  # the system hands out memory when it is first touched, which takes long
+        jax = algorithm.__module__.startswith("sbx")
+        self.model = algorithm(policy, make_env(), seed=0, **({} if jax else {"device": device}), **common, **settings)
+        if not jax:
+            # The system hands out memory when it is first touched, which takes long
             self.model.replay_buffer.observations.fill(0)
             self.model.replay_buffer.next_observations.fill(0)
         # Long enough for Adam's averages to be what they are in a long run, denormal numbers included
