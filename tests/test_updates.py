@@ -38,10 +38,14 @@ def plain_update(model, replay_data):
     model.policy.optimizer.step()
 
 
-@pytest.mark.parametrize(("policy", "env", "n_steps"), [("MlpPolicy", "CartPole-v1", 400), ("CnnPolicy", Image, 60)])
-def test_the_update_beside_a_plain_one(policy, env, n_steps):
+# Small steps with images: where a rounding turns one of many thousand ReLUs on, large ones soon make it a difference
+@pytest.mark.parametrize(
+    ("policy", "env", "n_steps", "learning_rate"), [("MlpPolicy", "CartPole-v1", 400, 1e-3), ("CnnPolicy", Image, 60, 3e-5)]
+)
+def test_the_update_beside_a_plain_one(policy, env, n_steps, learning_rate):
     env = env if isinstance(env, str) else env()
     settings = {**FAST, "beta_schedule": "constant", "beta_init": 2.0, "max_grad_norm": 0.5}
+    settings["learning_rate"] = learning_rate
     model = MIRL(policy, env, **settings).learn(300)
     unfused = {"policy_kwargs": {"optimizer_kwargs": {"fused": False, "foreach": False}}}
     plain = MIRL(policy, env, **settings, **unfused)
