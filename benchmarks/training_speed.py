@@ -186,7 +186,7 @@ class Model:
         return f"{flops / 1e6:.1f} MFLOP at {rate / 1e9:.0f} GFLOP/s: {1e3 * flops / rate:.2f} ms"
 
 
-def competitors(args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
+def competitors(work: str, args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
     """By name: algorithm and arguments."""
     models: dict[str, tuple[type, dict]] = {"DQN": (DQN, {}), "MIRL": (MIRL, {})}
     if args.compile:
@@ -195,13 +195,13 @@ def competitors(args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
         models["MIRL, bf16"] = (MIRL, {"mixed_precision": True})
     if args.compile and args.mixed_precision:
         models["MIRL, compiled, bf16"] = (MIRL, {"compile_update": True, "mixed_precision": True})
-    if args.sbx:
+    if args.sbx and work != "minatar":  # SBX takes networks of its own only
         models["SBX's DQN"] = (importlib.import_module("sbx").DQN, {})
     return models
 
 
 def measure(work: str, args: argparse.Namespace) -> None:
-    models = {name: Model(algorithm, work, args.device, **kw) for name, (algorithm, kw) in competitors(args).items()}
+    models = {name: Model(algorithm, work, args.device, **kw) for name, (algorithm, kw) in competitors(work, args).items()}
     results: dict[str, dict[str, list[float]]] = {}
     for _ in range(args.turns):
         for name, model in models.items():
@@ -220,7 +220,7 @@ def measure(work: str, args: argparse.Namespace) -> None:
 
 def peak_memory(work: str, name: str, args: argparse.Namespace) -> float:
     """Gigabytes that a process of its own held at most."""
-    algorithm, kw = competitors(args)[name]
+    algorithm, kw = competitors(work, args)[name]
     Model(algorithm, work, args.device, **kw).end_to_end()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
@@ -248,7 +248,7 @@ def main() -> None:
     # JAX takes all processors unless it has fewer; with as many as threads, everybody has the same
     if hasattr(os, "sched_setaffinity") and args.device == "cpu":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    names = list(competitors(args))
+    names = list(competitors("cartpole", args))
     if args.memory:
         print("| work | " + " | ".join(f"{name}, GB" for name in names) + " |\n|---|" + "---:|" * len(names))
         for work in args.work:

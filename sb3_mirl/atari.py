@@ -7,8 +7,9 @@ What the learner sees is what SB3's ``make_atari_env`` gives, but for the differ
 
 import os
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -27,9 +28,15 @@ except ImportError as error:
 
 gym.register_envs(ale_py)
 
-NOOP, FIRE, SECOND = 0, 1, 2
+_Result = TypeVar("_Result")
+# What is to be done in one game, interrupted whenever its emulator has begun to work
+_Course = Generator[None, None, _Result]
+# Frame [1, 1, height, width], reward, whether an episode has ended, SB3's info
+_Step = tuple[np.ndarray, float, bool, dict[str, Any]]
+
+NOOP, FIRE, SECOND = np.array([[0], [1], [2]])
 # What AtariVectorEnv can do of a Gymnasium environment's arguments
-_GAME_ARGUMENTS = ("full_action_space", "repeat_action_probability")
+_GAME_ARGUMENTS = ("full_action_space", "repeat_action_probability", "max_num_frames_per_episode")
 _IGNORED_ARGUMENTS = ("game", "obs_type", "frameskip", "render_mode")
 
 
@@ -65,70 +72,82 @@ class _Game:
         return [action.name for action in self.env.ale.get_action_set()]
 
     def begin(self, seed: int | None) -> np.ndarray:
-        """Begins a new game. Returns the first frame, [1, height, width]."""
+        """Begins a new game, which :meth:`open_episode` goes on with. Returns the first frame, [1, 1, height, width]."""
         # SB3 draws seeds of 32 bits, the emulator takes 31
         frame, info = self.env.reset(seed=None if seed is None else seed % 2**31)
-        self._follow(frame, info)
-        return self._open_episode(frame[0])
+        self.lives = int(info["lives"][0])
+        self.score, self.first_frame = 0.0, _frames_before(info)
+        return frame
 
-    def send(self, action: int) -> None:
-        """Starts a step, which goes on beside what Python does until :meth:`receive`."""
-        self.env.send(np.array([action], dtype=np.int64))
-
-    def receive(self) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-        """The step that was sent: first frame after it, reward, whether a learning episode has ended, and SB3's info."""
-        frame, reward, ended, info = self._receive()
-        if ended:
-            info["terminal_observation"] = info.pop("final_frame")
-            # SB3's EpisodicLifeEnv leaves the lost life's last state by a step without action
-            frame = self._open_episode(frame if info["game_over"] else self._step(NOOP))
-        del info["game_over"]
-        return frame, reward, ended, info
-
-    def _open_episode(self, frame: np.ndarray) -> np.ndarray:
+    def open_episode(self, frame: np.ndarray) -> _Course[np.ndarray]:
         """What SB3's FireResetEnv does: games that wait for FIRE are started. Returns the frame thereafter."""
         if self.fires:
             for action in (FIRE, SECOND):
-                frame = self._step(action)
+                frame = yield from self._hidden_step(action)
         return frame
 
-    def _step(self, action: int) -> np.ndarray:
-        """A step that the learner does not see."""
-        self.send(action)
-        frame, _, ended, info = self._receive()
-        return self._step(NOOP) if ended and not info["game_over"] and action != NOOP else frame
+    def step(self, action: np.ndarray) -> _Course[_Step]:
+        """A step of the learner, with ``action`` [1], and what is hidden from it until the next episode has begun."""
+        frame, reward, ended, info = yield from self._act(action)
+        if ended:
+            info["terminal_observation"] = info.pop("final_frame")
+            # SB3's EpisodicLifeEnv leaves the lost life's last state by a step without action
+            frame = yield from self.open_episode(frame if "episode" in info else (yield from self._hidden_step(NOOP)))
+        return frame, reward, ended, info
 
-    def _receive(self) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-        lives = self.lives
-        frames, rewards, terminations, truncations, native_info = self.env.recv()
+    def _hidden_step(self, action: np.ndarray) -> _Course[np.ndarray]:
+        """A step that the learner does not see. Returns the frame thereafter."""
+        frame, _, ended, info = yield from self._act(action)
+        if ended and "episode" not in info and action is not NOOP:
+            frame = yield from self._hidden_step(NOOP)
+        return frame
+
+    def _act(self, action: np.ndarray) -> _Course[_Step]:
+        """An action for the emulator, which works beside Python until the course goes on."""
+        self.env.send(action)
+        yield
+        frame, rewards, terminations, truncations, native_info = self.env.recv()
         reward, terminated, truncated = float(rewards[0]), bool(terminations[0]), bool(truncations[0])
         self.score += reward
-        game_over = terminated or truncated
-        info: dict[str, Any] = {"game_over": game_over, "TimeLimit.truncated": truncated and not terminated}
-        if game_over:
+        lives, self.lives = self.lives, int(native_info["lives"][0])
+        info: dict[str, Any] = {"lives": self.lives, "TimeLimit.truncated": truncated and not terminated}
+        if terminated or truncated:
+            info["lives"] = 0 if terminated else lives  # native_info has those of the next game
             info["episode"] = self._statistics(native_info)
             info["final_frame"] = native_info["final_obs"][0]
-        self._follow(frames, native_info)
-        info["lives"] = self.lives if not game_over else 0 if terminated else lives
+            return frame, reward, True, info
         # In some games there are no lives left for a few frames before the game is over
-        life_lost = self.terminal_on_life_loss and not game_over and 0 < self.lives < lives
+        life_lost = self.terminal_on_life_loss and 0 < self.lives < lives
         if life_lost:
-            info["final_frame"] = frames[0].copy()
-        return frames[0], reward, game_over or life_lost, info
-
-    def _follow(self, frames: np.ndarray, info: dict[str, np.ndarray]) -> None:
-        self.frames = frames
-        self.lives = int(info["lives"][0])
+            info["final_frame"] = frame[0].copy()
+        return frame, reward, life_lost, info
 
     def _statistics(self, info: dict[str, np.ndarray]) -> dict[str, float]:
         """As SB3's Monitor gives them: raw score, length in emulator frames, seconds."""
-        # The numbers are those after the new game has begun
-        end = int(info["frame_number"][0]) - int(info["episode_frame_number"][0])
+        end = _frames_before(info)
         episode = {"r": round(self.score, 6), "l": end - self.first_frame, "t": round(time.time() - self.t_start, 6)}
         self.score, self.first_frame = 0.0, end
         if self.writer is not None:
             self.writer.write_row(episode)
         return episode
+
+
+def _frames_before(info: dict[str, np.ndarray]) -> int:
+    """Frames that the emulator has shown before the game at which ``info`` was taken."""
+    return int(info["frame_number"][0]) - int(info["episode_frame_number"][0])
+
+
+def _side_by_side(courses: Sequence[_Course[_Result]]) -> list[_Result]:
+    """What the courses of several games return: each emulator that is done has its next action before another is awaited."""
+    results: dict[int, _Result] = {}
+    while len(results) < len(courses):
+        for index, course in enumerate(courses):
+            if index not in results:
+                try:
+                    next(course)
+                except StopIteration as end:
+                    results[index] = end.value
+    return [results[index] for index in range(len(courses))]
 
 
 class AtariVecEnv(VecEnv):
@@ -144,19 +163,20 @@ class AtariVecEnv(VecEnv):
     - Observations are [1, height, width], not [height, width, 1].
     - Grey is Stella's luminance rather than OpenCV's, and is taken before the maximum of two frames: pixels differ by a few
       levels.
-    - The number of actions without effect at the beginning of a game, 0 to ``noop_max`` instead of 1 to ``noop_max``, is drawn
-      by another generator, so the same seed is another game; and the longest game's length is counted without them.
+    - The number of actions without effect at the beginning of a game, 0 to ``noop_max - 1`` instead of 1 to ``noop_max``, is
+      drawn by another generator, so the same seed is another game; and the longest game's length is counted without them.
+    - ``reset`` begins a new game even if the last one is not over; SB3's goes on with that where a lost life ends an episode.
     - No rendering: ale-py's vector environment does not give colours.
 
     :param env_id: Gymnasium id of a game without frame skip, such as ``"PongNoFrameskip-v4"``
     :param n_envs: number of games
     :param seed: of the first game; the others count on from there
-    :param noop_max: largest number of frames without action at the beginning of a game
+    :param noop_max: bound on the number of frames without action at the beginning of a game
     :param frame_skip: frames for which an action is repeated
     :param screen_size: height and width of a frame
     :param terminal_on_life_loss: whether a lost life ends the learning episode
     :param clip_reward: whether rewards are replaced by their sign
-    :param env_kwargs: ``full_action_space`` and ``repeat_action_probability``
+    :param env_kwargs: ``full_action_space``, ``repeat_action_probability`` and ``max_num_frames_per_episode``
     :param monitor_dir: folder for SB3's monitor files, one for each game
     :raises ValueError: for another kind of environment, and for ``env_kwargs`` that the native code does not know
     """
@@ -195,20 +215,25 @@ class AtariVecEnv(VecEnv):
             self.seed(seed)
 
     def reset(self) -> VecEnvObs:
-        frames = np.stack([game.begin(seed) for game, seed in zip(self.games, self._seeds, strict=True)])
+        with ThreadPoolExecutor(len(self.games)) as pool:  # a game with a new seed takes its emulator a tenth of a second
+            beginnings = pool.map(_Game.begin, self.games, self._seeds)
+        courses = [game.open_episode(frame) for game, frame in zip(self.games, beginnings, strict=True)]
+        frames = np.concatenate(_side_by_side(courses))
         self.reset_infos = [{"lives": game.lives} for game in self.games]
         self._reset_seeds()
         self._reset_options()
         return frames
 
     def step_async(self, actions: np.ndarray) -> None:
-        for game, action in zip(self.games, actions, strict=True):
-            game.send(action)
+        each_action = np.asarray(actions, dtype=np.int64).reshape(-1, 1)
+        self._courses = [game.step(action) for game, action in zip(self.games, each_action, strict=True)]
+        for course in self._courses:
+            next(course)
 
     def step_wait(self) -> VecEnvStepReturn:
-        frames, rewards, dones, infos = zip(*(game.receive() for game in self.games), strict=True)
+        frames, rewards, dones, infos = zip(*_side_by_side(self._courses), strict=True)
         all_rewards = np.array(rewards, dtype=np.float32)
-        return np.stack(frames), np.sign(all_rewards) if self.clip_reward else all_rewards, np.array(dones), list(infos)
+        return np.concatenate(frames), np.sign(all_rewards) if self.clip_reward else all_rewards, np.array(dones), list(infos)
 
     def close(self) -> None:
         for game in self.games:
@@ -245,12 +270,14 @@ def _game_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
             f"env_id must be an Atari game without frame skip, such as PongNoFrameskip-v4, got {env_id!r} with "
             f"game={arguments.get('game')!r}, frameskip={arguments.get('frameskip')!r}"
         )
-    unknown = sorted(arguments.keys() - {*_GAME_ARGUMENTS, *_IGNORED_ARGUMENTS, "max_num_frames_per_episode"})
+    unknown = sorted(arguments.keys() - {*_GAME_ARGUMENTS, *_IGNORED_ARGUMENTS})
     if unknown:
         raise ValueError(f"env_kwargs must be among {_GAME_ARGUMENTS}, got {unknown}")
+    if arguments.get("obs_type", "rgb") != "rgb":
+        raise ValueError(f"env_kwargs must leave obs_type at 'rgb', got {arguments['obs_type']!r}")
     limit = arguments.get("max_num_frames_per_episode") or gym.spec(env_id).max_episode_steps or 108_000
     chosen = {name: arguments[name] for name in _GAME_ARGUMENTS if name in arguments}
-    return {"game": arguments["game"], "max_num_frames_per_episode": limit, **chosen}
+    return {"game": arguments["game"], **chosen, "max_num_frames_per_episode": limit}
 
 
 def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:

@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from sb3_mirl.operators import soft_policy
+from sb3_mirl.updates import Compiled, Layers, channels_last, check_compilable
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -38,6 +39,7 @@ class MIRLPolicy(DQNPolicy):
     beta: th.Tensor
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
+    _compiled_acting: "_CompiledActing | None" = None
 
     def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,11 +97,23 @@ class MIRLPolicy(DQNPolicy):
         return self.prior.device if "prior" in self._buffers else super().device
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
-        # In float64, because a float32 π would take ρ off the simplex
-        probabilities = soft_policy(self.q_net(obs).detach().double(), self.reference_prior, self.beta)
+        if self._compiled_acting is None:
+            probabilities, actions = _act(self.q_net(obs), self.reference_prior, self.beta)
+        else:
+            probabilities, actions = self._compiled_acting(obs, self.reference_prior, self.beta)
         # Not by assignment, which takes torch's modules 5 µs
         self.__dict__["last_action_probabilities"] = probabilities
-        return probabilities.argmax(dim=1)
+        return actions
+
+    def compile_acting(self) -> None:
+        """
+        Makes :meth:`predict` run the network, π and its maximum as one compiled function, with the same result but for
+        rounding. It is compiled in the next call, and again for each new number of observations.
+
+        :raises ValueError: if the network cannot be compiled; the message says why
+        """
+        check_compilable(self.q_net)
+        self.__dict__["_compiled_acting"] = _CompiledActing(self.q_net)
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
         """
@@ -128,6 +142,30 @@ class MIRLPolicy(DQNPolicy):
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
 
 
+def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
+    """π(·|s), float64 [batch, n_actions], and argmaxₐ π(a|s), [batch]."""
+    # In float64, because a float32 π would take ρ off the simplex
+    probabilities = soft_policy(q_values.detach().double(), prior, beta)
+    return [probabilities, probabilities.argmax(dim=1)]
+
+
+class _CompiledActing:
+    """:func:`_act` with the network before it, compiled."""
+
+    def __init__(self, q_net: QNetwork) -> None:
+        self.layers = Layers(q_net)
+        self.parameters = [*self.layers.parameters()]
+        self._function = Compiled(self._act)
+
+    def __call__(self, obs: PyTorchObs, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
+        return self._function([*self.parameters, prior, beta], self.layers.prepare(obs))
+
+    def _act(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        n = len(self.parameters)
+        prior, beta, *observations = tensors[n:]
+        return _act(self.layers.call(tensors[:n], observations), prior, beta)
+
+
 class _QNetwork(QNetwork):
     """SB3's, with the images of a training batch laid out in memory as convolutions like them best."""
 
@@ -135,7 +173,7 @@ class _QNetwork(QNetwork):
         # The gradient of NatureCNN's first layer takes a third of the time then. Only for this extractor: others may contain
         # a view(), which does not work on such tensors
         if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
-            obs = obs.contiguous(memory_format=th.channels_last)  # type: ignore[union-attr]
+            obs = channels_last(obs)  # type: ignore[arg-type]
         return super().extract_features(obs, features_extractor)
 
 

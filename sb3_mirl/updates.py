@@ -10,7 +10,7 @@ State stays where it was, in the policy's parameters and the optimiser's state: 
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -43,6 +43,24 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         th.set_flush_denormal(already_flushed)
+
+
+def split_samples(sample: Any, n_batches: int) -> list[Any]:
+    """
+    :param sample: a batch of a replay buffer, a named tuple of tensors, dictionaries of tensors and None
+    :param n_batches: how many batches of equal size to make of it
+    :return: the batches, which share memory with the sample
+    """
+    if n_batches == 1:
+        return [sample]
+
+    def split(field: Any) -> Sequence[Any]:
+        if isinstance(field, dict):
+            parts = [split(value) for value in field.values()]
+            return [dict(zip(field, values, strict=True)) for values in zip(*parts, strict=True)]
+        return [None] * n_batches if field is None else field.chunk(n_batches)
+
+    return [type(sample)(*fields) for fields in zip(*map(split, sample), strict=True)]
 
 
 def clip_gradient_norm(parameters: list[th.nn.Parameter], max_norm: float) -> None:
@@ -87,6 +105,11 @@ def adam_step(optimizer: th.optim.Optimizer) -> None:
         )
 
 
+def channels_last(images: th.Tensor) -> th.Tensor:
+    """``images.contiguous(memory_format=th.channels_last)`` in a third of its time, [batch, channels, height, width]."""
+    return th.stack(images.unbind(1), dim=-1).permute(0, 3, 1, 2)
+
+
 class Compiled:
     """
     A function of tensors, compiled by Inductor for each combination of shapes with which it is called.
@@ -112,15 +135,19 @@ class Compiled:
         key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch)
         if key not in self._compiled:
             # Tracing computes, so with copies
-            examples = [tensor.detach().clone() for tensor in (*state, *batch)]
+            examples: list[Any] = [tensor.detach().clone() for tensor in (*state, *batch)]
             graph = make_fx(self.function)(*examples)
             for node in graph.graph.nodes:
                 node.meta.clear()  # tensors that belong to make_fx, which Inductor does not accept
             self._compiled[key] = _inductor.compile(graph, examples, options={"cpp_wrapper": True})
         return self._compiled[key](*state, *batch)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy compiles for itself
+        return {**self.__dict__, "_compiled": {}}
 
-class _Layers(th.nn.Module):
+
+class Layers(th.nn.Module):
     """A Q-network after that part of SB3's preprocessing which cannot be compiled."""
 
     def __init__(self, q_net: QNetwork) -> None:
@@ -128,8 +155,9 @@ class _Layers(th.nn.Module):
         self.features_extractor, self.q_net = q_net.features_extractor, q_net.q_net
         self.space, self.normalize_images = q_net.observation_space, q_net.normalize_images
         self.images = self.normalize_images and is_image_space(self.space)
-        # See sb3_mirl.policies
+        # Not for other extractors: they may contain a view(), which does not work on such tensors
         self.channels_last = type(q_net.features_extractor) is NatureCNN
+        self._names = [name for name, _ in self.named_parameters()]
 
     def prepare(self, observations: Any) -> list[th.Tensor]:
         """
@@ -137,9 +165,17 @@ class _Layers(th.nn.Module):
         :return: a tensor, or several for Dict spaces: images as they are, categories as one-hot vectors, others as float
         """
         if self.images:
-            return [observations.contiguous(memory_format=th.channels_last) if self.channels_last else observations]
+            return [channels_last(observations) if self.channels_last else observations]
         prepared = preprocess_obs(observations, self.space, normalize_images=self.normalize_images)
         return [*prepared.values()] if isinstance(prepared, dict) else [prepared]
+
+    def call(self, parameters: Sequence[th.Tensor], observations: list[th.Tensor]) -> th.Tensor:
+        """
+        :param parameters: to be used in place of the network's own, in the order of ``parameters()``
+        :param observations: as :meth:`prepare` returns them
+        :return: Q(s, ·), [batch, n_actions]
+        """
+        return functional_call(self, dict(zip(self._names, parameters, strict=True)), (observations,))
 
     def forward(self, observations: list[th.Tensor]) -> th.Tensor:
         if self.images:
@@ -173,9 +209,8 @@ class CompiledUpdate:
     ) -> None:
         check_compilable(q_net, optimizer)
         self.optimizer = optimizer
-        self._layers, self._target_layers = _Layers(q_net), _Layers(q_net_target)
+        self._layers, self._target_layers = Layers(q_net), Layers(q_net_target)
         self._loss, self._max_grad_norm, self._network_precision = loss, max_grad_norm, network_precision
-        self._names = [name for name, _ in self._layers.named_parameters()]
         self._parameters, self._target_parameters = [*self._layers.parameters()], [*self._target_layers.parameters()]
         self._step = Compiled(self._function)
 
@@ -228,14 +263,14 @@ class CompiledUpdate:
 
     def _function(self, *tensors: th.Tensor) -> list[th.Tensor]:
         """The gradient step to be compiled: changes parameters and Adam's averages in place."""
-        n = len(self._names)
+        n = len(self._parameters)
         parameters, target_parameters, averages, square_averages = (tensors[k * n : (k + 1) * n] for k in range(4))
         count, prior, beta, learning_rate, discounts, actions, dones, rewards, *both = tensors[4 * n :]
         observations, next_observations = both[: len(both) // 2], both[len(both) // 2 :]
 
-        def q_values_of(layers: _Layers, values: tuple[th.Tensor, ...], inputs: list[th.Tensor]) -> th.Tensor:
+        def q_values_of(layers: Layers, values: Sequence[th.Tensor], inputs: list[th.Tensor]) -> th.Tensor:
             with self._network_precision():
-                return functional_call(layers, dict(zip(self._names, values, strict=True)), (inputs,)).float()
+                return layers.call(values, inputs).float()
 
         targets = soft_td_target(
             rewards, dones, discounts, q_values_of(self._target_layers, target_parameters, next_observations), prior, beta
@@ -251,34 +286,34 @@ class CompiledUpdate:
         gradients, (loss, (squared_td_error, all_q_values)) = grad_and_value(loss_of, has_aux=True)(parameters)
         norm = th.sqrt(sum(gradient.square().sum() for gradient in gradients))
         clip = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-        # Adam: Kingma and Ba (2015), algorithm 1, in the order of torch's own
+        # Adam: Kingma and Ba (2015), algorithm 1, in the order which they give at the end of section 2: a division less
         (beta1, beta2), eps = self.optimizer.param_groups[0]["betas"], self.optimizer.param_groups[0]["eps"]
-        correction1, correction2 = 1.0 - beta1**count, th.sqrt(1.0 - beta2**count)
-        for parameter, gradient, average, square_average in zip(
-            parameters, gradients, averages, square_averages, strict=True
-        ):
+        correction = th.sqrt(1.0 - beta2**count)
+        step_size = (learning_rate * correction / (1.0 - beta1**count)).float()
+        corrected_eps = (eps * correction).float()
+        for parameter, gradient, average, square_average in zip(parameters, gradients, averages, square_averages, strict=True):
             clipped = gradient * clip
             average.lerp_(clipped, 1.0 - beta1)
             square_average.mul_(beta2).addcmul_(clipped, clipped, value=1.0 - beta2)
-            change = average / (square_average.sqrt() / correction2 + eps)
-            parameter.sub_((learning_rate / correction1).to(parameter.dtype) * change)
+            parameter.sub_(step_size * average / (square_average.sqrt() + corrected_eps))
         return [loss, squared_td_error, all_q_values]
 
 
-def check_compilable(q_net: QNetwork, optimizer: th.optim.Optimizer) -> None:
+def check_compilable(q_net: QNetwork, optimizer: th.optim.Optimizer | None = None) -> None:
     """
     :param q_net: the network that learns
     :param optimizer: its optimiser
-    :raises ValueError: for what :class:`CompiledUpdate` cannot compute; the message says what
+    :raises ValueError: for what cannot be compiled; the message says what
     """
-    group = optimizer.param_groups[0]
-    if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
-        raise ValueError(f"compile_update=True needs Adam with one group of parameters, got {optimizer}")
-    for option in ("weight_decay", "amsgrad", "maximize"):
-        if group[option]:
-            raise ValueError(
-                f"compile_update=True needs Adam without {option}, got optimizer_kwargs {option}={group[option]!r}"
-            )
+    if optimizer is not None:
+        group = optimizer.param_groups[0]
+        if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
+            raise ValueError(f"compile_update=True needs Adam with one group of parameters, got {optimizer}")
+        for option in ("weight_decay", "amsgrad", "maximize"):
+            if group[option]:
+                raise ValueError(
+                    f"compile_update=True needs Adam without {option}, got optimizer_kwargs {option}={group[option]!r}"
+                )
     if next(q_net.buffers(), None) is not None:
         raise ValueError(
             "compile_update=True needs a network without buffers, such as batch norm has; set compile_update=False"

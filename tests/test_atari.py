@@ -83,6 +83,44 @@ def test_several_games_rewards_as_they_are_and_other_actions():
     assert np.max(rewards) > 1
 
 
+def test_games_side_by_side_are_what_each_is_alone():
+    together = AtariVecEnv(BREAKOUT, 3, seed=5)
+    alone = [AtariVecEnv(BREAKOUT, 1, seed=5 + rank) for rank in range(3)]
+    np.testing.assert_array_equal(together.reset(), np.concatenate([env.reset() for env in alone]))
+    generator = np.random.default_rng(0)
+    n_ends = np.zeros(3)
+    for _ in range(400):
+        actions = generator.integers(0, 4, 3)
+        frames, rewards, dones, infos = together.step(actions)
+        each = [env.step(actions[[rank]]) for rank, env in enumerate(alone)]
+        for ours, theirs in zip((frames, rewards, dones), zip(*(result[:3] for result in each), strict=True), strict=True):
+            np.testing.assert_array_equal(ours, np.concatenate(theirs))
+        for info, (_, _, _, (other,)) in zip(infos, each, strict=True):
+            for found in (info, other):
+                found.get("episode", {}).pop("t", None)
+            np.testing.assert_equal(info, other)
+        n_ends += dones
+    assert (n_ends > 5).all()
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_statistics_begin_anew_when_a_game_is_left(seed):
+    env = AtariVecEnv("SeaquestNoFrameskip-v4", seed=0, terminal_on_life_loss=False, clip_reward=False)
+    generator = np.random.default_rng(0)
+    env.reset()
+    left = sum(env.step(generator.integers(0, 18, 1))[1][0] for _ in range(250))
+    assert left > 0
+    env.seed(seed)
+    env.reset()
+    score, n_steps, infos = 0.0, 0, [{}]
+    while "episode" not in infos[0]:
+        _, rewards, _, infos = env.step(generator.integers(0, 18, 1))
+        score, n_steps = score + rewards[0], n_steps + 1
+    assert infos[0]["episode"]["r"] == score
+    # With FIRE, the action after it and up to 29 frames without action
+    assert -4 < infos[0]["episode"]["l"] - 4 * (n_steps + 2) < 30
+
+
 def test_too_long_a_game_is_truncated(tmp_path):
     limit = {"max_num_frames_per_episode": 200}
     native = AtariVecEnv("PongNoFrameskip-v4", noop_max=0, env_kwargs=limit, monitor_dir=str(tmp_path))
@@ -136,6 +174,7 @@ def test_mirl_learns_on_it_and_is_evaluated():
         ({"env_id": "CartPole-v1"}, "must be an Atari game without frame skip.*got 'CartPole-v1'"),
         ({"env_id": "ALE/Pong-v5"}, "without frame skip.*frameskip=4"),
         ({"env_id": BREAKOUT, "env_kwargs": {"mode": 4}}, r"env_kwargs must be among .*got \['mode'\]"),
+        ({"env_id": BREAKOUT, "env_kwargs": {"obs_type": "ram"}}, "obs_type at 'rgb', got 'ram'"),
         ({"env_id": BREAKOUT, "n_envs": 0}, "n_envs must be at least 1, got 0"),
     ],
 )
