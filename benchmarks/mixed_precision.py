@@ -79,7 +79,7 @@ BREAKOUT = {
 # environment, settings, steps
 WORK = {
     "CartPole-v1": (lambda: gym.make("CartPole-v1"), CARTPOLE, 50_000),
-    "MinAtar/Breakout-v0": (minatar, BREAKOUT, 100_000),
+    "MinAtar/Breakout-v0": (minatar, BREAKOUT, 50_000),
 }
 EVALUATIONS, EPISODES = 20, 10
 
@@ -92,11 +92,16 @@ def run(work: str, mixed_precision: bool, seed: int, folder: Path) -> list[float
         make_env, settings, steps = WORK[work]
         evaluation_env = Monitor(make_env())
         evaluation_env.reset(seed=1_000_000 + seed)
-        callback = EvalCallback(evaluation_env, n_eval_episodes=EPISODES, eval_freq=steps // EVALUATIONS, verbose=0)
+        callback = EvalCallback(
+            evaluation_env,
+            n_eval_episodes=EPISODES,
+            eval_freq=steps // EVALUATIONS,
+            log_path=str(file.with_suffix("")),  # without it the results are not kept
+            verbose=0,
+        )
         model = MIRL(env=make_env(), seed=seed, device="cpu", mixed_precision=mixed_precision, **settings)
         model.learn(steps, callback=callback)
         returns = [float(np.mean(results)) for results in callback.evaluations_results]
-        folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(returns))
     return json.loads(file.read_text())
 
@@ -104,7 +109,7 @@ def run(work: str, mixed_precision: bool, seed: int, folder: Path) -> list[float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("logs/mixed_precision"))
     args = parser.parse_args()

@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_mirl import MIRL
+from sb3_mirl.buffers import DeviceReplayBuffer
 from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals
 
 gym.register_envs(ale_py)
@@ -129,7 +130,7 @@ class Model:
         policy, make_env, common, self.steps = WORK[work]
         jax = algorithm.__module__.startswith("sbx")
         self.model = algorithm(policy, make_env(), seed=0, **({} if jax else {"device": device}), **common, **settings)
-        if not jax:
+        if not jax and isinstance(self.model.replay_buffer.observations, np.ndarray):
             # The system hands out memory when it is first touched, which takes long
             self.model.replay_buffer.observations.fill(0)
             self.model.replay_buffer.next_observations.fill(0)
@@ -195,6 +196,9 @@ def competitors(work: str, args: argparse.Namespace) -> dict[str, tuple[type, di
         models["MIRL, bf16"] = (MIRL, {"mixed_precision": True})
     if args.compile and args.mixed_precision:
         models["MIRL, compiled, bf16"] = (MIRL, {"compile_update": True, "mixed_precision": True})
+    if args.device != "cpu":
+        kw = {"compile_update": args.compile, "replay_buffer_class": DeviceReplayBuffer}
+        models["MIRL, replay on the device"] = (MIRL, kw)
     if args.sbx and work != "minatar":  # SBX takes networks of its own only
         models["SBX's DQN"] = (importlib.import_module("sbx").DQN, {})
     return models
@@ -229,6 +233,8 @@ def seconds(function: Callable[[], object], times: int = 1) -> float:
     start = time.perf_counter()
     for _ in range(times):
         function()
+    if th.cuda.is_available():
+        th.cuda.synchronize()
     return (time.perf_counter() - start) / times
 
 

@@ -1,7 +1,8 @@
 """
-A replay buffer for stacked frames that stores each frame once: a million Atari transitions in 7.2 GB instead of 56 GB.
+Replay buffers: :class:`FrameReplayBuffer` for stacked frames stores each frame once, a million Atari transitions in 7.2 GB
+instead of 56 GB; :class:`DeviceReplayBuffer` keeps the observations on the device that learns.
 
-What is sampled from it is bit for bit what SB3's own buffer would return for the same transitions and random state.
+What is sampled from them is bit for bit what SB3's own buffer would return for the same transitions and random state.
 """
 
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -226,3 +228,80 @@ class FrameReplayBuffer(NStepReplayBuffer):
     def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
         """What is sampled has been copied out of the buffer already."""
         return super().to_torch(array, copy=False)
+
+
+class _OnDevice:
+    """
+    Stands where SB3's buffer has an array of observations, and holds a tensor on a device.
+
+    :param shape: of the array
+    :param dtype: NumPy's
+    :param device: where it is
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, device: th.device) -> None:
+        self.tensor = th.zeros(shape, dtype=th.as_tensor(np.empty(0, dtype)).dtype, device=device)
+
+    def __setitem__(self, slot: int, observations: np.ndarray) -> None:
+        self.tensor[slot] = th.as_tensor(observations, device=self.tensor.device)
+
+    def __getitem__(self, key: Any) -> th.Tensor:
+        slots, envs = (th.as_tensor(index, device=self.tensor.device) for index in key[:2])
+        return self.tensor[slots, envs]
+
+
+class DeviceReplayBuffer(ReplayBuffer):
+    """
+    A replay buffer whose observations are on the device that learns, so that a batch need not be copied there.
+
+    Use it as ``replay_buffer_class=DeviceReplayBuffer`` on a GPU with room for ``2 * buffer_size`` observations: 56 kB for an
+    Atari transition. Its file can be loaded where that device exists.
+
+    :param buffer_size: number of transitions, as SB3 counts them
+    :param observation_space: any but Dict
+    :param action_space: the action space
+    :param device: where the observations are kept, and where samples are returned
+    :param n_envs: number of environments
+    :param optimize_memory_usage: not supported
+    :param handle_timeout_termination: as in SB3's buffer
+    :raises ValueError: for Dict observations and for ``optimize_memory_usage=True``
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+    ) -> None:
+        if isinstance(observation_space, spaces.Dict):
+            raise ValueError(f"DeviceReplayBuffer: observation_space must not be a Dict, got {observation_space}")
+        if optimize_memory_usage:
+            raise ValueError("DeviceReplayBuffer: optimize_memory_usage must be False, got True")
+        # Without observations, for which SB3 would allocate memory elsewhere
+        nothing = spaces.Box(0, 1, (0,))
+        super().__init__(
+            buffer_size, nothing, action_space, device, n_envs, handle_timeout_termination=handle_timeout_termination
+        )
+        self.observation_space = observation_space
+        self.obs_shape = get_obs_shape(observation_space)  # type: ignore[assignment]
+        shape = (self.buffer_size, n_envs, *self.obs_shape)
+        dtype = np.dtype(observation_space.dtype)
+        self.observations = _OnDevice(shape, dtype, self.device)  # type: ignore[assignment]
+        self.next_observations = _OnDevice(shape, dtype, self.device)  # type: ignore[assignment]
+
+    @staticmethod
+    def _normalize_obs(obs: Any, env: VecNormalize | None = None) -> Any:
+        if env is not None and env.norm_obs:
+            raise ValueError(
+                "DeviceReplayBuffer does not work with VecNormalize(norm_obs=True), which normalises NumPy arrays: use SB3's "
+                "ReplayBuffer (replay_buffer_class=None)"
+            )
+        return obs
+
+    def to_torch(self, array: Any, copy: bool = True) -> th.Tensor:
+        """Observations are tensors already."""
+        return array if isinstance(array, th.Tensor) else super().to_torch(array, copy)

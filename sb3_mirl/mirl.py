@@ -85,8 +85,9 @@ class MIRL(DQN):
     :param loss: ``"mse"`` (paper) or ``"huber"``; β follows the mean squared error with either
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
-    :param compile_update: run each gradient step as one compiled function, which is faster with small networks and
-        differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute
+    :param compile_update: run each gradient step, and each choice of actions, as one compiled function, which is faster and
+        differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute. On a GPU the function is
+        recorded as a CUDA graph (not measured yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :param _init_setup_model: whether to build the network at once

@@ -139,12 +139,55 @@ class Compiled:
             graph = make_fx(self.function)(*examples)
             for node in graph.graph.nodes:
                 node.meta.clear()  # tensors that belong to make_fx, which Inductor does not accept
-            self._compiled[key] = _inductor.compile(graph, examples, options={"cpp_wrapper": True})
+            if examples[0].is_cuda:
+                self._compiled[key] = _CudaGraph(_inductor.compile(graph, examples), len(state))
+            else:
+                self._compiled[key] = _inductor.compile(graph, examples, options={"cpp_wrapper": True})
         return self._compiled[key](*state, *batch)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy compiles for itself
         return {**self.__dict__, "_compiled": {}}
+
+
+class _CudaGraph:
+    """
+    A function recorded as a CUDA graph, which is launched as a whole instead of kernel by kernel.
+
+    :param function: of tensors on one CUDA device; does not synchronise
+    :param n_state: so many of its first arguments stay where they are in memory; the others are copied there
+    """
+
+    def __init__(self, function: Callable[..., list[th.Tensor]], n_state: int) -> None:
+        self._function, self._n_state = function, n_state
+        self._addresses: list[int] = []
+
+    def __call__(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        state, batch = tensors[: self._n_state], tensors[self._n_state :]
+        # Loading an optimiser's state puts other tensors in its place
+        if [tensor.data_ptr() for tensor in state] != self._addresses:
+            self._record(state, batch)
+        for recorded, given in zip(self._batch, batch, strict=True):
+            recorded.copy_(given)
+        self._graph.replay()
+        return [result.clone() for result in self._results]
+
+    def _record(self, state: tuple[th.Tensor, ...], batch: tuple[th.Tensor, ...]) -> None:
+        self._addresses = [tensor.data_ptr() for tensor in state]
+        self._batch = [tensor.clone() for tensor in batch]
+        kept = [tensor.clone() for tensor in state]
+        # First calls choose kernels and allocate what they need, which cannot be recorded
+        stream = th.cuda.Stream()
+        stream.wait_stream(th.cuda.current_stream())
+        with th.cuda.stream(stream):
+            for _ in range(3):
+                self._function(*state, *self._batch)
+        th.cuda.current_stream().wait_stream(stream)
+        self._graph = th.cuda.CUDAGraph()
+        with th.cuda.graph(self._graph):
+            self._results = list(self._function(*state, *self._batch))
+        for tensor, value in zip(state, kept, strict=True):
+            tensor.copy_(value)
 
 
 class Layers(th.nn.Module):
@@ -212,6 +255,7 @@ class CompiledUpdate:
         self._layers, self._target_layers = Layers(q_net), Layers(q_net_target)
         self._loss, self._max_grad_norm, self._network_precision = loss, max_grad_norm, network_precision
         self._parameters, self._target_parameters = [*self._layers.parameters()], [*self._target_layers.parameters()]
+        self._numbers: dict[str, tuple[float, th.Tensor]] = {}
         self._step = Compiled(self._function)
 
     def __call__(
@@ -241,8 +285,8 @@ class CompiledUpdate:
                 beta,
             ],
             [
-                th.as_tensor(self.optimizer.param_groups[0]["lr"], dtype=th.float64),
-                th.as_tensor(discounts),
+                self._on_device("learning_rate", self.optimizer.param_groups[0]["lr"]),
+                discounts if isinstance(discounts, th.Tensor) else self._on_device("discount", discounts),
                 actions,
                 dones,
                 rewards,
@@ -251,6 +295,12 @@ class CompiledUpdate:
             ],
         )
         return loss, squared_td_error, all_q_values
+
+    def _on_device(self, name: str, value: float) -> th.Tensor:
+        """A number as a tensor, [], copied to the device when it has changed."""
+        if self._numbers.get(name, (None,))[0] != value:
+            self._numbers[name] = value, th.tensor(value, dtype=th.float64, device=self._parameters[0].device)
+        return self._numbers[name][1]
 
     def _adam_state(self, parameter: th.nn.Parameter) -> dict[str, th.Tensor]:
         """Adam's state of one parameter, as Adam itself sets it up before the first step."""

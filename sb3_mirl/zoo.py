@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import sb3_mirl
-from sb3_mirl.buffers import FrameReplayBuffer
+from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer
 
 try:
     import optuna
@@ -74,6 +74,7 @@ def register() -> None:
     rl_zoo3.ALGOS.update(ALGORITHMS)
     # Where the zoo evaluates a file's replay_buffer_class, as it does with HerReplayBuffer
     rl_zoo3.exp_manager.FrameReplayBuffer = FrameReplayBuffer  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.DeviceReplayBuffer = DeviceReplayBuffer  # type: ignore[attr-defined]
     for name in ALGORITHMS:
         sample = functools.partial(sample_hyperparams, name)
         rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample

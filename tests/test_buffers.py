@@ -1,5 +1,7 @@
 """The frame-sharing replay buffer returns what SB3's returns, and takes less memory."""
 
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,10 +10,10 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.env_util import make_atari_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from sb3_mirl import MIRL
-from sb3_mirl.buffers import FrameReplayBuffer
+from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer
 
 
 class Frames(gym.Env):
@@ -228,3 +230,46 @@ def test_too_little_memory_is_said_at_once():
             type("Planned", (), {"buffer_size": 10**10, "n_envs": 1})(),
             FrameReplayBuffer(1, space, spaces.Discrete(2)).observations.planes,
         )
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("n_steps", [20, 70])
+def test_device_buffer_samples_what_sb3_does(n_envs, n_steps, tmp_path):
+    env = stacked(n_envs)
+    theirs, ours = (
+        kind(60, env.observation_space, env.action_space, device="cpu", n_envs=n_envs)
+        for kind in (ReplayBuffer, DeviceReplayBuffer)
+    )
+    fill([theirs, ours], env, n_steps)
+    copied = pickle.loads(pickle.dumps(ours))
+    for buffer in (ours, copied):
+        samples = []
+        for one in (theirs, buffer):
+            np.random.seed(1)
+            samples.append(one.sample(200))
+        for their_field, our_field in zip(*samples, strict=True):
+            assert (their_field is our_field is None) or (
+                their_field.dtype == our_field.dtype and th.equal(their_field, our_field)
+            )
+
+
+def test_learning_from_the_device_buffer():
+    settings = {"learning_starts": 50, "buffer_size": 100, "seed": 0, "device": "cpu"}
+    models = [
+        MIRL("MlpPolicy", "CartPole-v1", replay_buffer_class=kind, **settings).learn(150)
+        for kind in (None, DeviceReplayBuffer)
+    ]
+    for theirs, ours in zip(models[0].q_net.parameters(), models[1].q_net.parameters(), strict=True):
+        assert th.equal(theirs, ours)
+
+
+def test_device_buffer_refuses_what_it_cannot_hold():
+    box = spaces.Box(0, 1, (2,))
+    with pytest.raises(ValueError, match="observation_space must not be a Dict"):
+        DeviceReplayBuffer(10, spaces.Dict({"a": box}), spaces.Discrete(2))
+    with pytest.raises(ValueError, match="optimize_memory_usage must be False, got True"):
+        DeviceReplayBuffer(10, box, spaces.Discrete(2), optimize_memory_usage=True)
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    model = MIRL("MlpPolicy", env, replay_buffer_class=DeviceReplayBuffer, learning_starts=10, buffer_size=100)
+    with pytest.raises(ValueError, match=r"does not work with VecNormalize\(norm_obs=True\)"):
+        model.learn(50)
