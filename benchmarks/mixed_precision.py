@@ -109,7 +109,7 @@ def run(work: str, mixed_precision: bool, seed: int, folder: Path) -> list[float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", default=list(WORK), choices=list(WORK))
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("logs/mixed_precision"))
     args = parser.parse_args()

@@ -13,10 +13,11 @@ import torch as th
 from probes import Image, Mixed
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.dqn.policies import QNetwork
 
 from sb3_mirl import MIRL, SQLm
-from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals
+from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals, split_samples
 
 FAST = {"learning_rate": 1e-3, "learning_starts": 50, "train_freq": 4, "gradient_steps": 4, "target_update_interval": 40}
 FAST |= {"buffer_size": 500, "seed": 1, "device": "cpu", "beta_lr": 1e-2, "prior_lr": 1e-3}
@@ -205,6 +206,73 @@ def test_images_and_dictionaries():
 def test_learning_with_it_moves_beta():
     model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, **FAST).learn(100)
     assert model._n_updates > 0 and model.beta != 0.01
+
+
+@pytest.mark.parametrize(
+    ("policy", "env"), [("MlpPolicy", lambda: gym.make("CartPole-v1")), ("CnnPolicy", Image), ("MultiInputPolicy", Mixed)]
+)
+def test_compiled_acting(policy, env):
+    plain, compiled = (MIRL(policy, env(), seed=0, compile_update=c, beta_init=3.0, device="cpu") for c in (False, True))
+    for n in (1, 5):
+        samples = [plain.observation_space.sample() for _ in range(n)]
+        obs = {key: np.stack([one[key] for one in samples]) for key in samples[0]} if policy == "MultiInputPolicy" else samples
+        obs = obs if isinstance(obs, dict) else np.stack(obs)
+        results = [model.predict(obs, deterministic=True)[0] for model in (plain, compiled)]
+        np.testing.assert_array_equal(*results)
+        probabilities = [model.policy.last_action_probabilities for model in (plain, compiled)]
+        assert probabilities[1].shape == (n, plain.action_space.n) and probabilities[1].dtype == th.float64
+        th.testing.assert_close(*probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_acting_follows_weights_prior_and_beta():
+    model = MIRL("MlpPolicy", "CartPole-v1", seed=0, compile_update=True, beta_init=3.0, device="cpu")
+    obs = np.ones((2, 4), dtype=np.float32)
+    model.predict(obs)
+    copied = copy.deepcopy(model)
+    with th.no_grad():
+        copied.q_net.q_net[-1].weight.mul_(5.0)
+        copied.policy.prior.copy_(th.tensor([0.9, 0.1]))
+        copied.policy.beta.fill_(0.5)
+    for one in (copied, model):
+        one.predict(obs)
+        expected = one.policy.action_probabilities(obs).double()
+        th.testing.assert_close(one.policy.last_action_probabilities, expected, rtol=1e-4, atol=1e-6)
+    assert not th.allclose(copied.policy.last_action_probabilities, model.policy.last_action_probabilities, atol=0.05)
+
+
+def test_split_samples():
+    observations = {"a": th.arange(6.0).reshape(6, 1)}
+    sample = DictReplayBufferSamples(observations, th.arange(6), {"a": -observations["a"]}, th.zeros(6), th.ones(6), None)
+    first, second = split_samples(sample, 2)
+    assert first.actions.tolist() == [0, 1, 2] and second.actions.tolist() == [3, 4, 5]
+    assert second.next_observations["a"].flatten().tolist() == [-3, -4, -5]
+    assert second.discounts is None
+    assert split_samples(sample, 1) == [sample]
+
+
+def test_batches_sampled_at_once_are_those_of_one_after_the_other():
+    model = MIRL("MlpPolicy", "CartPole-v1", **FAST).learn(200)
+    np.random.seed(3)
+    at_once = list(model._sample_batches(40, 32))  # more than one sample takes
+    np.random.seed(3)
+    for batch in at_once:
+        assert th.equal(batch.observations, model.replay_buffer.sample(32).observations)
+    assert len(at_once) == 40
+
+
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graph():
+    settings = {**FAST, "device": "cuda", "learning_rate": 1e-4}
+    plain, compiled = (MIRL("CnnPolicy", Image(), compile_update=c, **settings).learn(48) for c in (False, True))
+    compiled.replay_buffer = plain.replay_buffer
+    first = weights(plain).clone()
+    train([plain, compiled], 20)
+    assert (weights(plain) - weights(compiled)).norm() < 0.02 * (weights(plain) - first).norm()
+    # Other tensors in the optimiser's state
+    for model in (plain, compiled):
+        model.policy.optimizer.load_state_dict(copy.deepcopy(model.policy.optimizer.state_dict()))
+    train([plain, compiled], 20)
+    assert (weights(plain) - weights(compiled)).norm() < 0.02 * (weights(plain) - first).norm()
 
 
 def test_saved_with_one_it_goes_on_with_the_other(tmp_path):
