@@ -280,12 +280,11 @@ class CompiledUpdate:
                 *self._target_parameters,
                 *(state["exp_avg"] for state in states),
                 *(state["exp_avg_sq"] for state in states),
-                states[0]["step"],
                 prior,
                 beta,
             ],
             [
-                self._on_device("learning_rate", self.optimizer.param_groups[0]["lr"]),
+                *self._step_size_and_eps(states[0]["step"]),
                 discounts if isinstance(discounts, th.Tensor) else self._on_device("discount", discounts),
                 actions,
                 dones,
@@ -295,6 +294,14 @@ class CompiledUpdate:
             ],
         )
         return loss, squared_td_error, all_q_values
+
+    def _step_size_and_eps(self, count: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Adam's after so many steps. Inductor would compute them in the innermost loop over the parameters."""
+        group = self.optimizer.param_groups[0]
+        beta1, beta2 = group["betas"]
+        correction = (1.0 - beta2**count).sqrt_()
+        step_size = self._on_device("learning_rate", group["lr"]) * correction / (1.0 - beta1**count)
+        return step_size.float(), correction * group["eps"]
 
     def _on_device(self, name: str, value: float) -> th.Tensor:
         """A number as a tensor, [], copied to the device when it has changed."""
@@ -315,7 +322,7 @@ class CompiledUpdate:
         """The gradient step to be compiled: changes parameters and Adam's averages in place."""
         n = len(self._parameters)
         parameters, target_parameters, averages, square_averages = (tensors[k * n : (k + 1) * n] for k in range(4))
-        count, prior, beta, learning_rate, discounts, actions, dones, rewards, *both = tensors[4 * n :]
+        prior, beta, step_size, eps, discounts, actions, dones, rewards, *both = tensors[4 * n :]
         observations, next_observations = both[: len(both) // 2], both[len(both) // 2 :]
 
         def q_values_of(layers: Layers, values: Sequence[th.Tensor], inputs: list[th.Tensor]) -> th.Tensor:
@@ -337,15 +344,12 @@ class CompiledUpdate:
         norm = th.sqrt(sum(gradient.square().sum() for gradient in gradients))
         clip = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
         # Adam: Kingma and Ba (2015), algorithm 1, in the order which they give at the end of section 2: a division less
-        (beta1, beta2), eps = self.optimizer.param_groups[0]["betas"], self.optimizer.param_groups[0]["eps"]
-        correction = th.sqrt(1.0 - beta2**count)
-        step_size = (learning_rate * correction / (1.0 - beta1**count)).float()
-        corrected_eps = (eps * correction).float()
+        beta1, beta2 = self.optimizer.param_groups[0]["betas"]
         for parameter, gradient, average, square_average in zip(parameters, gradients, averages, square_averages, strict=True):
             clipped = gradient * clip
             average.lerp_(clipped, 1.0 - beta1)
             square_average.mul_(beta2).addcmul_(clipped, clipped, value=1.0 - beta2)
-            parameter.sub_(step_size * average / (square_average.sqrt() + corrected_eps))
+            parameter.sub_(step_size * average / (square_average.sqrt() + eps))
         return [loss, squared_td_error, all_q_values]
 
 
