@@ -16,6 +16,9 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any
 
 import ale_py
 import gymnasium as gym
@@ -29,6 +32,9 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecFrameStack
 from torch.utils.flop_counter import FlopCounterMode
 
+import sb3_mirl.mirl
+import sb3_mirl.policies
+import sb3_mirl.updates
 from sb3_mirl import MIRL
 from sb3_mirl.buffers import DeviceReplayBuffer
 from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals
@@ -187,6 +193,16 @@ class Model:
         return f"{flops / 1e6:.1f} MFLOP at {rate / 1e9:.0f} GFLOP/s: {1e3 * flops / rate:.2f} ms"
 
 
+# What each technique is replaced by where it is left out: module, name, plain code
+TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
+    "flushing": [(sb3_mirl.mirl, "flushed_denormals", nullcontext)],
+    "channels-last": [(module, "channels_last", lambda images: images) for module in (sb3_mirl.policies, sb3_mirl.updates)],
+    "adam": [(sb3_mirl.mirl, "adam_step", lambda optimizer: optimizer.step())],
+    "clipping": [(sb3_mirl.mirl, "clip_gradient_norm", th.nn.utils.clip_grad_norm_)],
+    "sampling": [(sb3_mirl.mirl, "LARGEST_SAMPLE", 1)],
+}
+
+
 def competitors(work: str, args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
     """By name: algorithm and arguments."""
     models: dict[str, tuple[type, dict]] = {"DQN": (DQN, {}), "MIRL": (MIRL, {})}
@@ -249,7 +265,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--without", choices=list(TECHNIQUES), help="leave out one of the techniques that speed MIRL up")
     args = parser.parse_args()
+    for replacement in TECHNIQUES.get(args.without, []):
+        setattr(*replacement)
     th.set_num_threads(args.threads)
     # JAX takes all processors unless it has fewer; with as many as threads, everybody has the same
     if hasattr(os, "sched_setaffinity") and args.device == "cpu":

@@ -21,7 +21,15 @@ from torch.nn import functional as F
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
-from sb3_mirl.updates import CompiledUpdate, adam_step, check_compilable, clip_gradient_norm, flushed_denormals, split_samples
+from sb3_mirl.updates import (
+    CompiledUpdate,
+    adam_step,
+    check_compilable,
+    clear_tiny_averages,
+    clip_gradient_norm,
+    flushed_denormals,
+    split_samples,
+)
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
@@ -302,11 +310,14 @@ class MIRL(DQN):
 
         prior, beta = self.policy.reference_prior, self.policy.beta
         update = self._compiled() if self.compile_update else self._update
-        losses, q_values = [], []
+        losses: list[th.Tensor] = []
+        q_values: list[th.Tensor] = []
         for replay_data in self._sample_batches(gradient_steps, batch_size):
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
 
+            if (self._n_updates + len(losses)) % 100 == 0:
+                clear_tiny_averages(self.policy.optimizer)
             with flushed_denormals():
                 loss, squared_td_error, all_q_values = update(replay_data, discounts, prior, beta)
             losses.append(loss)

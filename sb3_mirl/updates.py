@@ -1,8 +1,9 @@
 """
 How a gradient step is carried out faster, with the same result but for rounding.
 
-- :func:`flushed_denormals`, :func:`clip_gradient_norm` and :func:`adam_step` are what ``MIRL._update`` uses in place of
-  torch's own, which take longer.
+- :func:`flushed_denormals`, :func:`clear_tiny_averages`, :func:`clip_gradient_norm` and :func:`adam_step` are what
+  ``MIRL.train`` uses in place of torch's own, or beside it.
+- :class:`Compiled` is a function of tensors compiled by Inductor, recorded as a CUDA graph on a GPU.
 - :class:`CompiledUpdate` is ``MIRL._update`` as a single compiled function: forward passes, target, loss, gradient, clipping
   and Adam. ``MIRL(compile_update=True)`` uses it.
 
@@ -43,6 +44,22 @@ def flushed_denormals() -> Iterator[None]:
         yield
     finally:
         th.set_flush_denormal(already_flushed)
+
+
+def clear_tiny_averages(optimizer: th.optim.Optimizer) -> None:
+    """
+    Sets to 0 those of Adam's averages that would be denormal numbers soon, as :func:`flushed_denormals` does at once but
+    only in its own thread. Beside Adam's ε they are nothing.
+
+    The average of the gradient loses a factor of 10⁴ in 100 steps without gradient, the other one a tenth of its value.
+
+    :param optimizer: any
+    """
+    with th.no_grad():
+        for state in optimizer.state.values():
+            for name, tiny in (("exp_avg", 1e-30), ("exp_avg_sq", 1e-36)):
+                if name in state:
+                    state[name].mul_(state[name].abs() > tiny)
 
 
 def split_samples(sample: Any, n_batches: int) -> list[Any]:
