@@ -195,7 +195,10 @@ class Model:
 
 # What each technique is replaced by where it is left out: module, name, plain code
 TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
-    "flushing": [(sb3_mirl.mirl, "flushed_denormals", nullcontext)],
+    "flushing": [
+        (sb3_mirl.mirl, "flushed_denormals", nullcontext),
+        (sb3_mirl.mirl, "clear_tiny_averages", lambda optimizer: None),
+    ],
     "channels-last": [(module, "channels_last", lambda images: images) for module in (sb3_mirl.policies, sb3_mirl.updates)],
     "adam": [(sb3_mirl.mirl, "adam_step", lambda optimizer: optimizer.step())],
     "clipping": [(sb3_mirl.mirl, "clip_gradient_norm", th.nn.utils.clip_grad_norm_)],
