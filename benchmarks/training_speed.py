@@ -206,7 +206,7 @@ TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
 }
 
 
-def competitors(work: str, args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
+def competitors(args: argparse.Namespace) -> dict[str, tuple[type, dict]]:
     """By name: algorithm and arguments."""
     models: dict[str, tuple[type, dict]] = {"DQN": (DQN, {}), "MIRL": (MIRL, {})}
     if args.compile:
@@ -218,13 +218,13 @@ def competitors(work: str, args: argparse.Namespace) -> dict[str, tuple[type, di
     if args.device != "cpu":
         kw = {"compile_update": args.compile, "replay_buffer_class": DeviceReplayBuffer}
         models["MIRL, replay on the device"] = (MIRL, kw)
-    if args.sbx and work != "minatar":  # SBX takes networks of its own only
+    if args.sbx:
         models["SBX's DQN"] = (importlib.import_module("sbx").DQN, {})
     return models
 
 
 def measure(work: str, args: argparse.Namespace) -> None:
-    models = {name: Model(algorithm, work, args.device, **kw) for name, (algorithm, kw) in competitors(work, args).items()}
+    models = {name: Model(algorithm, work, args.device, **kw) for name, (algorithm, kw) in competitors(args).items()}
     results: dict[str, dict[str, list[float]]] = {}
     for _ in range(args.turns):
         for name, model in models.items():
@@ -243,7 +243,7 @@ def measure(work: str, args: argparse.Namespace) -> None:
 
 def peak_memory(work: str, name: str, args: argparse.Namespace) -> float:
     """Gigabytes that a process of its own held at most."""
-    algorithm, kw = competitors(work, args)[name]
+    algorithm, kw = competitors(args)[name]
     Model(algorithm, work, args.device, **kw).end_to_end()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
@@ -270,13 +270,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--without", choices=list(TECHNIQUES), help="leave out one of the techniques that speed MIRL up")
     args = parser.parse_args()
+    if args.sbx and "minatar" in args.work:
+        parser.error("--sbx: SBX cannot take minatar's network, only its own: add --work cartpole pong")
     for replacement in TECHNIQUES.get(args.without, []):
         setattr(*replacement)
     th.set_num_threads(args.threads)
     # JAX takes all processors unless it has fewer; with as many as threads, everybody has the same
     if hasattr(os, "sched_setaffinity") and args.device == "cpu":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
-    names = list(competitors("cartpole", args))
+    names = list(competitors(args))
     if args.memory:
         print("| work | " + " | ".join(f"{name}, GB" for name in names) + " |\n|---|" + "---:|" * len(names))
         for work in args.work:

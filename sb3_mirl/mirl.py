@@ -24,7 +24,7 @@ from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy,
 from sb3_mirl.updates import (
     CompiledUpdate,
     adam_step,
-    check_compilable,
+    check_compilable_optimizer,
     clear_tiny_averages,
     clip_gradient_norm,
     flushed_denormals,
@@ -209,7 +209,7 @@ class MIRL(DQN):
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_init)
         if self.compile_update:
-            check_compilable(self.q_net, self.policy.optimizer)
+            check_compilable_optimizer(self.policy.optimizer)
             self.policy.compile_acting()
 
     def _check_arguments(self) -> None:

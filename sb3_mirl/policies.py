@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from sb3_mirl.operators import soft_policy
-from sb3_mirl.updates import Compiled, Layers, channels_last, check_compilable
+from sb3_mirl.updates import Compiled, Layers, channels_last, check_compilable_network
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -112,7 +112,7 @@ class MIRLPolicy(DQNPolicy):
 
         :raises ValueError: if the network cannot be compiled; the message says why
         """
-        check_compilable(self.q_net)
+        check_compilable_network(self.q_net)
         self.__dict__["_compiled_acting"] = _CompiledActing(self.q_net)
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:

@@ -267,7 +267,8 @@ class CompiledUpdate:
         max_grad_norm: float,
         network_precision: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
-        check_compilable(q_net, optimizer)
+        check_compilable_optimizer(optimizer)
+        check_compilable_network(q_net)
         self.optimizer = optimizer
         self._layers, self._target_layers = Layers(q_net), Layers(q_net_target)
         self._loss, self._max_grad_norm, self._network_precision = loss, max_grad_norm, network_precision
@@ -370,21 +371,26 @@ class CompiledUpdate:
         return [loss, squared_td_error, all_q_values]
 
 
-def check_compilable(q_net: QNetwork, optimizer: th.optim.Optimizer | None = None) -> None:
+def check_compilable_optimizer(optimizer: th.optim.Optimizer) -> None:
     """
-    :param q_net: the network that learns
-    :param optimizer: its optimiser
-    :raises ValueError: for what cannot be compiled; the message says what
+    :param optimizer: of the network that learns
+    :raises ValueError: for what :class:`CompiledUpdate` cannot compute; the message says what
     """
-    if optimizer is not None:
-        group = optimizer.param_groups[0]
-        if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
-            raise ValueError(f"compile_update=True needs Adam with one group of parameters, got {optimizer}")
-        for option in ("weight_decay", "amsgrad", "maximize"):
-            if group[option]:
-                raise ValueError(
-                    f"compile_update=True needs Adam without {option}, got optimizer_kwargs {option}={group[option]!r}"
-                )
+    group = optimizer.param_groups[0]
+    if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
+        raise ValueError(f"compile_update=True needs Adam with one group of parameters, got {optimizer}")
+    for option in ("weight_decay", "amsgrad", "maximize"):
+        if group[option]:
+            raise ValueError(
+                f"compile_update=True needs Adam without {option}, got optimizer_kwargs {option}={group[option]!r}"
+            )
+
+
+def check_compilable_network(q_net: QNetwork) -> None:
+    """
+    :param q_net: the network to be compiled
+    :raises ValueError: if it cannot be; the message says why
+    """
     if next(q_net.buffers(), None) is not None:
         raise ValueError(
             "compile_update=True needs a network without buffers, such as batch norm has; set compile_update=False"
