@@ -25,11 +25,12 @@ except ImportError:  # as SB3 treats it: then nobody warns of too little memory
 _FIRST_PLANES = 1024
 # The plane of zeros with which SB3's VecFrameStack begins an episode. It is never freed
 _ZEROS = 0
+_FOR_EVER = 2**30
 
 
-class _Planes:
+class Planes:
     """
-    Images [H, W], one for each channel of a frame, kept for as long as something refers to them.
+    Images [H, W] of a :class:`FrameReplayBuffer`, one for each channel of a frame, kept as long as something refers to them.
 
     The most recent stack of every environment is remembered, because the next one consists of it but for a frame.
 
@@ -41,7 +42,9 @@ class _Planes:
     def __init__(self, n_envs: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
         n_channels, *image = shape
         self.images = np.zeros((1, *image), dtype=dtype)
-        self.references = np.full(1, 2**30, dtype=np.int32)
+        self.references = np.full(1, _FOR_EVER, dtype=np.int32)
+        #: Number of the file of a checkpoint that holds the image, 0: none
+        self.saved_in = np.zeros(1, dtype=np.int64)
         self.free: list[int] = []
         self._no_content = self.images[_ZEROS].tobytes()
         self.latest = np.zeros((n_envs, *shape), dtype=dtype)
@@ -96,17 +99,23 @@ class _Planes:
             self._grow()
         new = self.free.pop()
         self.images[new] = stack[channel]
+        self.saved_in[new] = 0
         return new
 
     def _grow(self) -> None:
         n_images = len(self.images)
         larger = n_images + max(_FIRST_PLANES, n_images // 64)
-        if not (self.images.flags.owndata and self.references.flags.owndata):  # as they come from a pickle
-            self.images, self.references = self.images.copy(), self.references.copy()
-        # In place: for what is larger than a few pages, the system moves addresses, not data
-        self.images.resize((larger, *self.images.shape[1:]), refcheck=False)
-        self.references.resize(larger, refcheck=False)
+        self._resize(larger)
         self.free = list(range(larger - 1, n_images - 1, -1))
+
+    def _resize(self, n_images: int) -> None:
+        for name in ("images", "references", "saved_in"):
+            array = getattr(self, name)
+            if not array.flags.owndata:  # as it comes from a pickle
+                array = array.copy()
+                setattr(self, name, array)
+            # In place: for what is larger than a few pages, the system moves addresses, not data
+            array.resize((n_images, *array.shape[1:]), refcheck=False)
 
     def refer(self, index: np.ndarray) -> None:
         """One more reference to each of these images."""
@@ -118,10 +127,48 @@ class _Planes:
         np.subtract.at(self.references, index, 1)
         self.free += {int(image) for image in index[self.references[index] == 0]}
 
+    def unsaved(self, files: list[int], among: np.ndarray | None) -> np.ndarray:
+        """
+        The images that are in none of these files, among those given, or else among all that something refers to.
 
-class _Stacks:
+        :param files: numbers of files
+        :param among: numbers of images
+        :return: numbers of images
+        """
+        images = np.flatnonzero(self.references) if among is None else among
+        images = images[images != _ZEROS]
+        return images[~np.isin(self.saved_in[images], files)]
+
+    def load(self, numbers: np.ndarray, images: np.ndarray, file: int) -> None:
+        """
+        Images as they come from a file. :meth:`finish_loading` must follow.
+
+        :param numbers: of the images, [n]
+        :param images: [n, H, W]
+        :param file: number of the file
+        """
+        if len(numbers) and numbers.max() >= len(self.images):
+            self._resize(int(numbers.max()) + 1)
+        self.images[numbers] = images
+        self.saved_in[numbers] = file
+
+    def finish_loading(self, indices: list[np.ndarray], latest_index: np.ndarray) -> None:
+        """
+        :param indices: all numbers of images that something refers to
+        :param latest_index: those of the latest stacks, [n_envs, C]
+        """
+        n_images = len(self.images)
+        self.references[:] = sum(np.bincount(index.ravel(), minlength=n_images) for index in indices)
+        self.references[_ZEROS] = _FOR_EVER
+        self.free = [int(image) for image in np.flatnonzero(self.references == 0)]
+        self.latest_index[:] = latest_index
+        self.latest[:] = self.images[latest_index]
+
+
+class Stacks:
     """
-    Stands where SB3's buffer has an array of observations [buffer_size, n_envs, *obs_shape], and holds images' numbers.
+    In a :class:`FrameReplayBuffer`, stands where SB3's buffer has an array of observations, and holds the numbers
+    of images.
 
     :param planes: the images
     :param buffer_size: number of slots
@@ -129,7 +176,7 @@ class _Stacks:
     :param shifted: whether these are the next observations, a frame further than the observations
     """
 
-    def __init__(self, planes: _Planes, buffer_size: int, channels_last: bool, shifted: bool) -> None:
+    def __init__(self, planes: Planes, buffer_size: int, channels_last: bool, shifted: bool) -> None:
         self.planes, self.channels_last, self.shifted = planes, channels_last, shifted
         self.index = np.full((buffer_size, *planes.latest_index.shape), _ZEROS, dtype=np.int32)
 
@@ -205,12 +252,12 @@ class FrameReplayBuffer(NStepReplayBuffer):
         self.observation_space, self.obs_shape = observation_space, observation_space.shape
         channels_last = int(np.argmin(observation_space.shape)) == 2
         stack = (self.obs_shape[2], *self.obs_shape[:2]) if channels_last else self.obs_shape
-        planes = _Planes(n_envs, stack, observation_space.dtype)
-        self.observations = _Stacks(planes, self.buffer_size, channels_last, shifted=False)  # type: ignore[assignment]
-        self.next_observations = _Stacks(planes, self.buffer_size, channels_last, shifted=True)  # type: ignore[assignment]
+        self.planes = planes = Planes(n_envs, stack, observation_space.dtype)
+        self.observations = Stacks(planes, self.buffer_size, channels_last, shifted=False)  # type: ignore[assignment]
+        self.next_observations = Stacks(planes, self.buffer_size, channels_last, shifted=True)  # type: ignore[assignment]
         self._warn_of_little_memory(planes)
 
-    def _warn_of_little_memory(self, planes: _Planes) -> None:
+    def _warn_of_little_memory(self, planes: Planes) -> None:
         expected = self.buffer_size * self.n_envs * planes.images[0].nbytes
         available = float("inf") if psutil is None else psutil.virtual_memory().available
         if expected > available:
@@ -230,9 +277,9 @@ class FrameReplayBuffer(NStepReplayBuffer):
         return super().to_torch(array, copy=False)
 
 
-class _OnDevice:
+class TensorOnDevice:
     """
-    Stands where SB3's buffer has an array of observations, and holds a tensor on a device.
+    In a :class:`DeviceReplayBuffer`, stands where SB3's buffer has an array of observations, and holds a tensor on a device.
 
     :param shape: of the array
     :param dtype: NumPy's
@@ -290,8 +337,8 @@ class DeviceReplayBuffer(ReplayBuffer):
         self.obs_shape = get_obs_shape(observation_space)  # type: ignore[assignment]
         shape = (self.buffer_size, n_envs, *self.obs_shape)
         dtype = np.dtype(observation_space.dtype)
-        self.observations = _OnDevice(shape, dtype, self.device)  # type: ignore[assignment]
-        self.next_observations = _OnDevice(shape, dtype, self.device)  # type: ignore[assignment]
+        self.observations = TensorOnDevice(shape, dtype, self.device)  # type: ignore[assignment]
+        self.next_observations = TensorOnDevice(shape, dtype, self.device)  # type: ignore[assignment]
 
     @staticmethod
     def _normalize_obs(obs: Any, env: VecNormalize | None = None) -> Any:

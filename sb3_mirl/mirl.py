@@ -4,21 +4,24 @@ The algorithms: :class:`MIRL`, and :class:`SQL` and :class:`SQLm`, which are MIR
 Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the same here, in the same order.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
-from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
+from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, flatten
+from sb3_mirl.checkpoints import Checkpoint, new_run_id
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
 from sb3_mirl.updates import (
@@ -196,6 +199,11 @@ class MIRL(DQN):
         self.rollout_action_probabilities: th.Tensor | None = None
         # Those of the current learn() that want to know of gradient steps
         self._gradient_step_callbacks: list[MIRLCallback] = []
+        # What the checkpoints of this model go by, see checkpoints.py
+        self._callbacks: list[BaseCallback] = []
+        self._run_id, self._checkpoint_serial = new_run_id(), 0
+        # Between resume() and learn()
+        self._resumed_from: Checkpoint | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -249,7 +257,7 @@ class MIRL(DQN):
             callback = CallbackList(callback)
         if not isinstance(callback, BaseCallback):
             callback = ConvertCallback(callback)  # type: ignore[arg-type]
-        given = [one for one in _flatten(callback) if isinstance(one, MIRLCallback)]
+        given = [one for one in flatten(callback) if isinstance(one, MIRLCallback)]
         defaults: list[MIRLCallback] = []
         for default in (PriorUpdateCallback, BetaUpdateCallback):
             count = sum(isinstance(one, default) for one in given)
@@ -258,7 +266,10 @@ class MIRL(DQN):
             if count == 0:
                 defaults.append(default())
         self._gradient_step_callbacks = [*defaults, *given]
-        return super()._init_callback(CallbackList([*defaults, callback]), progress_bar)
+        self._callbacks = [*defaults, *flatten(callback)]
+        # At last, when nothing draws random numbers any more before the first step
+        resumption = [_Resumption()] if self._resumed_from is not None else []
+        return super()._init_callback(CallbackList([*defaults, callback, *resumption]), progress_bar)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -441,6 +452,11 @@ class MIRL(DQN):
         progress_bar: bool = False,
     ) -> SelfMIRL:
         outer_callbacks = self._gradient_step_callbacks
+        if self._resumed_from is not None:
+            self._resumed_from.set_logger(self)
+            if reset_num_timesteps:  # of the call that is continued
+                total_timesteps += self._num_timesteps_at_start - self.num_timesteps
+                reset_num_timesteps = False
         try:
             return super().learn(
                 total_timesteps=total_timesteps,
@@ -453,9 +469,44 @@ class MIRL(DQN):
         finally:
             self._gradient_step_callbacks = outer_callbacks
 
+    @classmethod
+    def resume(
+        cls: type[SelfMIRL],
+        folder: str | os.PathLike[str],
+        env: GymEnv | str,
+        device: th.device | str = "auto",
+        **kwargs: Any,
+    ) -> SelfMIRL:
+        """
+        The model of the newest whole checkpoint that a :class:`~sb3_mirl.CheckpointCallback` wrote, ready to go on.
+
+        Call :meth:`learn` with the arguments that it had: it continues the interrupted call, so that on a CPU the end is bit
+        for bit that of a run which was never interrupted. With ``reset_num_timesteps=False`` it is SB3's: so many steps more.
+        Logs and monitor files are put back to what they held at the checkpoint; a logger of your own must be set again.
+
+        Where the state of the environment cannot be read (Box2D, say), new episodes begin, with a warning. The model file is
+        unpickled, as SB3's ``load`` does: resume only what you wrote yourself.
+
+        :param folder: of the checkpoints
+        :param env: made like that of the interrupted run, with the same wrappers
+        :param device: as in :meth:`load`
+        :param kwargs: as in :meth:`load`: attributes to be changed
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if all checkpoints are damaged, or if ``env`` is another than that of the interrupted run
+        """
+        checkpoint = Checkpoint.newest(folder)
+        if isinstance(env, str):
+            env = gym.make(env)
+        model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)
+        checkpoint.restore_replay(model)
+        checkpoint.restore_env(model)
+        model._resumed_from = checkpoint
+        return model
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function
-        return {**self.__dict__, "_gradient_step_callbacks": [], "_compiled_update": None}
+        none = {"_compiled_update": None, "_resumed_from": None}
+        return {**self.__dict__, "_gradient_step_callbacks": [], "_callbacks": [], **none}
 
     def _excluded_save_params(self) -> list[str]:
         return [
@@ -463,6 +514,10 @@ class MIRL(DQN):
             "rollout_action_probabilities",
             "_gradient_step_callbacks",
             "_compiled_update",
+            "_callbacks",
+            "_run_id",
+            "_checkpoint_serial",
+            "_resumed_from",
         ]
 
 
@@ -493,15 +548,18 @@ class SQLm(MIRL):
         super().__init__(*args, regularization=regularization, **kwargs)
 
 
-def _flatten(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """The callback and all that SB3's containers (CallbackList, EventCallback, EvalCallback) hold."""
-    yield callback
-    children: list[BaseCallback | None] = [*callback.callbacks] if isinstance(callback, CallbackList) else []
-    if isinstance(callback, EventCallback):
-        children = [callback.callback, getattr(callback, "callback_on_new_best", None)]
-    for child in children:
-        if child is not None:
-            yield from _flatten(child)
+class _Resumption(BaseCallback):
+    """Puts the state of the interrupted run in place when training begins."""
+
+    model: MIRL
+
+    def _on_training_start(self) -> None:
+        checkpoint, self.model._resumed_from = self.model._resumed_from, None
+        assert checkpoint is not None
+        checkpoint.restore_run(self.model, self.model._callbacks)
+
+    def _on_step(self) -> bool:
+        return True
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

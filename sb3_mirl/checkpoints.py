@@ -1,0 +1,652 @@
+"""
+Checkpoints on disk: what they hold, how they are written so that none is ever half there, and how they are read again.
+
+A folder of checkpoints holds, for each of them,
+
+- ``rl_model_5000_steps.zip``: the model, as ``model.save()`` writes it;
+- ``rl_model_5000_steps.safetensors``: the arrays of the run's state (environments, random generators, callbacks, logs);
+- ``rl_model_5000_steps.json``: the rest of that state, and sizes and SHA-256 sums of all files that belong to the checkpoint.
+  It is written last: without it there is no checkpoint;
+
+and, for all of them together, ``replay/``: the replay buffer as a sequence of files, to which each checkpoint adds what was
+stored since the one before. A file that lies there never changes.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import random
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import safetensors.numpy
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
+from stable_baselines3.her import HerReplayBuffer
+
+from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
+from sb3_mirl.state import State, capture, replace_content, restore
+
+if TYPE_CHECKING:
+    from sb3_mirl.mirl import MIRL
+
+FORMAT = "sb3_mirl checkpoint"
+FORMAT_VERSION = 1
+#: Bytes of a file of replayed transitions: more are written as several files, so that memory is needed for one only
+SEGMENT_BYTES = 64_000_000
+_TEMPORARY = ".unfinished-"
+# Of callbacks: set by SB3 when training starts, or chosen by the user anew
+_NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best|.*(path|dir|folder)")
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint is not as it was written."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    """Writes a file whole or not at all. Returns its entry in the manifest."""
+    unfinished = path.with_name(_TEMPORARY + path.name)
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes renamed files survive a power failure."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    try:
+        with open(folder / name, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry["bytes"]:
+                raise DamagedCheckpoint(f"{name} has {size} bytes instead of {entry['bytes']}")
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}") from error
+    if digest.hexdigest() != entry["sha256"]:
+        raise DamagedCheckpoint(f"{name} is not what was written: its SHA-256 sum differs")
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or "sha256" not in manifest or manifest["sha256"] != _checksum(manifest):
+        raise DamagedCheckpoint(f"{path.name} is not what was written: its SHA-256 sum differs")
+    if (manifest["format"], manifest["version"]) != (FORMAT, FORMAT_VERSION):
+        raise DamagedCheckpoint(f"{path.name} has version {manifest['version']!r}, this package reads {FORMAT_VERSION}")
+    return manifest
+
+
+def _manifests(folder: Path) -> Iterator[Path]:
+    return folder.glob("*_steps.json")
+
+
+# -------------------------------------------------------------------------------------------------------- replay buffers
+
+
+class ReplayLog:
+    """
+    A replay buffer as a sequence of files ("segments"), each with the transitions of a range of steps.
+
+    Steps are counted from the buffer's beginning; that of number n is in slot n modulo the buffer's size.
+
+    :param folder: of the files
+    :param prefix: of their names
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self.folder, self.prefix = folder, prefix
+        self.count = 0
+        self.segments: list[dict[str, Any]] = []
+        self._buffer: ReplayBuffer | None = None
+        # Images that are in files which no complete checkpoint has yet, and the numbers of these files
+        self._images: list[tuple[np.ndarray, int]] = []
+
+    def begin(self, buffer: ReplayBuffer, replay: dict[str, Any] | None) -> None:
+        """
+        :param buffer: what is to be logged
+        :param replay: the entry of the manifest whose content ``buffer`` holds, and perhaps more; None: of none
+        """
+        self._buffer = buffer
+        self.count, self.segments = (replay["count"], replay["segments"]) if replay else (0, [])
+
+    def write(self, buffer: ReplayBuffer, n_new: int) -> dict[str, Any]:
+        """
+        Writes what is new. Nothing of this object changes before :meth:`commit`.
+
+        :param buffer: the replay buffer
+        :param n_new: steps stored since the last :meth:`commit`
+        :return: entry for the manifest
+        """
+        size = buffer.buffer_size
+        count, segments = self.count + n_new, self.segments
+        if buffer is not self._buffer or count % size != buffer.pos or (count >= size) != bool(buffer.full):
+            # Not the buffer that was logged so far: begin anew
+            count, segments = buffer.pos + size * bool(buffer.full), []
+            first = count - (size if buffer.full else buffer.pos)
+        else:
+            first = max(self.count, count - size)
+        segments = [segment for segment in segments if segment["last"] > count - size]
+        new: list[dict[str, Any]] = []
+        self._images = []
+        for begin, end in _ranges(first, count, _bytes_of_a_step(buffer)):
+            arrays = _slots(buffer, _slot_numbers(buffer, begin, end))
+            if isinstance(buffer, FrameReplayBuffer):
+                # Each file has the images of its own stacks; the last one also those whose file is not needed otherwise
+                among = _images(arrays) if end < count else None
+                images = buffer.planes.unsaved([segment["last"] for segment in segments], among)
+                for others, _ in self._images:
+                    images = np.setdiff1d(images, others, assume_unique=True)
+                self._images.append((images, end))
+                arrays |= {"images": buffer.planes.images[images], "image_numbers": images}
+            name = f"{self.prefix}_{begin}_{end}.safetensors"
+            entry = _write(self.folder / name, safetensors.numpy.save(arrays))
+            new.append({"file": name, "first": begin, "last": end, **entry})
+        return {"size": size, "count": count, "segments": [*segments, *new]}
+
+    def commit(self, buffer: ReplayBuffer, replay: dict[str, Any]) -> None:
+        """The checkpoint that this entry belongs to is complete."""
+        self.count, self.segments, self._buffer = replay["count"], replay["segments"], buffer
+        if isinstance(buffer, FrameReplayBuffer):
+            for images, file in self._images:
+                buffer.planes.saved_in[images] = file
+
+
+def _ranges(first: int, last: int, bytes_of_a_step: int) -> Iterator[tuple[int, int]]:
+    steps = max(1, SEGMENT_BYTES // bytes_of_a_step)
+    for begin in range(first, last, steps):
+        yield begin, min(begin + steps, last)
+
+
+def _slot_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
+    """All arrays of a buffer that have a row for each slot, with their names."""
+    for name, value in vars(buffer).items():
+        for key, array in value.items() if isinstance(value, dict) else ((None, value),):
+            if isinstance(array, Stacks):
+                array = array.index
+            elif isinstance(array, TensorOnDevice):
+                array = array.tensor
+            if (
+                isinstance(array, (np.ndarray, th.Tensor))
+                and array.shape[:1] == (buffer.buffer_size,)
+                and name not in _HINDSIGHT
+            ):
+                yield name if key is None else f"{name}/{key}", array
+
+
+#: Arrays of HerReplayBuffer that it changes at other slots than the one that it stores to
+_HINDSIGHT = ("ep_start", "ep_length", "infos")
+
+
+def _slots(buffer: ReplayBuffer, slots: np.ndarray) -> dict[str, np.ndarray]:
+    rows = {name: array[slots] for name, array in _slot_arrays(buffer)}
+    return {name: row.cpu().numpy() if isinstance(row, th.Tensor) else row for name, row in rows.items()}
+
+
+def _slot_numbers(buffer: ReplayBuffer, first: int, last: int) -> np.ndarray:
+    # With optimize_memory_usage, the slot thereafter has the next observation
+    return np.arange(first, last + bool(getattr(buffer, "optimize_memory_usage", False))) % buffer.buffer_size
+
+
+def _images(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate([arrays["observations"].ravel(), arrays["next_observations"].ravel()]))
+
+
+def _bytes_of_a_step(buffer: ReplayBuffer) -> int:
+    size = sum(array[0].nbytes for _, array in _slot_arrays(buffer))
+    return size + (buffer.planes.images[0].nbytes * buffer.n_envs if isinstance(buffer, FrameReplayBuffer) else 0)
+
+
+def _rest_of_replay(buffer: ReplayBuffer) -> dict[str, Any]:
+    """What is not in the segments."""
+    rest: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full}
+    if isinstance(buffer, HerReplayBuffer):
+        names = ("ep_start", "ep_length", "_current_ep_start", *(["infos"] if buffer.copy_info_dict else []))
+        rest |= {name: vars(buffer)[name] for name in names}
+    if isinstance(buffer, FrameReplayBuffer):
+        rest["frame_channels"] = buffer.planes.frame_channels
+    return rest
+
+
+def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], rest: State) -> None:
+    if buffer.buffer_size != replay["size"]:
+        raise ValueError(f"buffer_size must be as it was ({replay['size']} slots), got {buffer.buffer_size} slots")
+    targets = dict(_slot_arrays(buffer))
+    planes: Planes | None = buffer.planes if isinstance(buffer, FrameReplayBuffer) else None
+    for segment in replay["segments"]:
+        arrays = safetensors.numpy.load_file(folder / segment["file"])
+        if planes is not None:
+            planes.load(arrays.pop("image_numbers"), arrays.pop("images"), segment["last"])
+        slots = _slot_numbers(buffer, segment["first"], segment["last"])
+        for name, rows in arrays.items():
+            target = targets[name]
+            target[slots] = th.as_tensor(rows, device=target.device) if isinstance(target, th.Tensor) else rows
+    values = restore(_rest_of_replay(buffer), rest)
+    if planes is not None:
+        planes.frame_channels = values.pop("frame_channels")
+    vars(buffer).update(values)
+    if planes is not None:
+        stacks: tuple[Any, Any] = buffer.observations, buffer.next_observations
+        observations, next_observations = (one.index for one in stacks)
+        planes.finish_loading([observations, next_observations], next_observations[buffer.pos - 1])
+
+
+def end_trajectory(buffer: ReplayBuffer) -> None:
+    """Marks the latest transitions as the last ones of their episodes, cut off there."""
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            buffer.truncate_last_trajectory()
+    elif buffer.pos > 0 or buffer.full:
+        buffer.dones[buffer.pos - 1] = 1
+        if buffer.handle_timeout_termination:
+            buffer.timeouts[buffer.pos - 1] = 1
+
+
+# ------------------------------------------------------------------------------------------------------ state of the run
+
+
+def _random_states() -> dict[str, Any]:
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "torch": th.get_rng_state(),
+        "cuda": th.cuda.get_rng_state_all() if th.cuda.is_available() else [],
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    th.set_rng_state(states["torch"])
+    if states["cuda"] and th.cuda.is_available():
+        th.cuda.set_rng_state_all(states["cuda"])
+
+
+def _log_files(model: "MIRL") -> dict[str, dict[str, Any]]:
+    """Of SB3's logger, by file name: what is in them, since SB3 begins them anew; and the columns of a CSV file."""
+    files: dict[str, dict[str, Any]] = {}
+    for output in model.logger.output_formats:
+        path = getattr(getattr(output, "file", None), "name", None)
+        if isinstance(path, str) and os.path.isfile(path):
+            output.file.flush()  # type: ignore[attr-defined]
+            columns = output.keys if isinstance(output, CSVOutputFormat) else None
+            files[os.path.basename(path)] = {"content": Path(path).read_bytes(), "columns": columns}
+    return files
+
+
+def _restore_logs(model: "MIRL", files: dict[str, dict[str, Any]]) -> None:
+    for output in model.logger.output_formats:
+        path = getattr(getattr(output, "file", None), "name", None)
+        file = files.pop(os.path.basename(path), None) if isinstance(path, str) else None
+        if file is not None:
+            replace_content(output.file, file["content"])  # type: ignore[attr-defined]
+            if isinstance(output, CSVOutputFormat):
+                output.keys = file["columns"]
+        elif isinstance(output, TensorBoardOutputFormat):
+            _hide_later_events(output, model.num_timesteps)
+    if files:
+        warnings.warn(
+            f"The interrupted run wrote {sorted(files)}, which nothing writes now: to go on with them, call "
+            "model.set_logger(configure(folder, formats)) before learn()",
+            stacklevel=2,
+        )
+
+
+def _hide_later_events(output: TensorBoardOutputFormat, num_timesteps: int) -> None:
+    """Tells TensorBoard that what was logged after the checkpoint is void, and comes again."""
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    start = Event(step=num_timesteps + 1, session_log=SessionLog(status=SessionLog.START))
+    output.writer._get_file_writer().add_event(start, step=num_timesteps + 1)  # type: ignore[union-attr]
+
+
+def _callback_attributes(callback: BaseCallback) -> dict[str, Any]:
+    if isinstance(callback, CheckpointCallback):  # its settings are free to change, and where it writes
+        return {"n_calls": callback.n_calls, "num_timesteps": callback.num_timesteps}
+    return {name: value for name, value in vars(callback).items() if not _NOT_STATE.fullmatch(name)}
+
+
+def _class_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+class _Arrays:
+    """States as JSON, with their arrays apart."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def put(self, state: State) -> dict[str, Any]:
+        first = len(self.arrays)
+        self.arrays |= {str(first + index): array for index, array in enumerate(state.arrays)}
+        return {"tree": state.tree, "missing": state.missing, "first": first, "count": len(state.arrays)}
+
+    def get(self, node: dict[str, Any]) -> State:
+        numbers = range(node["first"], node["first"] + node["count"])
+        return State(node["tree"], [self.arrays[str(number)] for number in numbers], node["missing"])
+
+
+def _versions() -> dict[str, Any]:
+    """On which it depends whether two runs are the same bit for bit."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "torch": th.__version__,
+        "numpy": np.__version__,
+        "gymnasium": gym.__version__,
+        "stable_baselines3": stable_baselines3.__version__,
+        "threads": th.get_num_threads(),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+class CheckpointWriter:
+    """
+    Writes the checkpoints of a run into a folder.
+
+    :param folder: the folder, which is made if it is not there
+    :param prefix: of the files' names
+    :param keep: how many checkpoints to keep
+    :param model: the model
+    :raises ValueError: if the folder holds checkpoints of another run
+    """
+
+    def __init__(self, folder: Path, prefix: str, keep: int, model: "MIRL") -> None:
+        self.folder, self.prefix, self.keep, self.model = folder, prefix, keep, model
+        (folder / "replay").mkdir(parents=True, exist_ok=True)
+        self._kept: list[tuple[int, str, set[str]]] = []
+        newest: dict[str, Any] | None = None
+        for path in _manifests(folder):
+            try:
+                manifest = _read_manifest(path)
+            except DamagedCheckpoint:
+                continue
+            if manifest["run"] != model._run_id:
+                raise ValueError(
+                    f"save_path must be a folder without checkpoints of another run, got {str(folder)!r}, which holds "
+                    f"{path.name}. {type(model).__name__}.resume(folder, env) goes on with them."
+                )
+            self._remember(manifest)
+            # After a fall-back, the model has not seen what is newer
+            if manifest["serial"] <= model._checkpoint_serial and (newest is None or manifest["serial"] > newest["serial"]):
+                newest = manifest
+        self._kept = [entry for entry in sorted(self._kept) if entry[0] <= model._checkpoint_serial]
+        self._replay = ReplayLog(folder / "replay", prefix)
+        self._calls = newest["calls"] if newest else 0
+        self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
+
+    def _remember(self, manifest: dict[str, Any]) -> None:
+        segments = {segment["file"] for segment in manifest["replay"]["segments"]}
+        self._kept.append((manifest["serial"], manifest["name"], segments))
+
+    def write(self, callbacks: list[BaseCallback]) -> Path:
+        """
+        Writes a checkpoint of the model, which is between two rollouts, and thereafter removes the oldest ones.
+
+        :param callbacks: those whose state belongs to the run
+        :return: path of its manifest
+        :raises OSError: if it cannot be written: then everything is as before
+        """
+        model = self.model
+        name = f"{self.prefix}_{model.num_timesteps}_steps"
+        buffer = model.replay_buffer
+        assert buffer is not None
+        replay = self._replay.write(buffer, model._n_calls - self._calls)
+
+        arrays = _Arrays()
+        state = {
+            "env": arrays.put(capture(model.env)),
+            "replay": arrays.put(capture(_rest_of_replay(buffer))),
+            "random": arrays.put(capture(_random_states())),
+            "logger": arrays.put(capture(_logger_values(model))),
+            "log_files": arrays.put(capture(_log_files(model))),
+            "callbacks": [[_class_name(one), arrays.put(capture(_callback_attributes(one)))] for one in callbacks],
+        }
+        zipped = io.BytesIO()
+        model.save(zipped)
+        files = {
+            f"{name}.zip": _write(self.folder / f"{name}.zip", zipped.getvalue()),
+            f"{name}.safetensors": _write(self.folder / f"{name}.safetensors", safetensors.numpy.save(arrays.arrays)),
+        }
+        _sync_folder(self.folder / "replay")
+        _sync_folder(self.folder)
+        manifest = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "algorithm": model.algorithm,
+            "run": model._run_id,
+            "serial": model._checkpoint_serial + 1,
+            "name": name,
+            "num_timesteps": model.num_timesteps,
+            "total_timesteps": model._total_timesteps,
+            "num_timesteps_at_start": model._num_timesteps_at_start,
+            "seconds": (time.time_ns() - model.start_time) / 1e9,
+            "log_folder": os.path.basename(model.logger.get_dir() or "") or None,
+            "calls": model._n_calls,
+            "n_envs": model.n_envs,
+            "versions": _versions(),
+            "files": files,
+            "replay": replay,
+            "state": state,
+        }
+        manifest["sha256"] = _checksum(manifest)
+        path = self.folder / f"{name}.json"
+        _write(path, json.dumps(manifest, sort_keys=True).encode())
+        _sync_folder(self.folder)
+
+        self._replay.commit(buffer, replay)
+        self._calls = model._n_calls
+        model._checkpoint_serial += 1
+        self._kept = [entry for entry in self._kept if entry[1] != name]
+        self._remember(manifest)
+        self._prune()
+        return path
+
+    def _prune(self) -> None:
+        """Removes all but the newest checkpoints, and what no checkpoint refers to."""
+        self._kept = self._kept[-self.keep :]
+        names = {name for _, name, _ in self._kept}
+        segments = {segment for _, _, of_one in self._kept for segment in of_one}
+        for manifest in list(_manifests(self.folder)):
+            if manifest.stem.startswith(f"{self.prefix}_") and manifest.stem not in names:
+                for extension in (".json", ".safetensors", ".zip"):
+                    manifest.with_suffix(extension).unlink(missing_ok=True)
+        for path in (self.folder / "replay").iterdir():
+            if path.name.startswith((f"{self.prefix}_", _TEMPORARY)) and path.name not in segments:
+                path.unlink()
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            path.unlink()
+
+
+def _logger_values(model: "MIRL") -> dict[str, Any]:
+    logger = model.logger
+    return {
+        "name_to_value": logger.name_to_value,
+        "name_to_count": logger.name_to_count,
+        "name_to_excluded": logger.name_to_excluded,
+    }
+
+
+class Checkpoint:
+    """
+    A checkpoint that was read, and found to be whole.
+
+    :param folder: where it lies
+    :param path: its manifest
+    :raises DamagedCheckpoint: if it is not as it was written
+    """
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.folder = folder
+        self.manifest = _read_manifest(path)
+        for name, entry in self.manifest["files"].items():
+            _check_file(folder, name, entry)
+        for segment in self.manifest["replay"]["segments"]:
+            _check_file(folder / "replay", segment["file"], segment)
+        self._arrays = _Arrays()
+        self._arrays.arrays = safetensors.numpy.load_file(folder / f"{self.manifest['name']}.safetensors")
+        self.model_file = folder / f"{self.manifest['name']}.zip"
+
+    @classmethod
+    def newest(cls, folder: str | os.PathLike[str]) -> "Checkpoint":
+        """
+        The newest whole checkpoint of a folder; warns of newer ones that are damaged.
+
+        :param folder: where :class:`~sb3_mirl.CheckpointCallback` wrote them
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if there is none that is whole
+        """
+        folder = Path(folder)
+        paths = list(_manifests(folder))
+        if not paths:
+            raise FileNotFoundError(f"folder must hold a checkpoint (*_steps.json), got {str(folder)!r}, which holds none")
+        damaged: list[str] = []
+        readable: list[tuple[int, Path]] = []
+        for path in paths:
+            try:
+                readable.append((_read_manifest(path)["serial"], path))
+            except DamagedCheckpoint as error:
+                damaged.append(str(error))
+        for _, path in sorted(readable, reverse=True):
+            try:
+                checkpoint = cls(folder, path)
+            except DamagedCheckpoint as error:
+                damaged.append(str(error))
+                continue
+            if damaged:
+                warnings.warn(
+                    f"Damaged checkpoint in {str(folder)!r} ({'; '.join(damaged)}): going on with {path.stem}", stacklevel=3
+                )
+            return checkpoint
+        raise ValueError(
+            f"folder must hold a whole checkpoint, got {str(folder)!r}, in which all are damaged: {'; '.join(damaged)}. Where "
+            "only a file in replay/ is damaged, load() still reads the model from its zip file."
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether training had come to its end."""
+        return self.manifest["num_timesteps"] >= self.manifest["total_timesteps"]
+
+    def restore_replay(self, model: "MIRL") -> None:
+        """Fills the replay buffer of the model."""
+        rest = self._arrays.get(self.manifest["state"]["replay"])
+        _fill_replay(model.replay_buffer, self.folder / "replay", self.manifest["replay"], rest)  # type: ignore[arg-type]
+        model._run_id, model._checkpoint_serial = self.manifest["run"], self.manifest["serial"]
+
+    def restore_env(self, model: "MIRL") -> None:
+        """
+        Puts the environment into the checkpoint's state or, where that is not known, begins new episodes and warns.
+
+        :raises ValueError: if the environment is not made like that of the interrupted run
+        """
+        env = model.env
+        assert env is not None
+        last_obs, state = model._last_obs, self._arrays.get(self.manifest["state"]["env"])
+        env.reset()
+        try:
+            restore(env, state)
+        except ValueError as error:
+            raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
+        model._last_obs = last_obs
+        if state.missing:
+            more = f" and {len(state.missing) - 1} more" if len(state.missing) > 1 else ""
+            warnings.warn(
+                f"The environment's state is not in the checkpoint, because it cannot be read: {state.missing[0]}{more}. "
+                "Training goes on with new episodes; nothing else is lost.",
+                stacklevel=3,
+            )
+            env.seed((model.seed or 0) + model.num_timesteps)
+            model._last_obs = env.reset()  # type: ignore[assignment]
+            model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
+            if model._vec_normalize_env is not None:
+                model._last_original_obs = model._vec_normalize_env.get_original_obs()
+            end_trajectory(model.replay_buffer)  # type: ignore[arg-type]
+
+    def set_logger(self, model: "MIRL") -> None:
+        """Lets the model log into the folder of the interrupted run, unless the user has set a logger."""
+        folder = self.manifest["log_folder"]
+        if not model._custom_logger and model.tensorboard_log is not None and folder is not None:
+            formats = ["stdout", "tensorboard"] if model.verbose >= 1 else ["tensorboard"]
+            model._logger = configure(os.path.join(model.tensorboard_log, folder), formats)
+
+    def restore_run(self, model: "MIRL", callbacks: list[BaseCallback]) -> None:
+        """
+        Restores all that is outside of the model, when training has begun: nothing draws random numbers thereafter.
+
+        :param callbacks: of the resumed run
+        """
+        manifest, state = self.manifest, self.manifest["state"]
+        model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
+        model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
+        self._restore_callbacks(state["callbacks"], callbacks)
+        vars(model.logger).update(restore(_logger_values(model), self._arrays.get(state["logger"])))
+        _restore_logs(model, restore({}, self._arrays.get(state["log_files"])))
+        versions = _versions()
+        changed = [f"{name} {old} -> {versions[name]}" for name, old in manifest["versions"].items() if versions[name] != old]
+        if changed:
+            warnings.warn(
+                f"The interrupted run had other versions ({', '.join(changed)}): results may differ by rounding from those "
+                "of an uninterrupted run",
+                stacklevel=2,
+            )
+        _set_random_states(restore(_random_states(), self._arrays.get(state["random"])))
+
+    def _restore_callbacks(self, saved: list[Any], callbacks: list[BaseCallback]) -> None:
+        """Each gets the state of the one of its class at the same place among those of its class."""
+        waiting = list(callbacks)
+        for name, node in saved:
+            callback = next((one for one in waiting if _class_name(one) == name), None)
+            if callback is None:
+                warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
+                continue
+            waiting.remove(callback)
+            vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
+
+
+def new_run_id() -> str:
+    """By which the checkpoints of one run know each other."""
+    return uuid.uuid4().hex
