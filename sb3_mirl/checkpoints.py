@@ -474,7 +474,7 @@ class CheckpointWriter:
         }
         manifest["sha256"] = _checksum(manifest)
         path = self.folder / f"{name}.json"
-        _write(path, json.dumps(manifest, sort_keys=True).encode())
+        _write(path, json.dumps(manifest).encode())  # in this order: of what is shared, the first has the value
         _sync_folder(self.folder)
 
         self._replay.commit(buffer, replay)

@@ -22,7 +22,7 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import gymnasium as gym
@@ -34,7 +34,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 #: Belongs to the program, not to its state: the object to be restored has its own
 _PROGRAM = (
@@ -64,6 +64,7 @@ _PROGRAM = (
 )
 #: What draws on the screen
 _DISPLAY_PACKAGES = ("pygame", "tqdm", "rich", "matplotlib")
+_ENVIRONMENTS = (gym.Env, gym.vector.VectorEnv, VecEnv)
 #: What counts seconds since its ``t_start``: not those between a checkpoint and the resumption
 _TIMED = (Monitor, VecMonitor)
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
@@ -88,10 +89,14 @@ def capture(root: Any) -> State:
     """
     The state of an object and of all that it refers to.
 
-    :param root: an environment, or containers of such
+    :param root: an environment, or a dict of values by name, of which each is captured whole or not at all
     """
     walk = _Capture()
-    return State(walk.value(root, ""), walk.arrays, walk.missing)
+    if type(root) is dict:
+        tree = {"is": "dict", "id": -1, "type": "dict", "pairs": [*map(list, walk.entries(root.items(), "").items())]}
+    else:
+        tree = walk.value(root, "")
+    return State(tree, walk.arrays, walk.missing)
 
 
 def restore(root: Any, state: State) -> Any:
@@ -112,6 +117,7 @@ class _Capture:
     def __init__(self) -> None:
         self.arrays: list[np.ndarray] = []
         self.missing: list[str] = []
+        self._dealt_with = 0
         # By id; the objects are kept, since an id is free when its object is gone
         self._seen: dict[int, tuple[int, Any]] = {}
 
@@ -129,6 +135,20 @@ class _Capture:
                 return {"is": name, "id": number, **take(self, value, path)}
         self.missing.append(f"{path.lstrip('.') or 'it'} ({_qualified_name(type(value))})")
         return {"is": "missing"}
+
+    def all_entries(self, values: Iterable[tuple[str, Any]], path: str) -> dict[str, Any]:
+        """The values by name."""
+        return {name: self.value(value, f"{path}.{name}") for name, value in values}
+
+    def entries(self, values: Iterable[tuple[str, Any]], path: str) -> dict[str, Any]:
+        """The values that can be captured whole, by name. Environments inside of them see to themselves."""
+        entries: dict[str, Any] = {}
+        for name, value in values:
+            node = self.value(value, f"{path}.{name}")
+            if len(self.missing) > self._dealt_with:
+                node, self._dealt_with = {"is": "missing"}, len(self.missing)
+            entries[name] = node
+        return entries
 
     def bytes(self, content: Any) -> int:
         self.arrays.append(np.frombuffer(content, dtype=np.uint8))
@@ -152,7 +172,7 @@ class _Restore:
         if kind == "time":
             return time.time() - node["elapsed"]
         if kind == "same":
-            return self._made[node["id"]]
+            return self._made.get(node["id"], old)  # where it was first met, more was missing
         for _, name, _, put in _KINDS:
             if name == kind:
                 return put(self, node, old, path)
@@ -216,7 +236,9 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _take_object(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
-    attributes = {name: walk.value(one, f"{path}.{name}") for name, one in _attributes(value)}
+    # Of an environment, some attributes are better than none. Half of another object would be broken
+    entries = walk.entries if isinstance(value, _ENVIRONMENTS) else walk.all_entries
+    attributes = entries(_attributes(value), path)
     if isinstance(value, _TIMED):
         attributes["t_start"] = {"is": "time", "elapsed": time.time() - value.t_start}
     return {"class": _qualified_name(type(value)), "attributes": attributes}
