@@ -130,12 +130,15 @@ def _learning_rate(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     return value
 
 
-def check_total_timesteps(total_timesteps: Any) -> int:
+def check_integer(name: str, value: Any, low: int) -> int:
     """
-    :param total_timesteps: as given to ``learn``
-    :raises ValueError: unless it is an integer >= 0
+    :param name: for the error
+    :param value: a whole number
+    :param low: the least
+    :return: the value as an int
+    :raises ValueError: if it is none
     """
-    return _integer(0)("total_timesteps", total_timesteps, {})
+    return _integer(low)(name, value, {})
 
 
 def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_remaining: float) -> None:
@@ -332,7 +335,7 @@ def _raise_unless(fine: np.ndarray, values: np.ndarray, name: str, first_env: in
         return
     env, *entry = np.argwhere(~fine)[0].tolist()
     where = f", entry {entry[0] if len(entry) == 1 else entry}," if entry else ""
-    value = values[(env, *entry)]
+    value = values[tuple([env, *entry])]
     raise ValueError(
         f"{name} of environment {first_env + env}{where} is {value} at environment step {step}: it must be {accepted}. "
         "Training stopped before it was stored: model and replay buffer are as before this step."

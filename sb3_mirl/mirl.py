@@ -24,12 +24,12 @@ from sb3_mirl.checks import (
     LARGEST_SQUARED,
     RULES,
     check_arguments,
+    check_integer,
     check_observation_space,
     check_observations,
     check_rewards,
     check_scheduled_learning_rate,
     check_terminal_observation,
-    check_total_timesteps,
 )
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
@@ -306,7 +306,7 @@ class MIRL(DQN):
         check_observations(self.observation_space, new_obs if normalize is None else normalize.old_obs, self.num_timesteps)
         for env in dones.nonzero()[0]:
             if (last := infos[env].get("terminal_observation")) is not None:
-                check_terminal_observation(self.observation_space, last, env, self.num_timesteps)
+                check_terminal_observation(self.observation_space, last, int(env), self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _sample_action(
@@ -506,7 +506,7 @@ class MIRL(DQN):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfMIRL:
-        total_timesteps = check_total_timesteps(total_timesteps)
+        total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
         outer_callbacks = self._gradient_step_callbacks
         try:
             return super().learn(
