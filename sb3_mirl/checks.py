@@ -63,8 +63,8 @@ def _python_number(value: Any) -> float:
 
 def _number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
-        # A NaN fails the comparison
-        if not _is_number(value) or not low <= value <= high:
+        # A NaN fails the comparison. With a Python number: NumPy would make the bounds as small as its type
+        if not _is_number(value) or not low <= _python_number(value) <= high:
             raise ValueError(f"{name} must be {accepted or f'a number in [{low:g}, {high:g}]'}, got {value!r}")
         return _python_number(value)
 
@@ -75,7 +75,7 @@ def _integer(low: int, high: int = 2**63 - 1, note: str = "") -> Rule:
     accepted = f"an integer >= {low}" if high >= 2**63 - 1 else f"an integer in [{low}, {high}]"
 
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> int:
-        if not _is_number(value) or not low <= value <= high or value != int(value):
+        if not _is_number(value) or not low <= _python_number(value) <= high or value != int(value):
             raise ValueError(f"{name} must be {accepted}{note}, got {value!r}")
         return int(value)
 
@@ -260,6 +260,9 @@ RULES: dict[str, Rule] = {
 # ---- spaces and what comes from an environment ----------------------------------------------------------------------
 
 
+SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
 def check_observation_space(space: spaces.Space, name: str = "observation_space") -> None:
     """
     :param space: of the observations
@@ -269,6 +272,8 @@ def check_observation_space(space: spaces.Space, name: str = "observation_space"
     if isinstance(space, spaces.Dict):
         for key, entry in space.spaces.items():
             check_observation_space(entry, f"{name}[{key!r}]")
+    elif not isinstance(space, SPACES):
+        raise ValueError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise ValueError(f"{name} must be a MultiDiscrete with one axis, got {space}")
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
@@ -295,8 +300,10 @@ def check_observations(
         if observations.shape[1:] != space.shape:
             raise ValueError(f"{name} at environment step {step} must have shape {space.shape}, got {observations.shape[1:]}")
         # Half the time of isfinite().all(). Below 1e38, every number is far inside of float32; else take a closer look
-        if observations.dtype.kind == "f" and not np.vdot(observations, observations) < 1e38:
-            _raise_unless(np.abs(observations) <= LARGEST_FLOAT32, observations, name, first_env, step, _FINITE)
+        if observations.dtype.kind == "f" and not float(np.vdot(observations, observations)) < 1e38:
+            _raise_unless(
+                np.abs(observations.astype(np.float64)) <= LARGEST_FLOAT32, observations, name, first_env, step, _FINITE
+            )
     elif isinstance(space, spaces.Discrete):
         if observations.min() < 0 or observations.max() >= space.n:
             _raise_unless((observations >= 0) & (observations < space.n), observations, name, first_env, step, f"in {space}")
@@ -320,11 +327,11 @@ def check_rewards(rewards: np.ndarray, limit: float, step: int) -> None:
     :param step: environment step, for the error
     :raises ValueError: if one is not finite or beyond the limit
     """
-    if not np.vdot(rewards, rewards) < 1e38:
+    if not float(np.vdot(rewards, rewards)) < 1e38:
         accepted = _FINITE
         if limit < LARGEST_FLOAT32:
             accepted = f"finite and at most {limit:.2g} in absolute value, beyond which its square overflows float32"
-        _raise_unless(np.abs(rewards) <= limit, rewards, "reward", 0, step, accepted)
+        _raise_unless(np.abs(rewards.astype(np.float64)) <= limit, rewards, "reward", 0, step, accepted)
 
 
 _FINITE = f"finite in float32, in which it is stored (at most {LARGEST_FLOAT32:.2g} in absolute value)"

@@ -165,6 +165,8 @@ class MIRL(DQN):
     ) -> None:
         # The others are checked in _setup_model, where those of a loaded model are checked too: SB3 uses these before
         check_arguments({"verbose": verbose, "device": device})
+        if hasattr(env, "observation_space"):
+            check_observation_space(env.observation_space)
         super().__init__(
             policy,
             env,
@@ -220,6 +222,13 @@ class MIRL(DQN):
         except (AssertionError, NotImplementedError) as error:
             # What SB3 says of combinations that it does not support
             raise ValueError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
+        except RuntimeError as error:
+            if "Kernel size" not in str(error):
+                raise
+            raise ValueError(
+                f"Images must be large enough for the policy's network, which are 36x36 for NatureCNN, got "
+                f"observation_space={self.observation_space} ({error})"
+            ) from error
         except MemoryError as error:
             raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
         self.policy.regularization = self.regularization
