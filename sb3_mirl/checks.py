@@ -271,6 +271,8 @@ def check_observation_space(space: spaces.Space, name: str = "observation_space"
     """
     if isinstance(space, spaces.Dict):
         for key, entry in space.spaces.items():
+            if isinstance(entry, spaces.Dict):
+                raise ValueError(f"{name}[{key!r}] must not be a Dict inside of a Dict, got {entry}")
             check_observation_space(entry, f"{name}[{key!r}]")
     elif not isinstance(space, SPACES):
         raise ValueError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")

@@ -227,8 +227,8 @@ def _dict(key: str, value: Any) -> None:
 
 
 def _no_noise(key: str, value: Any) -> None:
-    if value is not None:
-        raise ValueError(f"{key} must be left out, since actions are discrete, got {value!r}")
+    # Whatever it is: rl-zoo3 would pass None on to the constructor
+    raise ValueError(f"{key} must be left out, since actions are discrete, got {value!r}")
 
 
 ZOO_RULES: dict[str, Callable[[str, Any], None]] = {

@@ -73,7 +73,7 @@ VALID = {
 }
 
 
-@settings(QUICK, max_examples=120)
+@settings(QUICK, max_examples=300)
 @given(st.data())
 def test_valid_arguments_train(data):
     names = data.draw(st.sets(st.sampled_from(sorted(VALID)), min_size=1, max_size=6))
@@ -231,12 +231,16 @@ def test_images(shape):
 def test_images_that_are_too_small(policy):
     image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     space = image if policy == "CnnPolicy" else spaces.Dict({"image": image})
-    with pytest.raises(ValueError, match="observation_space=.*Box.*8"):
+    with pytest.raises(ValueError, match=r"observation_space=.*Box.*8"):
         learn(ConstantReward(observation_space=space), policy)
 
 
+def box(n, dtype):
+    return spaces.Box(0 if dtype[0] == "u" else -1, 1, (n,), dtype)
+
+
 leaf_spaces = st.one_of(
-    st.builds(lambda n, dtype: spaces.Box(-1 if dtype[0] != "u" else 0, 1, (n,), dtype), st.integers(1, 4), st.sampled_from(FLOATS + INTEGERS)),
+    st.builds(box, st.integers(1, 4), st.sampled_from(FLOATS + INTEGERS)),
     st.builds(spaces.Discrete, st.integers(1, 5)),
     st.builds(lambda n: spaces.MultiDiscrete(n), st.lists(st.integers(1, 4), min_size=1, max_size=3)),
     st.builds(spaces.MultiBinary, st.integers(1, 4)),
@@ -244,13 +248,13 @@ leaf_spaces = st.one_of(
 )  # fmt: skip
 
 
-@QUICK
+@settings(QUICK, max_examples=100)
 @given(leaf_spaces, st.integers(1, 3))
 def test_observation_spaces(space, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": space}), batch_size=3)
 
 
-@settings(QUICK, max_examples=25)
+@settings(QUICK, max_examples=50)
 @given(st.dictionaries(st.sampled_from("abc"), leaf_spaces, min_size=1), st.integers(1, 2))
 def test_dict_spaces(entries, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": spaces.Dict(entries)}), "MultiInputPolicy")
@@ -268,6 +272,7 @@ def test_dict_spaces(entries, n_envs):
         (spaces.Text(3), "MlpPolicy"),
         (spaces.Dict({"vector": spaces.Box(0, 1, (2,))}), "MlpPolicy"),
         (spaces.Dict({"text": spaces.Text(3)}), "MultiInputPolicy"),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), "MultiInputPolicy"),
     ],
 )
 def test_observation_spaces_that_are_refused(space, policy):
@@ -323,7 +328,7 @@ any_float = st.one_of(st.floats(), st.sampled_from([NAN, INF, -INF, 1e300, -1e30
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=250)
 @given(reward=any_float, at=st.integers(1, 39), length=st.integers(1, 9), loss=st.sampled_from(["mse", "huber"]))
 def test_any_reward_trains_or_is_named(reward, at, length, loss):
     env = Scripted(at, reward=reward, length=length)
@@ -344,7 +349,7 @@ def test_any_reward_trains_or_is_named(reward, at, length, loss):
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=250)
 @given(
     value=st.one_of(st.floats(-1e3, 1e3), st.sampled_from([NAN, INF, -INF, 1e300, -1e39])),
     at=st.integers(0, 39),
