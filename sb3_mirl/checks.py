@@ -347,5 +347,5 @@ def _raise_unless(fine: np.ndarray, values: np.ndarray, name: str, first_env: in
     value = values[tuple([env, *entry])]
     raise ValueError(
         f"{name} of environment {first_env + env}{where} is {value} at environment step {step}: it must be {accepted}. "
-        "Training stopped before it was stored: model and replay buffer are as before this step."
+        "Training stopped before it was stored or learned from."
     )
