@@ -16,14 +16,26 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TrainFrequencyUnit
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
 from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, flatten
 from sb3_mirl.checkpoints import Checkpoint, new_run_id
+from sb3_mirl.checks import (
+    LARGEST_FLOAT32,
+    LARGEST_SQUARED,
+    RULES,
+    check_arguments,
+    check_integer,
+    check_observation_space,
+    check_observations,
+    check_rewards,
+    check_scheduled_learning_rate,
+    check_terminal_observation,
+)
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
-from sb3_mirl.policies import REGULARIZATIONS, CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
+from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
 from sb3_mirl.updates import (
     CompiledUpdate,
     adam_step,
@@ -36,11 +48,10 @@ from sb3_mirl.updates import (
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
-BETA_SCHEDULES = ("adaptive", "linear", "constant")
-LOSSES = ("mse", "huber")
 # Transitions that are taken from the replay buffer at once: 58 MB of Atari's
 LARGEST_SAMPLE = 1024
-LARGEST = float(np.finfo(np.float64).max)
+# With train_freq in episodes, training ends with one: so many steps are waited for it
+LONGEST_LAST_EPISODE = 100_000
 
 
 class MIRL(DQN):
@@ -155,6 +166,10 @@ class MIRL(DQN):
         mixed_precision: bool = False,
         _init_setup_model: bool = True,
     ) -> None:
+        # The others are checked in _setup_model, where those of a loaded model are checked too: SB3 uses these before
+        check_arguments({"verbose": verbose, "device": device})
+        if hasattr(env, "observation_space"):
+            check_observation_space(env.observation_space)
         super().__init__(
             policy,
             env,
@@ -210,7 +225,20 @@ class MIRL(DQN):
 
     def _setup_model(self) -> None:
         self._check_arguments()
-        super()._setup_model()
+        try:
+            super()._setup_model()
+        except (AssertionError, NotImplementedError) as error:
+            # What SB3 says of combinations that it does not support
+            raise ValueError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
+        except RuntimeError as error:
+            if "Kernel size" not in str(error):
+                raise
+            raise ValueError(
+                f"Images must be large enough for the policy's network, which are 36x36 for NatureCNN, got "
+                f"observation_space={self.observation_space} ({error})"
+            ) from error
+        except MemoryError as error:
+            raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
         self.policy.regularization = self.regularization
         if self.prior_init is not None:
             prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
@@ -221,26 +249,31 @@ class MIRL(DQN):
             self.policy.compile_acting()
 
     def _check_arguments(self) -> None:
-        if not issubclass(self.policy_class, MIRLPolicy):
+        policy = self.policy_class
+        if not isinstance(policy, type) or not issubclass(policy, MIRLPolicy):
+            got = policy.__name__ if isinstance(policy, type) else repr(policy)
             raise ValueError(
-                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of MIRLPolicy, got "
-                f"{self.policy_class.__name__}. (When loading: the file was saved by another algorithm than {self.algorithm}.)"
+                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of MIRLPolicy, got {got}. "
+                f"(When loading: the file was saved by another algorithm than {self.algorithm}.)"
             )
         if self.algorithm != type(self).algorithm:
             raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
+        if not hasattr(self, "action_space"):
+            raise ValueError("env must be an environment or its id, got None")
         if self.action_space.start != 0:  # type: ignore[attr-defined]
             raise ValueError(f"The action space must start at 0, got {self.action_space}")
-        _check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
-        _check_choice("loss", self.loss, LOSSES)
-        _check_choice("regularization", self.regularization, REGULARIZATIONS)
-        _check_range("prior_lr", self.prior_lr, 0.0, 1.0)
-        _check_range("beta_max", self.beta_max, 0.0, np.inf)
-        _check_range("beta_init", self.beta_init, 0.0, np.inf if self.beta_schedule == "constant" else LARGEST)
-        if self.beta_schedule != "constant" and self.beta_init > self.beta_max:
-            raise ValueError(f"beta_init must be at most beta_max, got {self.beta_init!r} and beta_max={self.beta_max!r}")
-        _check_range("beta_lr", self.beta_lr, 0.0, 1.0 if self.beta_schedule == "adaptive" else LARGEST)
-        if self.prior_init is not None:
-            _check_distribution("prior_init", self.prior_init, int(self.action_space.n))  # type: ignore[attr-defined]
+        check_observation_space(self.observation_space)
+        # SB3 keeps this one under another name
+        arguments = {name: getattr(self, "_stats_window_size" if name == "stats_window_size" else name) for name in RULES}
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        checked = check_arguments({**arguments, "n_envs": self.n_envs, "n_actions": n_actions})
+        self._stats_window_size = checked.pop("stats_window_size")
+        self.__dict__.update(checked)
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"policy must be one of {sorted(self.policy_aliases)} or a class, got {policy_name!r}")
+        return super()._get_policy_from_name(policy_name)
 
     @property
     def prior(self) -> np.ndarray:
@@ -270,6 +303,31 @@ class MIRL(DQN):
         # At last, when nothing draws random numbers any more before the first step
         resumption = [_Resumption()] if self._resumed_from is not None else []
         return super()._init_callback(CallbackList([*defaults, callback, *resumption]), progress_bar)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
+        check_observations(self.observation_space, obs, self.num_timesteps)
+        return result
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        # Before anything is stored: one number that is not finite would turn every weight into NaN
+        normalize = self._vec_normalize_env
+        limit = LARGEST_SQUARED if self.loss == "mse" and (normalize is None or not normalize.norm_reward) else LARGEST_FLOAT32
+        check_rewards(reward if normalize is None else normalize.old_reward, limit, self.num_timesteps)
+        check_observations(self.observation_space, new_obs if normalize is None else normalize.old_obs, self.num_timesteps)
+        for env in dones.nonzero()[0]:
+            if (last := infos[env].get("terminal_observation")) is not None:
+                check_terminal_observation(self.observation_space, last, int(env), self.num_timesteps)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
@@ -346,6 +404,22 @@ class MIRL(DQN):
         # The penalty on the last batch
         kl = kl_divergence(soft_policy(all_q_values, prior, beta), prior).mean()
         self._log_training(losses, q_values, kl)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        check_scheduled_learning_rate(self.lr_schedule, self._current_progress_remaining)
+        super()._update_learning_rate(optimizers)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # The last rollout may go beyond total_timesteps: SB3's linear schedules would give a negative learning rate there
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+        if (
+            num_timesteps > total_timesteps + LONGEST_LAST_EPISODE and self.train_freq.unit is TrainFrequencyUnit.EPISODE  # type: ignore[union-attr]
+        ):
+            raise ValueError(
+                f"train_freq counts episodes, got {self.train_freq}, but no episode ended in the {LONGEST_LAST_EPISODE} steps "
+                f"after total_timesteps = {total_timesteps}: count steps, or limit the episodes (gymnasium.wrappers.TimeLimit)"
+            )
 
     def _sample_batches(self, n_batches: int, batch_size: int) -> Iterator[ReplayBufferSamples]:
         """Batches from the replay buffer. Several small ones are sampled at once, which takes a fraction of the time."""
@@ -432,9 +506,10 @@ class MIRL(DQN):
             raise ValueError(
                 f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - len(losses) + first + 1} "
                 f"(environment step {self.num_timesteps}), with beta = {beta:g} and "
-                f"largest |Q| = {q_values[first].abs().max():g}. "
+                f"largest |Q| = {q_values[first].abs().max():g} and largest |reward| in the replay buffer = "
+                f"{np.abs(self.replay_buffer.rewards).max():g}. "  # type: ignore[union-attr]
                 "Training stopped: the weights are lost, beta and the prior are still finite. A smaller learning_rate, "
-                "loss='huber' or normalised rewards may help."
+                "loss='huber', or rewards and observations that are normalised may help."
             )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/loss", np.mean(loss_values))
@@ -451,6 +526,7 @@ class MIRL(DQN):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfMIRL:
+        total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
         outer_callbacks = self._gradient_step_callbacks
         if self._resumed_from is not None:
             self._resumed_from.set_logger(self)
@@ -560,26 +636,3 @@ class _Resumption(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-
-
-def _check_range(name: str, value: Any, low: float, high: float) -> None:
-    # A NaN fails the comparison, and so does a string such as PyYAML's reading of 1e-3
-    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
-
-
-def _check_distribution(name: str, value: Any, size: int) -> None:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
-    if array.shape != (size,) or not np.all(array >= 0) or abs(array.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
-            f"(shape {array.shape}, sum {array.sum():g})"
-        )

@@ -33,6 +33,8 @@ try:
 except ImportError as error:
     raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
 
+from sb3_mirl.conf_file import HyperparametersError, Places, check_hyperparameters, read_places
+
 ALGORITHMS: dict[str, type[sb3_mirl.MIRL]] = {"mirl": sb3_mirl.MIRL, "sql": sb3_mirl.SQL, "sql_m": sb3_mirl.SQLm}
 
 # What each command runs: a function of rl_zoo3, or a module to be run as a script
@@ -121,7 +123,7 @@ def hyperparams_file(algorithm: str) -> Path:
 
 
 class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
-    """rl-zoo3's, less two surprises of its hyper-parameter search."""
+    """rl-zoo3's, less two surprises of its hyper-parameter search; our algorithms' hyper-parameters are checked."""
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         # rl-zoo3 takes --trial-id 0 for "no trial given" and trains with the defaults
@@ -129,7 +131,15 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             print("Loading from Optuna study...")
             trial = self.load_trial(self.storage, self.study_name, 0)
             self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
-        return super().read_hyperparameters()
+        if self.algo not in ALGORITHMS:
+            return super().read_hyperparameters()
+        env, places, section = self.env_name.gym_id, Places(), self.config
+        if self.config.endswith((".yml", ".yaml")):
+            places, section = read_places(self.config, env, self._is_atari)
+        places |= dict.fromkeys(self.custom_hyperparams or {}, "-params")
+        hyperparams, saved_hyperparams = super().read_hyperparameters()
+        check_hyperparameters(ALGORITHMS[self.algo], env, hyperparams, places, section)
+        return hyperparams, saved_hyperparams
 
     def hyperparameters_optimization(self) -> None:
         # Its run folder holds no model, but `enjoy` would take it for the latest run
@@ -137,6 +147,18 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super().hyperparameters_optimization()
         finally:
             shutil.rmtree(self.save_path, ignore_errors=True)
+
+
+class StoreDict(rl_zoo3.train.StoreDict):
+    """rl-zoo3's ``key:value``, which says what it cannot evaluate."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for value in values:
+            try:
+                super().__call__(parser, argparse.Namespace(), [value], option_string)
+            except Exception as error:
+                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({error})")
+        super().__call__(parser, namespace, values, option_string)
 
 
 def _for_playing(algorithm: type[sb3_mirl.MIRL]) -> type[sb3_mirl.MIRL]:
@@ -239,7 +261,11 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join(COMMANDS)}, gridworld", file=sys.stderr)
         return 2
-    _run(command, rest)
+    try:
+        _run(command, rest)
+    except HyperparametersError as error:
+        print(f"sb3-mirl {command}: error in the hyper-parameters:\n{error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -251,6 +277,7 @@ def _run(command: str, arguments: list[str]) -> None:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(sys, "argv", [f"sb3-mirl {command}", *arguments]))
         stack.enter_context(mock.patch.object(rl_zoo3.train, "ExperimentManager", ExperimentManager))
+        stack.enter_context(mock.patch.object(rl_zoo3.train, "StoreDict", StoreDict))
         if command in PLAYING_COMMANDS:
             players = {name: _for_playing(algorithm) for name, algorithm in ALGORITHMS.items()}
             stack.enter_context(mock.patch.dict(rl_zoo3.ALGOS, players))

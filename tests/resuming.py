@@ -17,7 +17,6 @@ from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.checkpoints import _rest_of_replay, _slot_arrays
 from sb3_mirl.state import capture
 
-
 #: Numbers of arrays, what counts seconds, and generators that nobody seeds
 _NOT_COMPARED = ("id", "content", "first", "elapsed", "episode_times", "observation_space")
 
