@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "sb3_mirl", 1
 SUFFIX = ".safetensors"
 
+# The first two bytes of files that are taken for exports by mistake, or on purpose
+MAGIC = {
+    b"PK": "a zip of SB3's save, for load()",
+    **{bytes([0x80, protocol]): "a pickle, which would run code when loaded" for protocol in range(2, 6)},
+}
+
 #: What the document holds, and the JSON type of each
 FIELDS: dict[str, tuple[type, ...]] = {
     "format": (str,),
@@ -459,7 +465,10 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
             # Copies: the file may go away
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or damaged: {error}") from error
+        with open(path, "rb") as start:
+            kind = MAGIC.get(start.read(2))
+        hint = f"; it looks like {kind}" if kind else ""
+        raise ValueError(f"{path} is not a safetensors file, or damaged: {error}{hint}") from error
     if FORMAT not in metadata:
         raise ValueError(f"{path} is a safetensors file, but was not written by sb3_mirl's export: no {FORMAT!r} in its metadata")
     try:

@@ -10,6 +10,7 @@ import math
 import pickle
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,9 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
     with open(path, "rb") as file:
-        start = file.read(2)
-    if zipfile.is_zipfile(path):
+        start = file.read(4)
+    if start == b"PK\x03\x04" and zipfile.is_zipfile(path):
         return _inspect_zip(path)
-    if start[:1] == b"\x80":
-        raise ValueError(f"{str(path)!r} is a pickle, which would run code when loaded: neither an exported model nor SB3's zip")
     document, tensors = export.read(path)
     shown = ("algorithm", "training", "arguments", "observation_space", "action_space", "action_names")
     return {
@@ -71,7 +70,7 @@ def _inspect_zip(path: Path) -> dict[str, Any]:
             data = json.loads(_text(archive, "data"))
             system = _text(archive, "system_info.txt") if "system_info.txt" in entries else ""
             weights = archive.read("policy.pth")
-    except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError, RuntimeError, zlib.error, MemoryError) as error:
         raise ValueError(f"{str(path)!r} is a damaged zip file: {error}") from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{str(path)!r}: the entry data is not JSON: {error}") from error
@@ -119,6 +118,8 @@ def _readable(value: Any) -> Any:
     """What SB3 wrote beside a pickle to be read, instead of the pickle."""
     if not isinstance(value, dict) or ":serialized:" not in value:
         return value
+    if value.get(":type:") in ("<class 'abc.ABCMeta'>", "<class 'type'>"):
+        return {"pickle of": f"a class of {value.get('__module__')}"}
     beside = {key: item for key, item in value.items() if key != ":serialized:" and not key.startswith("__")}
     return {"pickle of": beside.pop(":type:", None), **beside}
 
@@ -127,9 +128,10 @@ def _prior_and_beta(state_dict: dict[str, Any], path: Path) -> dict[str, Any]:
     prior, beta = state_dict.get("prior"), state_dict.get("beta")
     if prior is None and beta is None:
         return {"prior": None, "beta": None}
-    if not isinstance(prior, th.Tensor) or not isinstance(beta, th.Tensor) or prior.dim() != 1 or beta.dim() != 0:
-        raise ValueError(f"{str(path)!r}: prior must be a vector and beta a number")
-    return {"prior": prior.tolist(), "beta": beta.item()}
+    exact = all(isinstance(one, th.Tensor) and one.dtype == th.float64 and one.device.type == "cpu" for one in (prior, beta))
+    if not exact or prior.layout != th.strided or (prior.dim(), beta.dim()) != (1, 0):  # type: ignore[union-attr]
+        raise ValueError(f"{str(path)!r}: prior must be a vector and beta a number, both float64")
+    return {"prior": prior.tolist(), "beta": beta.item()}  # type: ignore[union-attr]
 
 
 # ---- the text ----------------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def onnx_main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         found = inspect_file(args.model)
-        if found["algorithm"] not in ALGORITHMS:
+        if str(found["algorithm"]) not in ALGORITHMS:
             raise ValueError(f"the algorithm must be one of {sorted(ALGORITHMS)}, the file has {found['algorithm']!r}")
         cls = ALGORITHMS[found["algorithm"]]
         load = cls.load if found["file_format"] == "SB3 zip" else cls.load_exported
