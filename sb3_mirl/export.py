@@ -413,11 +413,12 @@ def _split_optimizer_state(optimizer: th.optim.Optimizer) -> tuple[dict[str, th.
     tensors: dict[str, th.Tensor] = {}
     state: dict[str, dict[str, Any]] = {}
     for index, entries in state_dict["state"].items():
+        plain = state[str(index)] = {}
         for key, value in entries.items():
             if isinstance(value, th.Tensor):
                 tensors[f"optimizer.{index}.{key}"] = _tensor(value, key)
             else:
-                state.setdefault(str(index), {})[key] = _encode(value, f"the optimiser's {key}")
+                plain[key] = _encode(value, f"the optimiser's {key}")
     groups = [{key: _encode(value, f"the optimiser's {key}") for key, value in g.items()} for g in state_dict["param_groups"]]
     return tensors, {"state": state, "param_groups": groups}
 
@@ -500,7 +501,9 @@ def _check_document(document: Any, path: Path) -> None:
             raise ValueError(f"{path}: {name} must hold text, got {_shortened(document[name])}")
 
 
-def _check_fields(what: str, given: dict[str, Any], accepted: Iterable[str]) -> None:
+def _check_fields(what: str, given: Any, accepted: Iterable[str]) -> None:
+    if not isinstance(given, dict):
+        raise ValueError(f"{what}: must have the fields {sorted(accepted)}, got {_shortened(given)}")
     unknown, missing = sorted(given.keys() - set(accepted)), sorted(set(accepted) - given.keys())
     if unknown or missing:
         raise ValueError(f"{what}: unknown fields {unknown}, missing fields {missing}; accepted are {sorted(accepted)}")
@@ -592,8 +595,7 @@ def _load_tensors(model: "MIRL", tensors: dict[str, th.Tensor], optimizer: dict[
         raise ValueError(f"The file's optimizer_kwargs do not make an optimiser that works: {error}") from error
     policy.optimizer.zero_grad()
     optimizer_tensors, plain = _split_optimizer_state(policy.optimizer)
-    untrained = not optimizer["state"] if "state" in optimizer else False
-    untrained = untrained and not any(name.startswith("optimizer.") for name in tensors)
+    untrained = not optimizer.get("state")
     expected = {f"policy.{name}": value for name, value in policy.state_dict().items()}
     expected |= {} if untrained else optimizer_tensors
     unknown, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
