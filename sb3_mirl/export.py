@@ -119,7 +119,9 @@ SCHEDULES: dict[str, tuple[type, tuple[str, ...]]] = {
 
 
 def _subclasses_in(module: Any, name: str, kind: type) -> dict[str, type]:
-    return {f"{name}.{key}": value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)}
+    return {
+        f"{name}.{key}": value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)
+    }
 
 
 #: The classes that a file may name: constructors that only compute
@@ -208,7 +210,8 @@ def _decode(value: Any, where: str, classes: dict[str, Any]) -> Any:
     if kind == "schedule" and isinstance(content, dict):
         return _decode_schedule(content, where, classes)
     raise ValueError(
-        f"{where}: the file has {_shortened(value)}; an object must have one key, of tuple, dict, number, array, class and schedule"
+        f"{where}: the file has {_shortened(value)}; "
+        "an object must have one key, of tuple, dict, number, array, class and schedule"
     )
 
 
@@ -216,7 +219,8 @@ def _decode_schedule(content: dict[str, Any], where: str, classes: dict[str, Any
     schedule, attributes = SCHEDULES.get(str(content.get("kind")), (None, ()))
     values = [content.get(name) for name in attributes]
     numbers = [_decode(value, where, classes) if isinstance(value, dict) else value for value in values]
-    if schedule is None or content.keys() != {"kind", *attributes} or not all(type(one) in (int, float) for one in numbers):
+    fields_fit = content.keys() == {"kind", *attributes}
+    if schedule is None or not fields_fit or not all(type(one) in (int, float) for one in numbers):
         known = {kind: attributes for kind, (_, attributes) in SCHEDULES.items()}
         raise ValueError(f"{where}: the file has the schedule {_shortened(content)}; known are {known}, with numbers")
     return schedule(*numbers)
@@ -246,7 +250,11 @@ def _find_class(name: str, where: str, classes: dict[str, Any]) -> Any:
 def _numbers(array: np.ndarray) -> Any:
     """The elements, or the only one if all are equal: an image's bounds. Infinities as text, which JSON can write."""
     flat = array.ravel()
-    if flat.size and (flat == flat[0]).all() and not (array.dtype.kind == "f" and (np.signbit(flat) != np.signbit(flat[0])).any()):
+    if (
+        flat.size
+        and (flat == flat[0]).all()
+        and not (array.dtype.kind == "f" and (np.signbit(flat) != np.signbit(flat[0])).any())
+    ):
         return _number(flat[0].item())
     return [_number(value) for value in flat.tolist()]
 
@@ -299,7 +307,9 @@ def _encode_space(space: spaces.Space, where: str) -> dict[str, Any]:
         return {"Discrete": {"dtype": dtype, "n": int(space.n), "start": int(space.start)}}
     if type(space) is spaces.MultiDiscrete:
         shape = list(space.nvec.shape)
-        return {"MultiDiscrete": {"dtype": dtype, "shape": shape, "nvec": _numbers(space.nvec), "start": _numbers(space.start)}}
+        return {
+            "MultiDiscrete": {"dtype": dtype, "shape": shape, "nvec": _numbers(space.nvec), "start": _numbers(space.start)}
+        }
     if type(space) is spaces.MultiBinary:
         return {"MultiBinary": {"n": space.n if isinstance(space.n, int) else list(space.n)}}
     if type(space) is spaces.Dict and all(isinstance(key, str) for key in space.spaces):
@@ -413,6 +423,8 @@ def _split_optimizer_state(optimizer: th.optim.Optimizer) -> tuple[dict[str, th.
     tensors: dict[str, th.Tensor] = {}
     state: dict[str, dict[str, Any]] = {}
     for index, entries in state_dict["state"].items():
+        if not entries:
+            continue  # made by merely looking at the state
         plain = state[str(index)] = {}
         for key, value in entries.items():
             if isinstance(value, th.Tensor):
@@ -464,14 +476,16 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Copies: the file may go away
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except safetensors.SafetensorError as error:
         with open(path, "rb") as start:
             kind = MAGIC.get(start.read(2))
         hint = f"; it looks like {kind}" if kind else ""
         raise ValueError(f"{path} is not a safetensors file, or damaged: {error}{hint}") from error
     if FORMAT not in metadata:
-        raise ValueError(f"{path} is a safetensors file, but was not written by sb3_mirl's export: no {FORMAT!r} in its metadata")
+        raise ValueError(
+            f"{path} is a safetensors file, but was not written by sb3_mirl's export: no {FORMAT!r} in its metadata"
+        )
     try:
         document = json.loads(metadata[FORMAT])
     except (ValueError, RecursionError) as error:
@@ -488,7 +502,9 @@ def _check_document(document: Any, path: Path) -> None:
     _check_fields(f"{path}", document, FIELDS)
     for name, value in document.items():
         if not isinstance(value, FIELDS[name]) or isinstance(value, bool):
-            raise ValueError(f"{path}: {name} must be {' or '.join(t.__name__ for t in FIELDS[name])}, got {_shortened(value)}")
+            raise ValueError(
+                f"{path}: {name} must be {' or '.join(t.__name__ for t in FIELDS[name])}, got {_shortened(value)}"
+            )
     _check_fields(f"{path}: training", document["training"], TRAINING)
     for name, value in document["training"].items():
         if type(value) not in (TRAINING[name][1], int) or not 0 <= value <= (2**63 if TRAINING[name][1] is int else 1):
@@ -512,7 +528,9 @@ def _check_fields(what: str, given: Any, accepted: Iterable[str]) -> None:
 def _check_names(function: str, given: dict[str, Any], accepted: Iterable[str]) -> None:
     for name in given:
         if name not in accepted:
-            raise ValueError(f"{function} has no argument {name!r}; constructor arguments that it takes are {sorted(accepted)}")
+            raise ValueError(
+                f"{function} has no argument {name!r}; constructor arguments that it takes are {sorted(accepted)}"
+            )
 
 
 def _shortened(value: Any) -> str:
@@ -573,7 +591,16 @@ def load(
         model.__dict__.update(observation_space=space, action_space=action_space, action_names=document["action_names"])
         model.__dict__.update({TRAINING[name][0]: value for name, value in training.items()})
         model._setup_model()
-    except (TypeError, AssertionError, AttributeError, KeyError, IndexError, RuntimeError, MemoryError, OverflowError) as error:
+    except (
+        TypeError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+        MemoryError,
+        ArithmeticError,
+    ) as error:
         raise ValueError(f"No model can be built from the file's arguments: {type(error).__name__}: {error}") from error
     _load_tensors(model, tensors, document["optimizer"])
     return model

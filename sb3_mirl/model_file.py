@@ -238,7 +238,12 @@ def onnx_main(arguments: list[str]) -> int:
         cls = ALGORITHMS[found["algorithm"]]
         load = cls.load if found["file_format"] == "SB3 zip" else cls.load_exported
         # Acting needs no replay buffer
-        small = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}, "optimize_memory_usage": False}
+        small: dict[str, Any] = {
+            "buffer_size": 1,
+            "replay_buffer_class": None,
+            "replay_buffer_kwargs": {},
+            "optimize_memory_usage": False,
+        }
         model = load(args.model, device="cpu", n_steps=1, compile_update=False, **small)
         export.export_onnx(model, args.output)
     except (ValueError, OSError, ImportError) as error:

@@ -243,7 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
     # rl-zoo3 itself says plot_train
     command, rest = arguments[0].replace("_", "-"), arguments[1:]
     if command not in COMMANDS:
-        print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join([*COMMANDS, *OUR_COMMANDS])}", file=sys.stderr)
+        print(
+            f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join([*COMMANDS, *OUR_COMMANDS])}",
+            file=sys.stderr,
+        )
         return 2
     _run(command, rest)
     return 0
