@@ -236,8 +236,8 @@ def _class_name(cls: type) -> str:
 def _find_class(name: str, where: str, classes: dict[str, Any]) -> Any:
     if name not in classes:
         raise ValueError(
-            f"{where}: the file names {name!r}, which is not among the classes of torch.nn, torch.optim, stable_baselines3 and "
-            f"sb3_mirl that a file may name; nothing was imported. If it is a class of yours: "
+            f"{where}: the file names {name!r}, which is not among the classes of torch.nn, torch.optim, stable_baselines3 "
+            f"and sb3_mirl that a file may name; nothing was imported. If it is a class of yours: "
             f"load_exported(path, custom_objects={{{name!r}: ...}})"
         )
     kind = KINDS.get(where.rpartition("[")[2].strip("']"))
