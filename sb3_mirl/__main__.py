@@ -1,11 +1,14 @@
-"""The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld`` is ours, all others are rl-zoo3's."""
+"""
+The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``inspect`` and ``export-onnx`` are ours, all others
+are rl-zoo3's.
+"""
 
 import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    The command ``sb3-mirl``. Each part is imported when it is called for: ``gridworld`` does not need rl-zoo3.
+    The command ``sb3-mirl``. Each part is imported when it is called for: ours do not need rl-zoo3.
 
     :param arguments: without the program's name; by default those of the process
     :return: exit status
@@ -15,6 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
         from sb3_mirl.benchmark.gridworld import main as gridworld
 
         return gridworld(arguments[1:])
+    if arguments[:1] == ["inspect"]:
+        from sb3_mirl.model_file import inspect_main
+
+        return inspect_main(arguments[1:])
+    if arguments[:1] == ["export-onnx"]:
+        from sb3_mirl.model_file import onnx_main
+
+        return onnx_main(arguments[1:])
     from sb3_mirl.zoo import main as zoo
 
     return zoo(arguments)

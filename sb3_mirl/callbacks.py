@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch as th
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.checkpoints import CheckpointWriter
 from sb3_mirl.operators import update_beta, update_prior
@@ -21,6 +22,24 @@ from sb3_mirl.policies import MIRLPolicy
 
 if TYPE_CHECKING:
     from sb3_mirl.mirl import MIRL
+
+
+def find_action_names(env: VecEnv | None, n_actions: int) -> list[str] | None:
+    """
+    :param env: the environment
+    :param n_actions: how many actions it has
+    :return: what it calls them (``get_action_meanings``), if it has a name for each
+    """
+    try:
+        if env is None or not env.has_attr("get_action_meanings"):
+            return None
+        names = env.env_method("get_action_meanings", indices=[0])[0]
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return None  # it has something of that name which is not what Atari has
+    # A wrapper may offer fewer actions than the environment that it wraps names; SB3's logger cuts long names
+    if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != n_actions:
+        return None
+    return [str(name) for name in names]
 
 
 class MIRLCallback(BaseCallback):
@@ -81,21 +100,8 @@ class PriorUpdateCallback(MIRLCallback):
         self._next_log = self.num_timesteps
         self._log_keys = []
         if len(self.prior) <= self.MAX_LOGGED_ACTIONS and self.log_interval > 0:
-            self._log_keys = [f"prior/{name}" for name in self._action_names()]
-
-    def _action_names(self) -> list[str]:
-        """The environment's names if it has one for each action, else ``action_0``, ``action_1``, ..."""
-        numbered = [f"action_{action}" for action in range(len(self.prior))]
-        try:
-            if not self.training_env.has_attr("get_action_meanings"):
-                return numbered
-            names = self.training_env.env_method("get_action_meanings", indices=[0])[0]
-        except (AttributeError, NotImplementedError, TypeError, ValueError):
-            return numbered  # it has something of that name which is not what Atari has
-        # A wrapper may offer fewer actions than the environment that it wraps names; SB3's logger cuts long names
-        if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != len(self.prior):
-            return numbered
-        return [str(name) for name in names]
+            names = self.model.action_names or [f"action_{action}" for action in range(len(self.prior))]
+            self._log_keys = [f"prior/{name}" for name in names]
 
     def _on_step(self) -> bool:
         policy = self.model.rollout_action_probabilities

@@ -7,6 +7,7 @@ Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the s
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -20,7 +21,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayB
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
-from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, flatten
+from sb3_mirl import export
+from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, find_action_names, flatten
 from sb3_mirl.checkpoints import Checkpoint, new_run_id
 from sb3_mirl.checks import (
     LARGEST_FLOAT32,
@@ -209,6 +211,8 @@ class MIRL(DQN):
         self.regularization = regularization
         self.compile_update = compile_update
         self.mixed_precision = mixed_precision
+        #: What the actions are called, where an environment has said it to :meth:`learn`; plain text in saved files
+        self.action_names: list[str] | None = None
         self._compiled_update: CompiledUpdate | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
@@ -302,6 +306,7 @@ class MIRL(DQN):
         self._callbacks = [*defaults, *flatten(callback)]
         # At last, when nothing draws random numbers any more before the first step
         resumption = [_Resumption()] if self._resumed_from is not None else []
+        self.action_names = find_action_names(self.env, len(self.policy.prior)) or self.action_names
         return super()._init_callback(CallbackList([*defaults, callback, *resumption]), progress_bar)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
@@ -578,6 +583,45 @@ class MIRL(DQN):
         checkpoint.restore_env(model)
         model._resumed_from = checkpoint
         return model
+
+    def export(self, path: str | Path, **arguments: Any) -> Path:
+        """
+        Write the model to one file that can be loaded without running code in it, for :meth:`load_exported`.
+
+        It holds the policy with ρ and β, the optimiser's state, the constructor's arguments and the counters of training,
+        so that training goes on as after ``save`` and ``load``. As with these the replay buffer is left out, and in
+        addition the folder of TensorBoard logs, the last observation and the statistics of the latest episodes.
+
+        :param path: of the file, replaced as a whole; ``.safetensors`` is added if it has no suffix
+        :param arguments: constructor arguments to be written in place of the model's, such as a number for a
+            ``learning_rate`` that is a function
+        :return: the path of the file
+        :raises ValueError: if something of the model cannot be written as data; the message names it
+        """
+        return export.export(self, path, arguments)
+
+    @classmethod
+    def load_exported(
+        cls: type[SelfMIRL],
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, type] | None = None,
+        **arguments: Any,
+    ) -> SelfMIRL:
+        """
+        The model of a file that :meth:`export` wrote. No code in the file is run, whoever it is from.
+
+        :param path: of the file; ``.safetensors`` may be left out
+        :param env: the environment to go on with; not needed to predict
+        :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
+        :param custom_objects: classes of yours by the names that the file has for them, such as
+            ``{"my_package.nets.Net": Net}``; those of torch, SB3 and this package are known
+        :param arguments: constructor arguments to be used in place of the file's
+        :return: the model
+        :raises ValueError: if the file is refused; the message says what in it, and what is accepted
+        """
+        return export.load(cls, path, env, device, custom_objects, arguments)  # type: ignore[return-value]
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function

@@ -50,6 +50,8 @@ COMMANDS = {
     "load-from-hub": "rl_zoo3.load_from_hub",
     "benchmark": "rl_zoo3.benchmark",
 }
+# Those of ours, which sb3_mirl.__main__ runs
+OUR_COMMANDS = ("gridworld", "inspect", "export-onnx")
 # Those that play a trained agent and never train it
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
@@ -59,7 +61,11 @@ rl-zoo3 with the algorithms {", ".join(ALGORITHMS)} beside its own. Commands, wh
 
   {", ".join(COMMANDS)}
 
-and gridworld, the paper's experiment with tables.
+and ours, which do not need rl-zoo3:
+
+  gridworld    the paper's experiment with tables
+  inspect      what is in a model file, read without running code of it
+  export-onnx  a model's policy as ONNX
 
 sb3-mirl COMMAND --help lists the arguments of one. Example:
 
@@ -244,7 +250,7 @@ WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] 
 
 def main(arguments: list[str] | None = None) -> int:
     """
-    ``sb3-mirl``, except for its command ``gridworld``.
+    ``sb3-mirl``, except for :data:`OUR_COMMANDS`.
 
     :param arguments: without the program's name; by default those of the process
     :return: exit status
@@ -259,7 +265,10 @@ def main(arguments: list[str] | None = None) -> int:
     # rl-zoo3 itself says plot_train
     command, rest = arguments[0].replace("_", "-"), arguments[1:]
     if command not in COMMANDS:
-        print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join(COMMANDS)}, gridworld", file=sys.stderr)
+        print(
+            f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join([*COMMANDS, *OUR_COMMANDS])}",
+            file=sys.stderr,
+        )
         return 2
     try:
         _run(command, rest)

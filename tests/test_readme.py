@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from sb3_mirl.zoo import COMMANDS
+from sb3_mirl.zoo import COMMANDS, OUR_COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,7 @@ def test_the_python_runs(tmp_path, monkeypatch):
 
 def test_the_commands_exist():
     commands = re.findall(r"^(?:\w+=\w+ )?sb3-mirl (\S+)", README, re.MULTILINE)
-    assert set(commands) == {*COMMANDS, "gridworld"}
+    assert set(commands) == {*COMMANDS, *OUR_COMMANDS}
     targets = re.findall(r"`?make ([a-z-]+)", README)
     makefile = (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)
