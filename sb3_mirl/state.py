@@ -246,7 +246,10 @@ def _take_object(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
 
 def _put_object(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if _qualified_name(type(old)) != node["class"]:
-        old = object.__new__(_find_class(walk, node["class"], old, path))
+        cls = _find_class(walk, node["class"], old, path)
+        if path == "" or issubclass(cls, _ENVIRONMENTS):
+            raise _mismatch(node["class"], old, path)
+        old = object.__new__(cls)
     walk.made(node, old)
     before = dict(_attributes(old))
     for name, child in node["attributes"].items():
@@ -280,7 +283,11 @@ def _find_class(walk: _Restore, name: str, old: Any, path: str) -> type:
             found = getattr(found, part, None)
         if isinstance(found, type) and package in walk.packages:
             return found
-    raise ValueError(f"at {path.lstrip('.') or 'the top'} the state has a {name}, the object a {_qualified_name(type(old))}")
+    raise _mismatch(name, old, path)
+
+
+def _mismatch(name: str, old: Any, path: str) -> ValueError:
+    return ValueError(f"at {path.lstrip('.') or 'the top'} the state has a {name}, the object a {_qualified_name(type(old))}")
 
 
 def _take_space(walk: _Capture, value: spaces.Space, path: str) -> dict[str, Any]:
