@@ -13,6 +13,7 @@ stored since the one before. A file that lies there never changes.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -36,6 +37,11 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
 from sb3_mirl.state import State, capture, replace_content, restore
@@ -85,6 +91,26 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _lock(folder: Path) -> IO[str]:
+    """
+    Keeps other processes out of a folder for as long as the returned file is open. A killed process keeps nobody out.
+
+    :raises ValueError: if another process writes there
+    """
+    file = open(folder / ".lock", "a")
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                raise ValueError(
+                    f"save_path must be a folder that no other process writes to, got {str(folder)!r}: does its run go on?"
+                ) from error
+            # else a file system without locks
+    return file
 
 
 def _check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
@@ -395,12 +421,13 @@ class CheckpointWriter:
     :param prefix: of the files' names
     :param keep: how many checkpoints to keep
     :param model: the model
-    :raises ValueError: if the folder holds checkpoints of another run
+    :raises ValueError: if the folder holds checkpoints of another run, or if another process writes there
     """
 
     def __init__(self, folder: Path, prefix: str, keep: int, model: "MIRL") -> None:
         self.folder, self.prefix, self.keep, self.model = folder, prefix, keep, model
         (folder / "replay").mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
         self._kept: list[tuple[int, str, set[str]]] = []
         newest: dict[str, Any] | None = None
         for path in _manifests(folder):

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from probes import Image, Mixed
+from probes import ConstantReward, Image, Mixed
 from resuming import content, copy, run
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
@@ -280,7 +280,12 @@ class TestFolder:
         model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
         model.learn(400, CheckpointCallback(40, tmp_path, keep=2))
         assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["rl_model_360_steps.zip", "rl_model_400_steps.zip"]
-        assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", *2 * [".json"], *2 * [".safetensors"], *2 * [".zip"]]
+        own = [
+            path.name
+            for path in tmp_path.iterdir()
+            if not path.name.startswith(("rl_model_360_steps.", "rl_model_400_steps."))
+        ]
+        assert sorted(own) == [".lock", "replay"]
         # Of the replay buffer, what was overwritten is gone: 150 slots in files of 40 steps each
         first = min(int(path.stem.split("_")[-2]) for path in (tmp_path / "replay").iterdir())
         assert 360 - 150 - 40 < first <= 360 - 150
@@ -314,6 +319,18 @@ class TestFolder:
         resumed.learn(160, CheckpointCallback(20, tmp_path / "b"))
         again = MIRL.resume(tmp_path / "b", "CartPole-v1")
         np.testing.assert_array_equal(again.replay_buffer.observations, resumed.replay_buffer.observations)
+
+    def test_of_a_process_that_goes_on(self, tmp_path):
+        hold = (
+            "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", hold, tmp_path / ".lock"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            with pytest.raises(ValueError, match="save_path must be a folder that no other process writes to"):
+                MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+            other.kill()
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
     @pytest.mark.parametrize("arguments", [{"save_freq": 0}, {"save_freq": 1.5}, {"save_freq": 5, "keep": 0}])
     def test_arguments(self, tmp_path, arguments):
@@ -425,6 +442,31 @@ def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
         warnings.filterwarnings("ignore", message="The interrupted run had a")
         resumed = run(folder, lambda: cartpole(folder), **options)
     assert content(resumed, folder) == content(whole, tmp_path / "whole")
+
+
+class Breaks(ConstantReward):
+    """Its observation at one step is not a number."""
+
+    breaks = True
+
+    def __init__(self):
+        super().__init__(length=1000)
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return np.full_like(obs, np.nan) if self.breaks and self.steps == 150 else obs, *rest
+
+
+def test_after_an_observation_that_is_no_number_the_last_checkpoint_is_whole(tmp_path, monkeypatch):
+    model = MIRL("MlpPolicy", Breaks(), **SETTINGS)
+    with pytest.raises(ValueError, match="nan"):
+        model.learn(300, CheckpointCallback(40, tmp_path))
+    monkeypatch.setattr(Breaks, "breaks", False)
+    resumed = MIRL.resume(tmp_path, Breaks())
+    assert resumed.num_timesteps == 120
+    resumed.learn(300)
+    assert resumed.num_timesteps == 300
+    assert all(th.isfinite(value).all() for value in resumed.policy.state_dict().values())
 
 
 def test_no_space(tmp_path, monkeypatch):
