@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 FORMAT = "sb3_mirl checkpoint"
 FORMAT_VERSION = 1
 #: Bytes of a file of replayed transitions: more are written as several files, so that memory is needed for one only
-SEGMENT_BYTES = 64_000_000
+SEGMENT_BYTES = 16_000_000
 _TEMPORARY = ".unfinished-"
 # Callbacks that may be missing when a run is resumed
 _DISPENSABLE = ("sb3_mirl.callbacks.CheckpointCallback", "stable_baselines3.common.callbacks.CallbackList")
@@ -146,7 +146,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _manifests(folder: Path) -> Iterator[Path]:
-    return folder.glob("*_steps.json")
+    return (path for path in folder.glob("*_steps.json") if not path.name.startswith(_TEMPORARY))
 
 
 # -------------------------------------------------------------------------------------------------------- replay buffers
