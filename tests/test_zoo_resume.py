@@ -240,7 +240,7 @@ def test_a_new_run_begins_where_there_is_none(here, run, in_half):
 def test_with_a_seed_the_newest_run_of_that_seed_is_meant(in_half, here, run):
     copy(RUN, RUN.with_name(f"{ENV}_2"))
     arguments = RUN.with_name(f"{ENV}_2") / ENV / "args.yml"
-    arguments.write_text(arguments.read_text().replace("- seed\n  - 1", "- seed\n  - 2"))
+    arguments.write_text(arguments.read_text().replace("- seed\n    - 1\n", "- seed\n    - 2\n"))
     status, printed = run(*command("--resume", "--seed", "1", *TB))
     assert status == 0 and f"Resuming {RUN} at" in printed and not RUN.with_name(f"{ENV}_3").exists()
 
@@ -255,7 +255,7 @@ def test_with_a_seed_the_newest_run_of_that_seed_is_meant(in_half, here, run):
         (["-tb", "elsewhere"], "--tensorboard-log is 'tb' there, got 'elsewhere'"),
         (["--env-kwargs", "sutton_barto_reward:True"], "--env-kwargs is None there, got {'sutton_barto_reward': True}"),
         (["-params", "batch_size:8", "tau:0.5"], "batch_size is 16 there, got 8; tau is not given there, got 0.5"),
-        (["-conf", "my.yml"], "gamma is 0.99 there, got 0.75"),
+        (["-conf", "my.yml"], "gamma is 0.995 there, got 0.75"),
         (["--algo", "sql"], "--algo is 'mirl' there, got 'sql'"),
         (["--env", "Acrobot-v1"], f"--env is '{ENV}' there, got 'Acrobot-v1'"),
     ],
