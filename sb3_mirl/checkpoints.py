@@ -34,7 +34,7 @@ import safetensors.numpy
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
 
@@ -476,7 +476,11 @@ class CheckpointWriter:
             "random": arrays.put(capture(_random_states())),
             "logger": arrays.put(capture(_logger_values(model))),
             "log_files": arrays.put(capture(_log_files(model))),
-            "callbacks": [[_class_name(one), arrays.put(capture(_callback_attributes(one)))] for one in callbacks],
+            "callbacks": [
+                [_class_name(one), arrays.put(capture(_callback_attributes(one)))]
+                for one in callbacks
+                if not isinstance(one, ProgressBarCallback)  # which a resumed run need not have
+            ],
         }
         zipped = io.BytesIO()
         model.save(zipped)
