@@ -13,10 +13,13 @@ import pytest
 import torch as th
 import yaml
 from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from resuming import copy
 from sb3_mirl import MIRL, SQL
+from sb3_mirl.state import capture, restore
 from sb3_mirl.zoo import main
 
 ENV = "CartPole-v1"
@@ -171,6 +174,16 @@ def test_a_killed_process_without_a_seed(here):
     seed = yaml.load((resumed / ENV / "args.yml").read_text(), Loader=yaml.UnsafeLoader)["seed"]
     assert main([*line, "--seed", str(seed)]) == 0
     same(content(RUN), content(resumed))
+
+
+def test_worker_processes_that_were_reset_are_not_seeded_again():
+    """As those of the evaluation, which nothing resets between making and restoring them."""
+    envs = [make_vec_env(ENV, seed=3, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}) for _ in range(2)]
+    envs[0].reset()
+    restore(envs[1], capture(envs[0]))
+    assert envs[0].reset().tolist() == envs[1].reset().tolist()
+    for env in envs:
+        env.close()
 
 
 # ---- which run, and what of it ------------------------------------------------------------------------------------
