@@ -73,9 +73,9 @@ class Run:
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            # As rl-zoo3 reads it: it may hold classes
+            # As rl-zoo3 reads it: it may hold objects of any class, which are made here
             content = yaml.load((self.params_folder / name).read_bytes(), Loader=yaml.UnsafeLoader)
-        except (OSError, yaml.YAMLError) as error:
+        except Exception as error:
             raise ResumeError(f"{self.params_folder / name} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ResumeError(f"{self.params_folder / name} must hold settings, got {content!r}")

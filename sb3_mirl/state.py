@@ -546,7 +546,9 @@ def _take_workers(walk: _Capture, value: SubprocVecEnv, path: str) -> dict[str, 
         walk.missing += [f"{path}.envs[{index}].{one}" for one in state.missing]
         children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
         walk.arrays += state.arrays
-    return {"children": children}
+    # With which the next reset begins, if there was none yet
+    names = ("_seeds", "_options")
+    return {"children": children, "attributes": walk.entries([(name, getattr(value, name)) for name in names], path)}
 
 
 def _put_workers(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
@@ -556,7 +558,10 @@ def _put_workers(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> A
     for index, child in enumerate(node["children"]):
         arrays = walk.arrays[child["first"] : child["first"] + child["count"]]
         old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])
-    return walk.made(node, old)
+    walk.made(node, old)
+    for name, child in node["attributes"].items():
+        vars(old)[name] = walk.value(child, vars(old)[name], f"{path}.{name}")
+    return old
 
 
 def _of(*types_: type) -> Callable[[Any], bool]:

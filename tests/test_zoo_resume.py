@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch as th
 import yaml
+from resuming import copy
 from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import SubprocVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from resuming import copy
 from sb3_mirl import MIRL, SQL
+from sb3_mirl.state import capture, restore
 from sb3_mirl.zoo import main
 
 ENV = "CartPole-v1"
@@ -173,6 +176,16 @@ def test_a_killed_process_without_a_seed(here):
     same(content(RUN), content(resumed))
 
 
+def test_worker_processes_that_were_reset_are_not_seeded_again():
+    """As those of the evaluation, which nothing resets between making and restoring them."""
+    envs = [make_vec_env(ENV, seed=3, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}) for _ in range(2)]
+    envs[0].reset()
+    restore(envs[1], capture(envs[0]))
+    assert envs[0].reset().tolist() == envs[1].reset().tolist()
+    for env in envs:
+        env.close()
+
+
 # ---- which run, and what of it ------------------------------------------------------------------------------------
 
 
@@ -309,6 +322,21 @@ def test_damaged_checkpoints(whole, in_half, run):
     with pytest.warns(UserWarning, match=rf"{manifests[-1].name} is not what was written.*going on with"):
         assert main(command("--resume")) == 0
     same(content(whole / RUN), content(RUN))
+
+
+def test_settings_that_do_not_fit_the_checkpoint(in_half, run):
+    with (RUN / ENV / "config.yml").open("a") as file:
+        file.write("  - - frame_stack\n    - 2\n")
+    status, printed = run("train", "--resume", str(RUN))
+    assert status == 2 and printed.startswith(f"sb3-mirl train: {RUN} cannot be resumed: Observation spaces do not match")
+    (RUN / ENV / "config.yml").write_text("- 1\n")
+    status, printed = run("train", "--resume", str(RUN))
+    assert (status, printed) == (2, f"sb3-mirl train: {RUN / ENV / 'config.yml'} must hold settings, got [1]\n")
+
+
+def test_help_names_our_options(run):
+    status, printed = run("train", "--help")
+    assert status == 0 and "--resume [FOLDER]" in printed and "--keep-checkpoints K" in printed
 
 
 def test_checkpoints_that_are_kept(here, run):
