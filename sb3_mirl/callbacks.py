@@ -186,7 +186,7 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
 
     def _on_training_end(self) -> None:
         # Not where a callback has stopped the training: SB3 does not store the latest transition then
-        if not self._in_rollout and self._saved_at != self.num_timesteps:
+        if not self._in_rollout and self._saved_at != self.model.num_timesteps:
             self._save()
 
     def _save(self) -> None:
@@ -204,6 +204,41 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
         self._saved_at = self.model.num_timesteps
         if self.verbose >= 1:
             print(f"Checkpoint {path}")
+
+
+class RolloutEvents(BaseCallback):
+    """
+    Tells callbacks when rollouts and training end: SB3's EventCallback (EveryNTimesteps, EvalCallback) does not tell those
+    inside of it.
+
+    :param callbacks: those inside
+    """
+
+    def __init__(self, callbacks: list[BaseCallback]) -> None:
+        super().__init__()
+        self.callbacks = callbacks
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_start()
+
+    def _on_rollout_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_end()
+
+    def _on_training_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_training_end()
+
+
+def inside_of_events(callback: BaseCallback) -> list[BaseCallback]:
+    """The checkpoint callbacks inside of SB3's EventCallbacks."""
+    events = [one for one in flatten(callback) if isinstance(one, EventCallback)]
+    inside = [one for event in events for one in flatten(event) if isinstance(one, CheckpointCallback)]
+    return list(dict.fromkeys(inside))
 
 
 def flatten(callback: BaseCallback) -> Iterator[BaseCallback]:

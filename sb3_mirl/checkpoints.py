@@ -24,6 +24,7 @@ import re
 import time
 import uuid
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
-from sb3_mirl.state import State, capture, replace_content, restore
+from sb3_mirl.state import State, UnknownClass, capture, replace_content, restore
 
 if TYPE_CHECKING:
     from sb3_mirl.mirl import MIRL
@@ -93,13 +94,22 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+#: Open files by device and inode: closing any of them would end the lock that the process has
+_locks: "weakref.WeakValueDictionary[tuple[int, int], IO[str]]" = weakref.WeakValueDictionary()
+
+
 def _lock(folder: Path) -> IO[str]:
     """
     Keeps other processes out of a folder for as long as the returned file is open. A killed process keeps nobody out.
 
     :raises ValueError: if another process writes there
     """
-    file = open(folder / ".lock", "a")
+    path = folder / ".lock"
+    path.touch()
+    identity = (path.stat().st_dev, path.stat().st_ino)
+    if (locked := _locks.get(identity)) is not None:
+        return locked
+    file = open(path, "a")
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,6 +120,8 @@ def _lock(folder: Path) -> IO[str]:
                     f"save_path must be a folder that no other process writes to, got {str(folder)!r}: does its run go on?"
                 ) from error
             # else a file system without locks
+    if os.name == "posix":
+        _locks[identity] = file
     return file
 
 
@@ -204,14 +216,15 @@ class ReplayLog:
             if isinstance(buffer, FrameReplayBuffer):
                 # Each file has the images of its own stacks; the last one also those whose file is not needed otherwise
                 among = _images(arrays) if end < count else None
-                images = buffer.planes.unsaved([segment["last"] for segment in segments], among)
+                images = buffer.planes.unsaved([_number(segment) for segment in segments], among)
                 for others, _ in self._images:
                     images = np.setdiff1d(images, others, assume_unique=True)
-                self._images.append((images, end))
                 arrays |= {"images": buffer.planes.images[images], "image_numbers": images}
             name = f"{self.prefix}_{begin}_{end}.safetensors"
             entry = _write(self.folder / name, safetensors.numpy.save(arrays))
             new.append({"file": name, "first": begin, "last": end, **entry})
+            if isinstance(buffer, FrameReplayBuffer):
+                self._images.append((images, _number(entry)))
         return {"size": size, "count": count, "segments": [*segments, *new]}
 
     def commit(self, buffer: ReplayBuffer, replay: dict[str, Any]) -> None:
@@ -220,6 +233,11 @@ class ReplayLog:
         if isinstance(buffer, FrameReplayBuffer):
             for images, file in self._images:
                 buffer.planes.saved_in[images] = file
+
+
+def _number(segment: dict[str, Any]) -> int:
+    """Of a file, by its content: several folders may hold the same buffer in other files."""
+    return int(segment["sha256"][:15], 16)
 
 
 def _ranges(first: int, last: int, bytes_of_a_step: int) -> Iterator[tuple[int, int]]:
@@ -286,7 +304,7 @@ def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], res
     for segment in replay["segments"]:
         arrays = safetensors.numpy.load_file(folder / segment["file"])
         if planes is not None:
-            planes.load(arrays.pop("image_numbers"), arrays.pop("images"), segment["last"])
+            planes.load(arrays.pop("image_numbers"), arrays.pop("images"), _number(segment))
         slots = _slot_numbers(buffer, segment["first"], segment["last"])
         for name, rows in arrays.items():
             target = targets[name]
@@ -633,15 +651,18 @@ class Checkpoint:
         assert env is not None
         last_obs, state = model._last_obs, self._arrays.get(self.manifest["state"]["env"])
         env.reset()
+        missing = state.missing
         try:
             restore(env, state)
+        except UnknownClass as error:
+            missing = [str(error), *missing]
         except ValueError as error:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
         model._last_obs = last_obs
-        if state.missing:
-            more = f" and {len(state.missing) - 1} more" if len(state.missing) > 1 else ""
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             warnings.warn(
-                f"The environment's state is not in the checkpoint, because it cannot be read: {state.missing[0]}{more}. "
+                f"The environment's state is not in the checkpoint, because it cannot be read: {missing[0]}{more}. "
                 "Training goes on with new episodes; nothing else is lost.",
                 stacklevel=3,
             )
@@ -695,7 +716,13 @@ class Checkpoint:
                     warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
                 continue
             waiting.remove(callback)
-            vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
+            lost = list(node["missing"])
+            try:
+                vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
+            except ValueError as error:
+                lost.append(str(error))
+            if lost:
+                warnings.warn(f"The state of the {name} is not restored as a whole: {'; '.join(lost)}", stacklevel=2)
 
 
 def new_run_id() -> str:
