@@ -168,6 +168,9 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
     def _init_callback(self) -> None:
         MIRLCallback._init_callback(self)
         self._due, self._in_rollout, self._saved_at = False, True, -1
+        others = [one for one in self.model._callbacks if isinstance(one, CheckpointCallback) and one is not self]
+        if any(os.path.realpath(one.save_path) == os.path.realpath(self.save_path) for one in others):
+            raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
         if self._writer is None or self._writer.model is not self.model:
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)
 

@@ -34,7 +34,7 @@ import numpy as np
 import safetensors.numpy
 import stable_baselines3
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
@@ -44,7 +44,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
+from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer, Planes, Stacks, TensorOnDevice
 from sb3_mirl.state import State, UnknownClass, capture, replace_content, restore
 
 if TYPE_CHECKING:
@@ -186,9 +186,17 @@ class ReplayLog:
 
     def begin(self, buffer: ReplayBuffer, replay: dict[str, Any] | None) -> None:
         """
+        Begins to log a buffer, and warns if its class is not known here.
+
         :param buffer: what is to be logged
         :param replay: the entry of the manifest whose content ``buffer`` holds, and perhaps more; None: of none
         """
+        if type(buffer) not in _KNOWN_BUFFERS:
+            warnings.warn(
+                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot, and nothing else that "
+                "it adds to SB3's replay buffers",
+                stacklevel=4,
+            )
         self._buffer = buffer
         self.count, self.segments = (replay["count"], replay["segments"]) if replay else (0, [])
 
@@ -238,6 +246,9 @@ class ReplayLog:
 def _number(segment: dict[str, Any]) -> int:
     """Of a file, by its content: several folders may hold the same buffer in other files."""
     return int(segment["sha256"][:15], 16)
+
+
+_KNOWN_BUFFERS = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer)
 
 
 def _ranges(first: int, last: int, bytes_of_a_step: int) -> Iterator[tuple[int, int]]:
@@ -316,6 +327,9 @@ def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], res
     if planes is not None:
         stacks: tuple[Any, Any] = buffer.observations, buffer.next_observations
         observations, next_observations = (one.index for one in stacks)
+        used = np.unique(np.concatenate([observations, next_observations], axis=None))
+        if not planes.saved_in[used[used > 0]].all():
+            raise DamagedCheckpoint("images of the replay buffer are in none of its files")
         planes.finish_loading([observations, next_observations], next_observations[buffer.pos - 1])
 
 
@@ -537,7 +551,10 @@ class CheckpointWriter:
         model._checkpoint_serial += 1
         self._kept = [entry for entry in self._kept if entry[1] != name]
         self._remember(manifest)
-        self._prune()
+        try:
+            self._prune()
+        except OSError as error:
+            warnings.warn(f"What is not needed any more could not be removed from {self.folder} ({error})", stacklevel=3)
         return path
 
     def _prune(self) -> None:
@@ -545,12 +562,13 @@ class CheckpointWriter:
         self._kept = self._kept[-self.keep :]
         names = {name for _, name, _ in self._kept}
         segments = {segment for _, _, of_one in self._kept for segment in of_one}
+        own_name, own_segment = (re.compile(re.escape(self.prefix) + end) for end in (r"_\d+_steps", r"_\d+_\d+\.safetensors"))
         for manifest in list(_manifests(self.folder)):
-            if manifest.stem.startswith(f"{self.prefix}_") and manifest.stem not in names:
+            if own_name.fullmatch(manifest.stem) and manifest.stem not in names:
                 for extension in (".json", ".safetensors", ".zip"):
                     manifest.with_suffix(extension).unlink(missing_ok=True)
         for path in (self.folder / "replay").iterdir():
-            if path.name.startswith((f"{self.prefix}_", _TEMPORARY)) and path.name not in segments:
+            if path.name not in segments and own_segment.fullmatch(path.name.removeprefix(_TEMPORARY)):
                 path.unlink()
         for path in self.folder.glob(f"{_TEMPORARY}*"):
             path.unlink()

@@ -34,7 +34,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 #: Belongs to the program, not to its state: the object to be restored has its own
 _PROGRAM = (
@@ -53,7 +54,7 @@ _PROGRAM = (
     np.dtype,
     th.dtype,
     th.device,
-    th.nn.Module,
+    BasePolicy,
     EnvSpec,
     BaseAlgorithm,
     BaseCallback,
@@ -64,6 +65,8 @@ _PROGRAM = (
 )
 #: What draws on the screen
 _DISPLAY_PACKAGES = ("pygame", "tqdm", "rich", "matplotlib")
+#: Of these classes, attributes that are no state: the infos of the latest step, and a table of methods
+_PASSING = ((DummyVecEnv, ("buf_infos", "reset_infos")), (VecEnvWrapper, ("class_attributes",)))
 _ENVIRONMENTS = (gym.Env, gym.vector.VectorEnv, VecEnv)
 #: What counts seconds since its ``t_start``: not those between a checkpoint and the resumption
 _TIMED = (Monitor, VecMonitor)
@@ -271,7 +274,7 @@ def _slots(cls: type) -> list[str]:
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     for name, attribute in list(vars(value).items()):
-        if name != "class_attributes" or not isinstance(value, VecEnvWrapper):  # methods and the like
+        if not any(isinstance(value, cls) and name in names for cls, names in _PASSING):
             yield name, attribute
     for base in type(value).__mro__:
         for slot in _slots(base):
@@ -468,6 +471,18 @@ def _put_tensor(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> An
     return walk.made(node, tensor)
 
 
+def _take_module(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
+    return {"state": walk.value(value.state_dict(), path)}
+
+
+def _put_module(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    if not isinstance(old, (th.nn.Module, th.optim.Optimizer)):
+        raise UnknownClass(f"at {path.lstrip('.')} there was a network or an optimiser, of which none can be made here")
+    # Not over those that it has, which load_state_dict compares them with
+    old.load_state_dict(walk.value(node["state"], None, path))
+    return walk.made(node, old)
+
+
 def _take_bytes(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
     return {"content": walk.bytes(value)}
 
@@ -649,6 +664,7 @@ _KINDS: list[tuple[Callable[[Any], bool], str, Callable[..., dict[str, Any]], Ca
     (_is_plain_array, "array", _take_array, _put_array),
     (lambda value: type(value) is np.ndarray and value.dtype == object, "objects", _take_objects, _put_objects),
     (_kind_of(th.Tensor), "tensor", _take_tensor, _put_tensor),
+    (_kind_of(th.nn.Module, th.optim.Optimizer), "module", _take_module, _put_module),
     (_of(list), "list", _take_list, _put_list),
     (_of(tuple), "tuple", _take_list, _put_tuple),
     (lambda value: isinstance(value, tuple) and hasattr(value, "_fields"), "namedtuple", _take_namedtuple, _put_namedtuple),

@@ -19,6 +19,7 @@ import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import ConstantReward, Image, Mixed
 from resuming import content, copy, run
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     ConvertCallback,
@@ -318,6 +319,27 @@ class TestFolder:
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
         with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run"):
             MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+
+    def test_of_two_callbacks(self, tmp_path):
+        both = [CheckpointCallback(10, tmp_path), CheckpointCallback(20, tmp_path / ".", "other")]
+        with pytest.raises(ValueError, match="save_path must be another folder for each CheckpointCallback"):
+            MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, both)
+
+    def test_files_of_others_stay(self, tmp_path):
+        (tmp_path / "replay").mkdir()
+        others = ["rl_model_long_8_steps.json", "rl_model_notes_steps.json", "replay/rl_model_long_0_8.safetensors"]
+        for name in others:
+            (tmp_path / name).write_text("")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(40, CheckpointCallback(10, tmp_path, keep=1))
+        assert all((tmp_path / name).exists() for name in others)
+
+    def test_a_replay_buffer_of_an_unknown_class(self, tmp_path):
+        class Prioritised(ReplayBuffer):
+            largest = 1.0
+
+        settings = {**SETTINGS, "replay_buffer_class": Prioritised}
+        with pytest.warns(UserWarning, match="Of a Prioritised, checkpoints hold the arrays"):
+            MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
 
     def test_learning_again_goes_on_in_the_folder(self, tmp_path):
         model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)

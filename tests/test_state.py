@@ -202,6 +202,25 @@ def test_tensors(dtype):
     assert th.equal(new, tensor) and new.dtype == dtype
 
 
+def test_networks_and_their_optimisers_go_on():
+    def learner(seed):
+        th.manual_seed(seed)
+        network = th.nn.Linear(2, 1)
+        return {"network": network, "optimizer": th.optim.Adam(network.parameters())}
+
+    def learn(held):
+        loss = held["network"](th.ones(1, 2)).sum()
+        held["optimizer"].zero_grad()
+        loss.backward()
+        held["optimizer"].step()
+
+    one = learner(1)
+    learn(one)
+    two = round_trip(one, learner(2))
+    learn(one), learn(two)
+    assert th.equal(one["network"].weight, two["network"].weight)
+
+
 def test_generators_of_spaces_go_on():
     space = spaces.Dict({"a": spaces.Discrete(100), "b": spaces.Box(0, 1, (2,))})
     space.seed(1)
