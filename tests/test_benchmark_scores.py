@@ -13,7 +13,9 @@ from sb3_mirl.benchmark.suites import ATARI19, ATARI19_IDS
 SCORES = np.array([[0.0, 4.0, 1.0], [1.0, 2.0, 3.0], [0.5, 3.0, 8.0], [0.5, 7.0, 0.0]])
 
 
-@pytest.mark.parametrize("algorithm, mean, median", [("dqn", 356.26, 166.62), ("sql", 388.83, 230.82), ("mirl", 413.46, 330.19)])
+@pytest.mark.parametrize(
+    "algorithm, mean, median", [("dqn", 356.26, 166.62), ("sql", 388.83, 230.82), ("mirl", 413.46, 330.19)]
+)
 def test_the_papers_table_has_the_papers_means(algorithm, mean, median):
     table = paper_scores(algorithm)
     assert tuple(table) == ATARI19

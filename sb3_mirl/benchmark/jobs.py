@@ -123,6 +123,26 @@ def write_whole(file: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
+    """
+    :param folder: of a benchmark, or one that is not there yet
+    :param suite: that it is to hold
+    :return: the jobs that were asked for so far
+    :raises FolderError: if it holds another suite, or something else
+    """
+    if (folder / "suite.json").exists():
+        there, planned = read_folder(folder)
+        different = _differences(there, suite)
+        if different:
+            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(different)}. Choose another folder")
+        return planned
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{str(folder)!r} is not a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
+    return []
+
+
 def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
     """
     Makes the folder, or checks that it holds the same suite, and adds jobs to those that are planned.
@@ -133,14 +153,7 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
     :return: all planned jobs, those of earlier calls first
     :raises FolderError: if it cannot be written, or holds another suite or something else
     """
-    planned: list[Job] = []
-    if (folder / "suite.json").exists():
-        there, planned = read_folder(folder)
-        different = _differences(there, suite)
-        if different:
-            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(different)}. Choose another folder")
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
+    planned = planned_jobs(folder, suite)
     known = set(planned)
     planned += [job for job in jobs if job not in known]
     content = {"format": FORMAT, "suite": asdict(suite), "jobs": [[job.algorithm, job.env, job.seed] for job in planned]}

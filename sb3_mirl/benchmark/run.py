@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.benchmark.jobs import STATES, FolderError, Job, open_folder, read_folder
+from sb3_mirl.benchmark.jobs import STATES, FolderError, Job, open_folder, planned_jobs, read_folder
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
 #: Called with jobs, the folder, how many to run at once, and keyword arguments of ``run_job``. Yields each job as it ends,
@@ -61,19 +61,36 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int, **options: Any)
             process.wait()
 
 
+def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str]:
+    """
+    :param job: to be run
+    :param folder: of the benchmark
+    :param options: of :func:`sb3_mirl.benchmark.training.run_job`
+    :return: the command of a process that runs it
+    """
+    # Not with -m: in checkpoints the callback would be one of __main__, which nobody else could go on with
+    code = "import sys; from sb3_mirl.benchmark.training import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, str(folder), job.algorithm, job.env, str(job.seed)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    return command
+
+
 def _start(job: Job, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
     runs = job.run_folder(folder)
     runs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sb3_mirl.benchmark.training", str(folder), job.algorithm, job.env, str(job.seed)]
-    for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
     # One thread each: results must not depend on how many there are
     env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
     with open(runs / "log.txt", "a") as log:
         # Its standard input is open as long as this process lives. In a session of its own, so that Ctrl-C reaches it through
         # this process only
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            process_command(job, folder, options),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )
 
 
@@ -107,6 +124,7 @@ def run(
     :raises FolderError: if the folder is not for this suite, or cannot be written
     :raises ValueError: if a job cannot be run (algorithm, environment or hyper-parameters are not there)
     """
+    planned_jobs(folder, suite)
     pending = [job for job in jobs if not job.result_file(folder).exists()]
     if pending:
         # Imported here, because it takes seconds: looking into a finished folder does not
@@ -117,7 +135,9 @@ def run(
     if not pending:
         print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
-    print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {workers} at once, in {folder}")
+    print(
+        f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {workers} at once, in {folder}"
+    )
     with closing(engine(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
         _follow(ended, suite, pending, folder)
     left = [job for job in pending if not job.result_file(folder).exists()]
@@ -157,9 +177,7 @@ def _outcome(job: Job, folder: Path) -> str:
             f"mean score {np.mean(scores):.4g} of {len(scores)} episodes "
             f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s)"
         )
-    return {"failed": lambda: f"failed: {job.failure(folder)}", "running": lambda: "another process is at it"}.get(
-        state, lambda: state
-    )()
+    return f"failed: {job.failure(folder)}" if state == "failed" else "another process is at it"
 
 
 def status(folder: Path) -> list[str]:
@@ -200,7 +218,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     runner.add_argument("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    runner.add_argument("--algos", nargs="+", metavar="ALGO", help="of rl-zoo3; by default " + " ".join(Suite("", {}, 0).algorithms))
+    runner.add_argument(
+        "--algos", nargs="+", metavar="ALGO", help="of rl-zoo3; by default " + " ".join(Suite("", {}, 0).algorithms)
+    )
     runner.add_argument("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
     runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")

@@ -6,8 +6,8 @@ On a CPU a result depends on the job alone: whoever runs it, beside whatever els
 on from their last checkpoint; other algorithms, and environments whose state cannot be read (LunarLander), begin again with
 the same seed.
 
-``python -m sb3_mirl.benchmark.training FOLDER ALGORITHM ENV SEED`` is a job as a process of its own, with one thread, which
-ends when its standard input does: that of whoever started it.
+:func:`main` is a job as a process of its own, with one thread, which ends when its standard input does: that of whoever started
+it.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import threading
 import time
 import traceback
@@ -101,7 +100,11 @@ class History(BaseCallback):
         if self.priors is None:
             return None
         begun = self.begun_at > 0
-        return {"step": self.begun_at[begun].tolist(), "beta": self.betas[begun].tolist(), "prior": self.priors[begun].tolist()}
+        return {
+            "step": self.begun_at[begun].tolist(),
+            "beta": self.betas[begun].tolist(),
+            "prior": self.priors[begun].tolist(),
+        }
 
 
 def check(suite: Suite, jobs: Iterable[Job]) -> None:
@@ -232,7 +235,9 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, devi
 
     begun = time.monotonic()
     env = manager.create_envs(1, eval_env=True)
-    action_names = find_action_names(env, model.action_space.n) if isinstance(model.action_space, gym.spaces.Discrete) else None
+    action_names = (
+        find_action_names(env, model.action_space.n) if isinstance(model.action_space, gym.spaces.Discrete) else None
+    )
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
     of_mirl = {"prior": model.prior.tolist(), "beta": model.beta} if isinstance(model, MIRL) else {}
@@ -327,7 +332,7 @@ def _end_with_standard_input() -> None:
 
 
 def main() -> int:
-    """A job as a process of its own."""
+    """A job as a process of its own, with the command line of :func:`sb3_mirl.benchmark.run.process_command`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("algorithm")
@@ -340,7 +345,3 @@ def main() -> int:
     th.set_num_threads(1)
     run_job(Job(args.algorithm, args.env, args.seed), args.folder, args.save_freq, args.device)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
