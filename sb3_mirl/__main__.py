@@ -1,6 +1,6 @@
 """
-The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``bench``, ``inspect`` and ``export-onnx`` are ours, all
-others are rl-zoo3's.
+The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``bench``, ``inspect`` and ``export-onnx`` are ours,
+all others are rl-zoo3's.
 """
 
 import sys

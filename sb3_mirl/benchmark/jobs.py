@@ -24,6 +24,8 @@ except ImportError:  # Windows: there, jobs under way count as missing
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+#: Environment steps from one checkpoint of a job to the next
+SAVE_FREQ = 100_000
 #: Of a job. The first that applies
 STATES = ("done", "running", "failed", "missing")
 #: Of a suite, what decides whether results are comparable; ``steps`` are compared too
@@ -176,7 +178,9 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
         content = json.loads(file.read_text())
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r} instead of {FORMAT}")
-        data = {name: tuple(value) if isinstance(value, list) else value for name, value in content["suite"].items()}
+        data: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content["suite"].items()
+        }
         return Suite(**data), [Job(*job) for job in content["jobs"]]
     except OSError as error:
         raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read") from error

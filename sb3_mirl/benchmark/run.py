@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.benchmark.jobs import STATES, FolderError, Job, open_folder, planned_jobs, read_folder
+from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, open_folder, planned_jobs, read_folder
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
 #: Called with jobs, the folder, how many to run at once, and keyword arguments of ``run_job``. Yields each job as it ends,
@@ -218,15 +218,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     runner.add_argument("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    runner.add_argument(
-        "--algos", nargs="+", metavar="ALGO", help="of rl-zoo3; by default " + " ".join(Suite("", {}, 0).algorithms)
-    )
+    runner.add_argument("--algos", nargs="+", metavar="ALGO", help=f"of rl-zoo3; by default {' '.join(Suite.algorithms)}")
     runner.add_argument("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
     runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
     runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
     runner.add_argument("--jobs", type=_positive, metavar="J", default=1, help="jobs at once, each with one thread")
-    runner.add_argument("--save-freq", type=_positive, metavar="N", default=100_000, help="steps between checkpoints of a job")
+    runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
     runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
     runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     looker = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")

@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
 @cache
 def _table(name: str) -> dict[str, dict[str, float]]:
     """A file of ``data/``, by game and column. Lines that begin with # say where its numbers are from."""
-    text = resources.files("sb3_mirl.benchmark").joinpath("data", name).read_text()
+    text = resources.files("sb3_mirl.benchmark").joinpath("data").joinpath(name).read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {row.pop("game"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)}
 

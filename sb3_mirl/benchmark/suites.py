@@ -85,7 +85,7 @@ _ALL = (
     # 30 episodes with ε = 0.05 is how Mnih et al. 2015 evaluate, whose human scores the paper's table is normalised with; the
     # paper's own ε and number of steps are not known
     Suite("atari19", dict.fromkeys(ATARI19_IDS, 10_000_000), epsilon=0.05, seeds=3, packages=("ale_py",)),
-    # The paper's settings would hardly learn in so few steps: those here go towards data-efficient DQN (van Hasselt, Hessel and
+    # The paper's settings would hardly learn in so few steps: these go towards data-efficient DQN (van Hasselt, Hessel and
     # Aslanides, 2019), with one-step returns
     Suite(
         "atari19-100k",

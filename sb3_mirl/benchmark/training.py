@@ -6,8 +6,8 @@ On a CPU a result depends on the job alone: whoever runs it, beside whatever els
 on from their last checkpoint; other algorithms, and environments whose state cannot be read (LunarLander), begin again with
 the same seed.
 
-:func:`main` is a job as a process of its own, with one thread, which ends when its standard input does: that of whoever started
-it.
+:func:`main` is a job as a process of its own, with one thread, which ends when its standard input does, and so with whoever
+started it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_mirl
 from sb3_mirl import MIRL, SQL, CheckpointCallback
-from sb3_mirl.benchmark.jobs import FORMAT, Job, locked, read_folder, write_whole
+from sb3_mirl.benchmark.jobs import FORMAT, SAVE_FREQ, Job, locked, read_folder, write_whole
 from sb3_mirl.benchmark.suites import Suite
 from sb3_mirl.callbacks import find_action_names
 from sb3_mirl.state import capture
@@ -48,7 +48,6 @@ from sb3_mirl.zoo import ALGORITHMS, ExperimentManager, hyperparams_file, regist
 PARTS = 200
 #: Added to the job's seed: the evaluation's episodes are not those of the training
 EVALUATION_SEED = 1_000_000
-SAVE_FREQ = 100_000
 _PACKAGES = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "ale_py", "MinAtar")
 
 
@@ -138,11 +137,12 @@ def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "a
     Train and evaluate, unless the result is there already or another process is at it. The folder gets either the whole result
     or, if the job fails, the traceback.
 
-    The result is a dict of: ``suite``, the job's ``algorithm``, ``environment`` and ``seed``; trained ``steps``; ``scores`` of
-    the evaluation, one per episode, as the environment gives them, and the ``evaluation``'s settings; ``hyperparameters`` as in
-    the file, with the suite's changes; the ``curve`` of training returns (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m,
-    the last ``prior`` and ``beta`` and their ``history`` (:meth:`History.temperature`). ``versions`` and ``machine`` say where
-    it was computed, and ``time`` how fast: all that differs when a job is run again on the same machine.
+    The result is a dict of ``suite``, the job's ``algorithm``, ``environment`` and ``seed``; ``steps`` that were trained;
+    ``scores``, those of the evaluation's episodes, as the environment gives them; ``evaluation``, its settings;
+    ``hyperparameters`` as in the file, with the suite's changes; ``curve``, the returns of the training
+    (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m, ``prior`` and ``beta`` at the end, and ``history``
+    (:meth:`History.temperature`). ``versions`` and ``machine`` say where it was computed, ``time`` how fast: that alone
+    differs when a job is run again on the same machine.
 
     :param job: of those that the folder's suite has
     :param folder: made by :func:`sb3_mirl.benchmark.jobs.open_folder`
