@@ -13,6 +13,7 @@ stored since the one before. A file that lies there never changes.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -33,9 +34,14 @@ import safetensors.numpy
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
 from sb3_mirl.state import State, capture, replace_content, restore
@@ -46,8 +52,10 @@ if TYPE_CHECKING:
 FORMAT = "sb3_mirl checkpoint"
 FORMAT_VERSION = 1
 #: Bytes of a file of replayed transitions: more are written as several files, so that memory is needed for one only
-SEGMENT_BYTES = 64_000_000
+SEGMENT_BYTES = 16_000_000
 _TEMPORARY = ".unfinished-"
+# Callbacks that may be missing when a run is resumed
+_DISPENSABLE = ("sb3_mirl.callbacks.CheckpointCallback", "stable_baselines3.common.callbacks.CallbackList")
 # Of callbacks: set by SB3 when training starts, or chosen by the user anew
 _NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best|.*(path|dir|folder)")
 
@@ -85,6 +93,26 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _lock(folder: Path) -> IO[str]:
+    """
+    Keeps other processes out of a folder for as long as the returned file is open. A killed process keeps nobody out.
+
+    :raises ValueError: if another process writes there
+    """
+    file = open(folder / ".lock", "a")
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                raise ValueError(
+                    f"save_path must be a folder that no other process writes to, got {str(folder)!r}: does its run go on?"
+                ) from error
+            # else a file system without locks
+    return file
+
+
 def _check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
     try:
         with open(folder / name, "rb") as file:
@@ -118,7 +146,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _manifests(folder: Path) -> Iterator[Path]:
-    return folder.glob("*_steps.json")
+    return (path for path in folder.glob("*_steps.json") if not path.name.startswith(_TEMPORARY))
 
 
 # -------------------------------------------------------------------------------------------------------- replay buffers
@@ -137,6 +165,8 @@ class ReplayLog:
     def __init__(self, folder: Path, prefix: str) -> None:
         self.folder, self.prefix = folder, prefix
         self.count = 0
+        #: Steps before the latest one of the log that have changed since they were written
+        self.n_changed = 0
         self.segments: list[dict[str, Any]] = []
         self._buffer: ReplayBuffer | None = None
         # Images that are in files which no complete checkpoint has yet, and the numbers of these files
@@ -165,7 +195,7 @@ class ReplayLog:
             count, segments = buffer.pos + size * bool(buffer.full), []
             first = count - (size if buffer.full else buffer.pos)
         else:
-            first = max(self.count, count - size)
+            first = max(self.count - self.n_changed, count - size, 0)
         segments = [segment for segment in segments if segment["last"] > count - size]
         new: list[dict[str, Any]] = []
         self._images = []
@@ -186,7 +216,7 @@ class ReplayLog:
 
     def commit(self, buffer: ReplayBuffer, replay: dict[str, Any]) -> None:
         """The checkpoint that this entry belongs to is complete."""
-        self.count, self.segments, self._buffer = replay["count"], replay["segments"], buffer
+        self.count, self.segments, self._buffer, self.n_changed = replay["count"], replay["segments"], buffer, 0
         if isinstance(buffer, FrameReplayBuffer):
             for images, file in self._images:
                 buffer.planes.saved_in[images] = file
@@ -391,12 +421,13 @@ class CheckpointWriter:
     :param prefix: of the files' names
     :param keep: how many checkpoints to keep
     :param model: the model
-    :raises ValueError: if the folder holds checkpoints of another run
+    :raises ValueError: if the folder holds checkpoints of another run, or if another process writes there
     """
 
     def __init__(self, folder: Path, prefix: str, keep: int, model: "MIRL") -> None:
         self.folder, self.prefix, self.keep, self.model = folder, prefix, keep, model
         (folder / "replay").mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
         self._kept: list[tuple[int, str, set[str]]] = []
         newest: dict[str, Any] | None = None
         for path in _manifests(folder):
@@ -417,6 +448,8 @@ class CheckpointWriter:
         self._replay = ReplayLog(folder / "replay", prefix)
         self._calls = newest["calls"] if newest else 0
         self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
+        if model._resumed_from is not None and model._resumed_from.new_episodes:
+            self._replay.n_changed = 1  # see end_trajectory
 
     def _remember(self, manifest: dict[str, Any]) -> None:
         segments = {segment["file"] for segment in manifest["replay"]["segments"]}
@@ -443,7 +476,11 @@ class CheckpointWriter:
             "random": arrays.put(capture(_random_states())),
             "logger": arrays.put(capture(_logger_values(model))),
             "log_files": arrays.put(capture(_log_files(model))),
-            "callbacks": [[_class_name(one), arrays.put(capture(_callback_attributes(one)))] for one in callbacks],
+            "callbacks": [
+                [_class_name(one), arrays.put(capture(_callback_attributes(one)))]
+                for one in callbacks
+                if not isinstance(one, ProgressBarCallback)  # which a resumed run need not have
+            ],
         }
         zipped = io.BytesIO()
         model.save(zipped)
@@ -526,6 +563,9 @@ class Checkpoint:
             _check_file(folder, name, entry)
         for segment in self.manifest["replay"]["segments"]:
             _check_file(folder / "replay", segment["file"], segment)
+        #: Whether the environment could not be put into its state
+        self.new_episodes = False
+        self._logger_is_ours = False
         self._arrays = _Arrays()
         self._arrays.arrays = safetensors.numpy.load_file(folder / f"{self.manifest['name']}.safetensors")
         self.model_file = folder / f"{self.manifest['name']}.zip"
@@ -572,7 +612,13 @@ class Checkpoint:
         return self.manifest["num_timesteps"] >= self.manifest["total_timesteps"]
 
     def restore_replay(self, model: "MIRL") -> None:
-        """Fills the replay buffer of the model."""
+        """
+        Fills the replay buffer of the model.
+
+        :raises ValueError: if its size, or the number of environments, is another than in the interrupted run
+        """
+        if model.n_envs != self.manifest["n_envs"]:
+            raise ValueError(f"env must have {self.manifest['n_envs']} environments as it had, got {model.n_envs}")
         rest = self._arrays.get(self.manifest["state"]["replay"])
         _fill_replay(model.replay_buffer, self.folder / "replay", self.manifest["replay"], rest)  # type: ignore[arg-type]
         model._run_id, model._checkpoint_serial = self.manifest["run"], self.manifest["serial"]
@@ -599,6 +645,7 @@ class Checkpoint:
                 "Training goes on with new episodes; nothing else is lost.",
                 stacklevel=3,
             )
+            self.new_episodes = True
             env.seed((model.seed or 0) + model.num_timesteps)
             model._last_obs = env.reset()  # type: ignore[assignment]
             model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
@@ -611,7 +658,8 @@ class Checkpoint:
         folder = self.manifest["log_folder"]
         if not model._custom_logger and model.tensorboard_log is not None and folder is not None:
             formats = ["stdout", "tensorboard"] if model.verbose >= 1 else ["tensorboard"]
-            model._logger = configure(os.path.join(model.tensorboard_log, folder), formats)
+            model.set_logger(configure(os.path.join(model.tensorboard_log, folder), formats))
+            self._logger_is_ours = True
 
     def restore_run(self, model: "MIRL", callbacks: list[BaseCallback]) -> None:
         """
@@ -620,6 +668,8 @@ class Checkpoint:
         :param callbacks: of the resumed run
         """
         manifest, state = self.manifest, self.manifest["state"]
+        if self._logger_is_ours:
+            model._custom_logger = False
         model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
         model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
         self._restore_callbacks(state["callbacks"], callbacks)
@@ -641,7 +691,8 @@ class Checkpoint:
         for name, node in saved:
             callback = next((one for one in waiting if _class_name(one) == name), None)
             if callback is None:
-                warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
+                if name not in _DISPENSABLE:
+                    warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
                 continue
             waiting.remove(callback)
             vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))

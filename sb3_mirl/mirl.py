@@ -575,7 +575,12 @@ class MIRL(DQN):
         :raises FileNotFoundError: if there is no checkpoint
         :raises ValueError: if all checkpoints are damaged, or if ``env`` is another than that of the interrupted run
         """
-        checkpoint = Checkpoint.newest(folder)
+        return cls._resume(Checkpoint.newest(folder), env, device, **kwargs)
+
+    @classmethod
+    def _resume(
+        cls: type[SelfMIRL], checkpoint: Checkpoint, env: GymEnv | str, device: th.device | str, **kwargs: Any
+    ) -> SelfMIRL:
         if isinstance(env, str):
             env = gym.make(env)
         model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)

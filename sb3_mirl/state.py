@@ -246,7 +246,10 @@ def _take_object(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
 
 def _put_object(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if _qualified_name(type(old)) != node["class"]:
-        old = object.__new__(_find_class(walk, node["class"], old, path))
+        cls = _find_class(walk, node["class"], old, path)
+        if path == "" or issubclass(cls, _ENVIRONMENTS):
+            raise _mismatch(node["class"], old, path)
+        old = object.__new__(cls)
     walk.made(node, old)
     before = dict(_attributes(old))
     for name, child in node["attributes"].items():
@@ -280,7 +283,11 @@ def _find_class(walk: _Restore, name: str, old: Any, path: str) -> type:
             found = getattr(found, part, None)
         if isinstance(found, type) and package in walk.packages:
             return found
-    raise ValueError(f"at {path.lstrip('.') or 'the top'} the state has a {name}, the object a {_qualified_name(type(old))}")
+    raise _mismatch(name, old, path)
+
+
+def _mismatch(name: str, old: Any, path: str) -> ValueError:
+    return ValueError(f"at {path.lstrip('.') or 'the top'} the state has a {name}, the object a {_qualified_name(type(old))}")
 
 
 def _take_space(walk: _Capture, value: spaces.Space, path: str) -> dict[str, Any]:
@@ -539,7 +546,9 @@ def _take_workers(walk: _Capture, value: SubprocVecEnv, path: str) -> dict[str, 
         walk.missing += [f"{path}.envs[{index}].{one}" for one in state.missing]
         children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
         walk.arrays += state.arrays
-    return {"children": children}
+    # With which the next reset begins, if there was none yet
+    names = ("_seeds", "_options")
+    return {"children": children, "attributes": walk.entries([(name, getattr(value, name)) for name in names], path)}
 
 
 def _put_workers(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
@@ -549,7 +558,10 @@ def _put_workers(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> A
     for index, child in enumerate(node["children"]):
         arrays = walk.arrays[child["first"] : child["first"] + child["count"]]
         old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])
-    return walk.made(node, old)
+    walk.made(node, old)
+    for name, child in node["attributes"].items():
+        vars(old)[name] = walk.value(child, vars(old)[name], f"{path}.{name}")
+    return old
 
 
 def _of(*types_: type) -> Callable[[Any], bool]:

@@ -7,8 +7,10 @@ what it is for.
 """
 
 import argparse
+import copy
 import functools
 import importlib
+import io
 import os
 import runpy
 import shutil
@@ -16,13 +18,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from stable_baselines3.common import callbacks
+from stable_baselines3.common.vec_env import VecEnv
+
 import sb3_mirl
 from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer
+from sb3_mirl.checkpoints import Checkpoint
 
 try:
     import optuna
@@ -34,6 +41,7 @@ except ImportError as error:
     raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
 
 from sb3_mirl.conf_file import HyperparametersError, Places, check_hyperparameters, read_places
+from sb3_mirl.runs import FREE, ResumeError, Run
 
 ALGORITHMS: dict[str, type[sb3_mirl.MIRL]] = {"mirl": sb3_mirl.MIRL, "sql": sb3_mirl.SQL, "sql_m": sb3_mirl.SQLm}
 
@@ -130,9 +138,24 @@ def hyperparams_file(algorithm: str) -> Path:
 
 
 class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
-    """rl-zoo3's, less two surprises of its hyper-parameter search; our algorithms' hyper-parameters are checked."""
+    """
+    rl-zoo3's, less two surprises of its hyper-parameter search. Our algorithms' hyper-parameters are checked, and their
+    checkpoints are :class:`sb3_mirl.CheckpointCallback`'s; with ``args.resume`` the run of that checkpoint goes on.
+    """
+
+    def __init__(self, args: argparse.Namespace, *arguments: Any, **kwargs: Any) -> None:
+        super().__init__(args, *arguments, **kwargs)
+        self.resumed: Checkpoint | None = vars(args).pop("resume", None)
+        if self.resumed is not None:
+            self.continue_training = True
+            self.save_path = str(self.resumed.folder)
+            self.params_path = f"{self.save_path}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.resumed is not None:
+            print(f"Resuming {self.save_path} at step {self.resumed.manifest['num_timesteps']}, with its hyper-parameters")
+            hyperparams = Run(self.save_path).hyperparams()
+            return copy.deepcopy(hyperparams), hyperparams
         # rl-zoo3 takes --trial-id 0 for "no trial given" and trains with the defaults
         if self.trial_id == 0 and self.storage and self.study_name:
             print("Loading from Optuna study...")
@@ -146,7 +169,34 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         places |= dict.fromkeys(self.custom_hyperparams or {}, "-params")
         hyperparams, saved_hyperparams = super().read_hyperparameters()
         check_hyperparameters(ALGORITHMS[self.algo], env, hyperparams, places, section)
-        return hyperparams, saved_hyperparams
+        # rl-zoo3 adds gamma to a dict `normalize` before it saves it
+        return copy.deepcopy(hyperparams), saved_hyperparams
+
+    def create_callbacks(self) -> None:
+        n_before = len(self.callbacks)
+        super().create_callbacks()
+        if self.algo not in ALGORITHMS:
+            return
+        for index, callback in enumerate(self.callbacks):
+            if index >= n_before and type(callback) is callbacks.CheckpointCallback:
+                self.callbacks[index] = sb3_mirl.CheckpointCallback(
+                    callback.save_freq, self.save_path, keep=self.args.keep_checkpoints, verbose=self.verbose
+                )
+        if self.callbacks and isinstance(self.callbacks[0], sb3_mirl.CheckpointCallback):
+            self.callbacks.insert(0, _NoProgressBar())
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> Any:
+        if self.resumed is None:
+            return super()._load_pretrained_agent(hyperparams, env)
+        settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
+        try:
+            return ALGORITHMS[self.algo]._resume(self.resumed, env, self.device, **settings)
+        except ValueError as error:
+            raise ResumeError(f"{self.save_path} cannot be resumed: {error}") from error
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        if self.resumed is None:
+            super()._save_config(saved_hyperparams)
 
     def hyperparameters_optimization(self) -> None:
         # Its run folder holds no model, but `enjoy` would take it for the latest run
@@ -154,6 +204,133 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super().hyperparameters_optimization()
         finally:
             shutil.rmtree(self.save_path, ignore_errors=True)
+
+
+class _NoProgressBar(callbacks.ProgressBarCallback):
+    """
+    Stands at the head of the callbacks, where rl-zoo3 calls ``on_training_end`` to close a progress bar however training
+    has ended: a checkpoint there could be one of half a gradient step.
+    """
+
+    def _on_training_start(self) -> None:
+        pass
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        pass
+
+
+class _Finished(Exception):
+    """There is nothing to do, for this reason."""
+
+
+def _hyperparams(run: Run, parsed: argparse.Namespace) -> dict[str, Any]:
+    """Hyper-parameters that the command line has for a run: those of its file with all that it adds to them."""
+    for module in parsed.gym_packages or run.args["gym_packages"]:
+        importlib.import_module(module)
+    names = ("hyperparams", "env_kwargs", "eval_env_kwargs", "storage", "study_name", "trial_id")
+    settings = {name: getattr(parsed, name) for name in names}
+    manager = ExperimentManager(
+        argparse.Namespace(), run.args["algo"], run.args["env"], parsed.log_folder, config=parsed.conf_file, **settings
+    )
+    with redirect_stdout(io.StringIO()):
+        return manager.read_hyperparameters()[1]
+
+
+class TrainParser(argparse.ArgumentParser):
+    """rl-zoo3's parser of ``train``, with our options. It has our file of hyper-parameters, and reads those of a run again."""
+
+    _NOT_GIVEN = object()
+
+    def __init__(self, *arguments: Any, **kwargs: Any) -> None:
+        super().__init__(*arguments, **kwargs)
+        ours = self.add_argument_group(f"with {', '.join(ALGORITHMS)}")
+        ours.add_argument(
+            "--keep-checkpoints",
+            metavar="K",
+            help="How many checkpoints (--save-freq) of a run to keep: the newest ones (default: 3)",
+            type=_positive,
+            default=3,
+        )
+        ours.add_argument(
+            "--resume",
+            metavar="FOLDER",
+            help="Go on with an interrupted run from its newest checkpoint, as if it had not been interrupted, and with its "
+            "own settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the "
+            "algorithm and environment (and --seed, if given) in the log folder; if that is finished, nothing is done, and "
+            "if it has no checkpoint, a new run begins",
+            nargs="?",
+            const="",
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        parsed = super().parse_args(args, namespace)
+        given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(vars(parsed), self._NOT_GIVEN)))
+        options = {name: value for name, value in vars(given).items() if value is not self._NOT_GIVEN}
+        if parsed.resume is None:
+            if parsed.algo not in ALGORITHMS and "keep_checkpoints" in options:
+                raise ResumeError(f"--keep-checkpoints is for --algo {' or '.join(ALGORITHMS)}, got {parsed.algo}")
+        elif run := _run_to_resume(parsed, options):
+            return _resumed(run, parsed, options)
+        del parsed.resume
+        if parsed.algo not in ALGORITHMS:
+            del parsed.keep_checkpoints
+        elif parsed.conf_file is None:
+            parsed.conf_file = str(hyperparams_file(parsed.algo))
+        return parsed
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
+    return value
+
+
+def _run_to_resume(parsed: argparse.Namespace, options: dict[str, Any]) -> Run | None:
+    """The run that ``--resume`` means; None: a new one."""
+    run = Run(parsed.resume) if parsed.resume else None
+    algorithm = run.args["algo"] if run else parsed.algo
+    if algorithm not in ALGORITHMS:
+        raise ResumeError(f"--resume is for --algo {' or '.join(ALGORITHMS)}, got {algorithm}")
+    if parsed.optimize_hyperparameters:
+        raise ResumeError("--resume goes on with a training, not with a search (--optimize-hyperparameters)")
+    if run:
+        if not (run.has_checkpoint or run.finished):
+            raise ResumeError(f"--resume must be followed by a run folder with a checkpoint, got {parsed.resume!r}")
+        return run
+    seed = parsed.seed if parsed.seed >= 0 else None
+    run = Run.newest(parsed.log_folder, parsed.algo, parsed.env, seed)
+    if run and (run.has_checkpoint or run.finished):
+        return run
+    which = f"{parsed.algo} on {parsed.env}" + (f" with seed {seed}" if seed is not None else "")
+    what = f"{run.folder}, the newest run of {which}, has no checkpoint" if run else f"There is no run of {which}"
+    print(f"{what}: a new one begins" + ("" if parsed.save_freq > 0 else ", which cannot be resumed without --save-freq"))
+    return None
+
+
+def _resumed(run: Run, parsed: argparse.Namespace, options: dict[str, Any]) -> argparse.Namespace:
+    """
+    The arguments of a run, with those of the command line that may differ.
+
+    :raises ResumeError: if the command line contradicts the run, or if its checkpoints are damaged
+    :raises _Finished: if it is finished
+    """
+    run.check(options, parsed.hyperparams or {})
+    if "conf_file" in options:
+        run.check({}, _hyperparams(run, parsed))
+    if run.finished:
+        raise _Finished(f"{run.folder} is finished: nothing to resume")
+    try:
+        checkpoint = Checkpoint.newest(run.folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise ResumeError(f"{run.folder} cannot be resumed: {error}") from error
+    differing = {name: value for name, value in options.items() if name in FREE}
+    args = argparse.Namespace(**{**vars(parsed), **run.args, **differing, "resume": checkpoint})
+    # Of it only the statistics of VecNormalize would be read, and then replaced by the checkpoint's
+    args.trained_agent = args.trained_agent if os.path.isfile(args.trained_agent) else ""
+    return args
 
 
 class StoreDict(rl_zoo3.train.StoreDict):
@@ -231,17 +408,6 @@ def _hub_metadata() -> Iterator[None]:
         yield
 
 
-def _with_our_conf_file(arguments: list[str]) -> list[str]:
-    """Arguments of ``train``, completed by our file of hyper-parameters if the algorithm is ours and none is given."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--algo")
-    parser.add_argument("-conf", "--conf-file")
-    known, _ = parser.parse_known_args(arguments)
-    if known.algo in ALGORITHMS and known.conf_file is None:
-        return [*arguments, "--conf-file", str(hyperparams_file(known.algo))]
-    return arguments
-
-
 WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] = {
     "record-training": (_child_processes_register, _ffmpeg_on_path),
     "benchmark": (_child_processes_register,),
@@ -276,18 +442,22 @@ def main(arguments: list[str] | None = None) -> int:
     except HyperparametersError as error:
         print(f"sb3-mirl {command}: error in the hyper-parameters:\n{error}", file=sys.stderr)
         return 2
+    except ResumeError as error:
+        print(f"sb3-mirl {command}: {error}", file=sys.stderr)
+        return 2
+    except _Finished as reason:
+        print(reason)
     return 0
 
 
 def _run(command: str, arguments: list[str]) -> None:
     register()
-    if command == "train":
-        arguments = _with_our_conf_file(arguments)
     module_name, _, function_name = COMMANDS[command].partition(":")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(sys, "argv", [f"sb3-mirl {command}", *arguments]))
         stack.enter_context(mock.patch.object(rl_zoo3.train, "ExperimentManager", ExperimentManager))
         stack.enter_context(mock.patch.object(rl_zoo3.train, "StoreDict", StoreDict))
+        stack.enter_context(mock.patch.object(rl_zoo3.train, "argparse", SimpleNamespace(ArgumentParser=TrainParser)))
         if command in PLAYING_COMMANDS:
             players = {name: _for_playing(algorithm) for name, algorithm in ALGORITHMS.items()}
             stack.enter_context(mock.patch.dict(rl_zoo3.ALGOS, players))

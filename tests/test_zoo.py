@@ -24,7 +24,7 @@ OURS = sorted(ALGORITHMS)
 
 
 def train(*arguments, algo="mirl", env=ENV, steps=300):
-    fast = ["--num-threads", "1", "--verbose", "0", "-params", "learning_starts:50", "train_freq:64", "gradient_steps:2"]
+    fast = ["--num-threads", "1", "--verbose", "0", "-params", "learning_starts:50", "train_freq:50", "gradient_steps:2"]
     command = ["train", "--algo", algo, "--env", env, "-n", str(steps), "-f", "logs", "--eval-freq", "150", "--seed", "1"]
     assert main([*command, *(fast if "-params" not in arguments else []), *arguments]) == 0
 

@@ -1,0 +1,511 @@
+"""Runs that were interrupted end as those that were not; files that were damaged are noticed."""
+
+import errno
+import json
+import random
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from probes import ConstantReward, Image, Mixed
+from resuming import content, copy, run
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EvalCallback, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.her import HerReplayBuffer
+
+from sb3_mirl import MIRL, SQL, CheckpointCallback, checkpoints
+from sb3_mirl.atari import AtariVecEnv
+from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:`n_steps=3` is ignored", "ignore:.*Monitor")
+
+SETTINGS = {
+    "learning_starts": 50,
+    "buffer_size": 150,
+    "learning_rate": 1e-3,
+    "target_update_interval": 70,
+    "batch_size": 8,
+    "prior_lr": 1e-3,
+    "beta_lr": 1e-2,
+    "seed": 1,
+    "policy_kwargs": {"net_arch": [16]},
+}
+CNN = {"policy_kwargs": {}, "replay_buffer_class": FrameReplayBuffer}
+
+
+def cartpole(folder, n_envs=1, **kwargs):
+    return make_vec_env("CartPole-v1", n_envs, seed=5, monitor_dir=str(folder), **kwargs)
+
+
+def atari(game, folder, n_envs=1, **kwargs):
+    return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", n_envs, seed=5, monitor_dir=str(folder), **kwargs), 4)
+
+
+def evaluation():
+    return [EvalCallback(make_vec_env("CartPole-v1", 1, seed=9), eval_freq=50, n_eval_episodes=2, verbose=0)]
+
+
+# Environment, settings, and what else `run` takes
+CASES = {
+    "one environment": (cartpole, {}, {}),
+    "several": (lambda folder: cartpole(folder, 3), {"gradient_steps": -1}, {}),
+    "worker processes": (
+        lambda folder: cartpole(folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
+        {},
+        {},
+    ),
+    "VecNormalize": (lambda folder: VecNormalize(cartpole(folder, 2)), {}, {}),
+    "VecMonitor": (lambda folder: VecMonitor(make_vec_env("CartPole-v1", 2, seed=5), str(folder / "0.monitor.csv")), {}, {}),
+    "n steps": (cartpole, {"n_steps": 3}, {}),
+    "optimize_memory_usage": (
+        cartpole,
+        {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+        {},
+    ),
+    "whole episodes": (cartpole, {"train_freq": (1, "episode"), "gradient_steps": -1}, {}),
+    "learning rate that falls": (cartpole, {"learning_rate": lambda progress: 1e-3 * progress}, {}),
+    "linear beta": (cartpole, {"beta_schedule": "linear", "beta_lr": 1e-3}, {}),
+    "evaluations": (cartpole, {}, {"callbacks": evaluation}),
+    "SQL": (cartpole, {}, {"algorithm": SQL}),
+    "grid world": (lambda folder: make_vec_env("MIRLSquare-v0", 1, seed=5, monitor_dir=str(folder)), {}, {}),
+    "on the device": (cartpole, {"replay_buffer_class": DeviceReplayBuffer}, {}),
+    "Dict": (lambda folder: make_vec_env(Mixed, 2, seed=5, monitor_dir=str(folder)), {}, {"policy": "MultiInputPolicy"}),
+    "hindsight": (
+        lambda folder: make_vec_env(lambda: BitFlippingEnv(n_bits=4, max_steps=7), 1, seed=5, monitor_dir=str(folder)),
+        {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": True}},
+        {"policy": "MultiInputPolicy"},
+    ),
+    "frames": (
+        lambda folder: VecFrameStack(make_vec_env(Image, 2, seed=5, monitor_dir=str(folder)), 3),
+        {**CNN, "replay_buffer_kwargs": {"n_steps": 3, "gamma": 0.99}},
+        {"policy": "CnnPolicy"},
+    ),
+    "Pong": (lambda folder: atari("Pong", folder), CNN, {"policy": "CnnPolicy", "total": 320}),
+    "Breakout, worker processes": (
+        lambda folder: atari("Breakout", folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
+        CNN,
+        {"policy": "CnnPolicy"},
+    ),
+    "Breakout, SB3's buffer": (lambda folder: atari("Breakout", folder), {"policy_kwargs": {}}, {"policy": "CnnPolicy"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupted_run_ends_like_one_that_was_not(case, tmp_path, monkeypatch):
+    make_env, settings, options = CASES[case]
+    if case == "frames":  # several files for one checkpoint
+        monkeypatch.setattr(checkpoints, "SEGMENT_BYTES", 100_000)
+    options = {"total": 480, "save_freq": 36, "settings": {**SETTINGS, **settings}, **options}
+
+    def part(name, **more):
+        folder = tmp_path / name
+        return run(folder, lambda: make_env(folder), **options, **more)
+
+    whole = part("whole")
+    n_calls = whole._n_calls
+    for interrupted_at in (n_calls // 3, n_calls // 3 + 5, 4 * n_calls // 5):
+        assert part("parts", interrupted_at=interrupted_at)._n_calls == interrupted_at
+    resumed = part("parts")
+
+    expected, found = content(whole, tmp_path / "whole"), content(resumed, tmp_path / "parts")
+    assert found["counters"][0] >= options["total"]
+    for key in expected:
+        assert found[key] == expected[key], key
+    whole.env.close()
+    resumed.env.close()
+
+
+def test_files_of_logs_hold_what_was_logged_once(tmp_path):
+    options = {"make_env": lambda: cartpole(tmp_path), "total": 600, "save_freq": 100, "settings": SETTINGS}
+    run(tmp_path, **options, interrupted_at=350)
+    model = run(tmp_path, **options)
+    steps = [int(line.split(",")[1]) for line in (tmp_path / "0.monitor.csv").read_text().splitlines()[2:]]
+    log = (tmp_path / "progress.csv").read_text().splitlines()
+    column = log[0].split(",").index("time/total_timesteps")
+    assert np.cumsum(steps).tolist() == [int(line.split(",")[column]) for line in log[1:]]
+    assert 550 < sum(steps) <= 600 == model.num_timesteps
+
+
+def test_tensorboard_shows_each_step_once(tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def begin_or_go_on(interrupted_at):
+        env = make_vec_env("CartPole-v1", 1, seed=5)
+        folder = tmp_path / "checkpoints"
+        settings = {**SETTINGS, "tensorboard_log": str(tmp_path)}
+        model = MIRL.resume(folder, env) if folder.exists() else MIRL("MlpPolicy", env, **settings)
+        stop = ConvertCallback(lambda local, _: local["self"]._n_calls != interrupted_at)
+        return model.learn(600, [CheckpointCallback(100, folder), stop], log_interval=1)
+
+    begin_or_go_on(350)
+    (tmp_path / "MIRL_2").mkdir()  # another run's, begun in the meantime
+    begin_or_go_on(None)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "MIRL_1"))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("rollout/ep_len_mean")]
+    assert steps == sorted(set(steps)) and steps[-1] > 500
+    assert not list((tmp_path / "MIRL_2").iterdir())
+
+
+class TestWithoutTheEnvironmentsState:
+    def resume(self, make_env, folder, settings=SETTINGS, policy="MlpPolicy"):
+        """A run that was interrupted, what it was at its last checkpoint, and the resumed model."""
+        model = MIRL(policy, make_env(), **settings)
+        model.learn(180, CheckpointCallback(1000, folder))
+        with pytest.warns(UserWarning, match="environment's state is not in the checkpoint") as warned:
+            resumed = MIRL.resume(folder, make_env())
+        assert len([one for one in warned if one.category is UserWarning]) == 1
+        return model, resumed
+
+    def test_new_episodes_begin_and_nothing_else_is_lost(self, tmp_path):
+        model, resumed = self.resume(lambda: VecNormalize(make_vec_env("LunarLander-v3", 2, seed=5)), tmp_path)
+        for name, value in model.policy.state_dict().items():
+            assert th.equal(value, resumed.policy.state_dict()[name]), name
+        before, after = model.replay_buffer, resumed.replay_buffer
+        np.testing.assert_array_equal(after.observations, before.observations)
+        np.testing.assert_array_equal(after.rewards, before.rewards)
+        # The episodes that were under way end there, but are not over
+        assert after.dones[after.pos - 1].tolist() == after.timeouts[after.pos - 1].tolist() == [1, 1]
+        assert before.dones[before.pos - 1].tolist() == [0, 0]
+        # Statistics go on, and have seen one observation more
+        assert resumed.env.obs_rms.count == pytest.approx(model.env.obs_rms.count + 2)
+        assert resumed._last_obs.shape == (2, 8)
+        resumed.learn(400)
+        assert resumed.num_timesteps == 400
+
+    def test_the_end_of_these_episodes_is_in_the_next_checkpoint(self, tmp_path):
+        _, resumed = self.resume(lambda: make_vec_env("LunarLander-v3", 1, seed=5), tmp_path)
+        slot = resumed.replay_buffer.pos - 1
+        resumed.learn(200, CheckpointCallback(5, tmp_path))
+        with pytest.warns(UserWarning, match="environment's state"):
+            again = MIRL.resume(tmp_path, make_vec_env("LunarLander-v3", 1, seed=5))
+        assert again.replay_buffer.dones[slot] == 1
+
+    def test_native_atari(self, tmp_path):
+        _, resumed = self.resume(
+            lambda: VecFrameStack(AtariVecEnv("PongNoFrameskip-v4", 2, seed=5), 4),
+            tmp_path,
+            {**SETTINGS, **CNN},
+            "CnnPolicy",
+        )
+        resumed.learn(224)
+        assert resumed.num_timesteps == 224
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with three checkpoints, and what it is when it goes on to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    options = {"total": 400, "save_freq": 60, "settings": SETTINGS}
+    run(folder, lambda: cartpole(folder), **options, interrupted_at=380)
+    ended = copy(folder, tmp_path_factory.mktemp("ended"))
+    model = run(ended, lambda: cartpole(ended), **options)
+    return folder, options, content(model, ended)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob("checkpoints/*.json"))
+
+
+class TestDamage:
+    def end(self, folder, options):
+        with pytest.warns(UserWarning, match="Damaged checkpoint.*going on with rl_model"):
+            model = run(folder, lambda: cartpole(folder), **options)
+        return content(model, folder)
+
+    def newest_files(self, folder):
+        manifest = json.loads((folder / "checkpoints" / names(folder)[-1]).read_text())
+        own = [*manifest["files"], f"{manifest['name']}.json", f"replay/{manifest['replay']['segments'][-1]['file']}"]
+        return [folder / "checkpoints" / name for name in own]
+
+    @pytest.mark.parametrize("kind", range(4))
+    @pytest.mark.parametrize("how", ["truncated", "emptied", "removed", "one bit", "longer"])
+    def test_the_checkpoint_before_is_used(self, finished, tmp_path, kind, how):
+        source, options, expected = finished
+        folder = copy(source, tmp_path / "run")
+        path = self.newest_files(folder)[kind]
+        before = path.read_bytes()
+        if how == "removed":
+            path.unlink()
+            if path.suffix == ".json":
+                return  # without its manifest there is no checkpoint: the one before is the newest
+        elif how == "one bit":
+            index = len(before) // 2
+            path.write_bytes(before[:index] + bytes([before[index] ^ 4]) + before[index + 1 :])
+        else:
+            path.write_bytes({"truncated": before[: len(before) // 2], "emptied": b"", "longer": before + b"\0"}[how])
+        assert self.end(folder, options) == expected
+
+    def test_every_flipped_byte_is_noticed(self, finished, tmp_path):
+        folder = copy(finished[0], tmp_path / "run") / "checkpoints"
+        draw = random.Random(0)
+        newest = self.newest_files(folder.parent)
+        assert checkpoints.Checkpoint.newest(folder).manifest["name"] == newest[0].stem
+        for trial in range(300):
+            path = newest[trial % len(newest)]
+            content = bytearray(path.read_bytes())
+            index = draw.randrange(len(content))
+            before = content[index]
+            content[index] ^= draw.randrange(1, 256)
+            path.write_bytes(content)
+            with pytest.warns(UserWarning, match="Damaged checkpoint"):
+                found = checkpoints.Checkpoint.newest(folder)
+            assert found.manifest["name"] != newest[0].stem, (path, index)
+            content[index] = before
+            path.write_bytes(content)
+
+    def test_all_are_damaged(self, finished, tmp_path):
+        folder = copy(finished[0], tmp_path / "run") / "checkpoints"
+        for path in folder.glob("*.zip"):
+            path.write_bytes(b"")
+        with pytest.raises(ValueError, match=r"all are damaged.*\.zip has 0 bytes"):
+            MIRL.resume(folder, cartpole(tmp_path))
+
+    def test_there_is_none(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="folder must hold a checkpoint"):
+            MIRL.resume(tmp_path, "CartPole-v1")
+
+
+class TestFolder:
+    def test_the_newest_are_kept(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        model.learn(400, CheckpointCallback(40, tmp_path, keep=2))
+        assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["rl_model_360_steps.zip", "rl_model_400_steps.zip"]
+        own = [
+            path.name
+            for path in tmp_path.iterdir()
+            if not path.name.startswith(("rl_model_360_steps.", "rl_model_400_steps."))
+        ]
+        assert sorted(own) == [".lock", "replay"]
+        # Of the replay buffer, what was overwritten is gone: 150 slots in files of 40 steps each
+        first = min(int(path.stem.split("_")[-2]) for path in (tmp_path / "replay").iterdir())
+        assert 360 - 150 - 40 < first <= 360 - 150
+        MIRL.load(tmp_path / "rl_model_400_steps.zip")
+
+    def test_only_what_is_new_is_written(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 10_000})
+        model.learn(900, CheckpointCallback(100, tmp_path))
+        sizes = {path.name: path.stat().st_size for path in (tmp_path / "replay").iterdir()}
+        assert len(sizes) == 9
+        a_transition = 2 * 4 * 4 + 8 + 4 + 4 + 4
+        assert all(100 * a_transition <= size <= 104 * a_transition + 1000 for size in list(sizes.values())[:-1])
+
+    def test_of_another_run(self, tmp_path):
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+        with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run"):
+            MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+
+    def test_learning_again_goes_on_in_the_folder(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        model.learn(100, CheckpointCallback(40, tmp_path))
+        model.learn(100, CheckpointCallback(40, tmp_path), reset_num_timesteps=False)
+        assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 200
+        model.learn(100, CheckpointCallback(40, tmp_path))  # from the beginning, in SB3's way
+        assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 100
+
+    def test_a_new_folder_gets_the_whole_buffer(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        model.learn(120, CheckpointCallback(40, tmp_path / "a"))
+        resumed = MIRL.resume(tmp_path / "a", "CartPole-v1")
+        resumed.learn(160, CheckpointCallback(20, tmp_path / "b"))
+        again = MIRL.resume(tmp_path / "b", "CartPole-v1")
+        np.testing.assert_array_equal(again.replay_buffer.observations, resumed.replay_buffer.observations)
+
+    def test_of_a_process_that_goes_on(self, tmp_path):
+        hold = (
+            "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+        )
+        command = [sys.executable, "-c", hold, tmp_path / ".lock"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            with pytest.raises(ValueError, match="save_path must be a folder that no other process writes to"):
+                MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+            other.kill()
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+
+    @pytest.mark.parametrize("arguments", [{"save_freq": 0}, {"save_freq": 1.5}, {"save_freq": 5, "keep": 0}])
+    def test_arguments(self, tmp_path, arguments):
+        with pytest.raises(ValueError, match="must be a positive integer, got"):
+            CheckpointCallback(save_path=tmp_path, **arguments)
+
+    def test_it_cannot_be_written_at_all(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OSError):
+            MIRL("MlpPolicy", "CartPole-v1").learn(10, CheckpointCallback(10, tmp_path / "file"))
+
+
+class TestResume:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=5))
+        MIRL("MlpPolicy", env, **SETTINGS).learn(96, CheckpointCallback(20, tmp_path))
+        return tmp_path
+
+    def test_another_number_of_environments(self, folder):
+        with pytest.raises(ValueError, match="env must have 2 environments as it had, got 1"):
+            MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 1)))
+
+    def test_without_the_wrapper(self, folder):
+        with pytest.raises(ValueError, match=r"env must be made like that of the interrupted run.*VecNormalize"):
+            MIRL.resume(folder, make_vec_env("CartPole-v1", 2))
+
+    def test_another_algorithm(self, folder):
+        with pytest.raises(ValueError, match=r"saved by MIRL: load it with MIRL\.load"):
+            SQL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+
+    def test_the_same_call_again_does_nothing(self, folder):
+        model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+        before = model.policy.state_dict()["q_net.q_net.0.weight"].clone()
+        model.learn(96, CheckpointCallback(20, folder))
+        assert model.num_timesteps == 96
+        assert th.equal(before, model.policy.state_dict()["q_net.q_net.0.weight"])
+
+    @pytest.mark.parametrize(("total", "reset", "end"), [(152, True, 152), (152, False, 248)])
+    def test_further_than_planned(self, folder, total, reset, end):
+        model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+        model.learn(total, reset_num_timesteps=reset)
+        assert model.num_timesteps == end
+
+    def test_only_once(self, folder):
+        model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+        model.learn(120)
+        model.learn(30)
+        assert model.num_timesteps == 32
+
+    def test_other_versions_are_named(self, folder, monkeypatch):
+        model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+        monkeypatch.setattr(th, "__version__", "9.9")
+        with pytest.warns(UserWarning, match=r"other versions \(torch .* -> 9\.9\)"):
+            model.learn(120)
+
+    def test_other_callbacks_are_named(self, tmp_path):
+        env = make_vec_env("CartPole-v1", 1)
+        stop = StopTrainingOnMaxEpisodes(1000)
+        MIRL("MlpPolicy", env, **SETTINGS).learn(100, [CheckpointCallback(20, tmp_path), stop])
+        with pytest.warns(UserWarning, match="StopTrainingOnMaxEpisodes among its callbacks, this one has not"):
+            MIRL.resume(tmp_path, env).learn(120)
+
+    def test_stopped_by_a_callback(self, tmp_path):
+        # SB3 does not store the transition at which a callback stops the training: no checkpoint there
+        env = make_vec_env("CartPole-v1", 1)
+        MIRL("MlpPolicy", env, **SETTINGS).learn(500, [CheckpointCallback(20, tmp_path), StopTrainingOnMaxEpisodes(3)])
+        assert MIRL.resume(tmp_path, env).num_timesteps % 4 == 0
+
+
+class LimitFileSize(BaseCallback):
+    """Makes the system refuse files beyond a size, as it does when a disk is full, from one step to another."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+
+    def _on_step(self) -> bool:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if self.n_calls == self.first:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
+        if self.n_calls == self.last:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        return True
+
+
+def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
+    options = {"total": 480, "save_freq": 36, "settings": SETTINGS}
+    whole = run(tmp_path / "whole", lambda: cartpole(tmp_path / "whole"), **options)
+    folder = tmp_path / "full"
+    found: list[list[str]] = []
+
+    def look(local, _):
+        if local["self"]._n_calls == 290:
+            found.append(names(folder))
+        return True
+
+    with pytest.warns(UserWarning, match="No checkpoint at step 144.*Training goes on"):
+        run(
+            folder,
+            lambda: cartpole(folder),
+            **options,
+            callbacks=lambda: [LimitFileSize(120, 300), ConvertCallback(look)],
+            interrupted_at=420,
+        )
+    assert found == [["rl_model_108_steps.json", "rl_model_36_steps.json", "rl_model_72_steps.json"]]
+    assert not list(folder.rglob(".unfinished*"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The interrupted run had a")
+        resumed = run(folder, lambda: cartpole(folder), **options)
+    assert content(resumed, folder) == content(whole, tmp_path / "whole")
+
+
+class Breaks(ConstantReward):
+    """Its observation at one step is not a number."""
+
+    breaks = True
+
+    def __init__(self):
+        super().__init__(length=1000)
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        return np.full_like(obs, np.nan) if self.breaks and self.steps == 150 else obs, *rest
+
+
+def test_after_an_observation_that_is_no_number_the_last_checkpoint_is_whole(tmp_path, monkeypatch):
+    model = MIRL("MlpPolicy", Breaks(), **SETTINGS)
+    with pytest.raises(ValueError, match="nan"):
+        model.learn(300, CheckpointCallback(40, tmp_path))
+    monkeypatch.setattr(Breaks, "breaks", False)
+    resumed = MIRL.resume(tmp_path, Breaks())
+    assert resumed.num_timesteps == 120
+    resumed.learn(300)
+    assert resumed.num_timesteps == 300
+    assert all(th.isfinite(value).all() for value in resumed.policy.state_dict().values())
+
+
+def test_no_space(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoints, "_write", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(100, CheckpointCallback(20, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["random", "--kills", "20"],
+        ["operations", "--total", "60", "--save-freq", "12"],
+        ["operations", "--run", "image", "--total", "70", "--save-freq", "30"],
+        pytest.param(["random", "--kills", "200"], marks=pytest.mark.slow),
+        pytest.param(["random", "--kills", "100", "--run", "image", "--total", "300"], marks=pytest.mark.slow),
+        pytest.param(["operations", "--run", "image", "--total", "300", "--save-freq", "30"], marks=pytest.mark.slow),
+    ],
+)
+def test_killed_processes(arguments):
+    script = Path(__file__).with_name("killed_run.py")
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["failures"] == 0, done.stderr
+    if arguments[0] == "random":
+        assert summary["kills"] == int(arguments[2])
+        assert summary["equal"] == summary["runs"] > 0
+    else:
+        assert summary["equal"] == summary["kills"] > 20
+
+
+def test_configure_is_asked_for_where_a_log_has_no_writer(tmp_path):
+    env = gym.make("CartPole-v1")
+    model = MIRL("MlpPolicy", env, **SETTINGS)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(100, CheckpointCallback(20, tmp_path))
+    with pytest.warns(UserWarning, match=r"wrote \['progress.csv'\], which nothing writes now"):
+        MIRL.resume(tmp_path, env).learn(120)
