@@ -333,6 +333,15 @@ def test_the_algorithms_share_their_settings():
         assert quantiles == {"max_grad_norm": 10} | {key: value for key, value in shared.items() if key != "policy_kwargs"}
 
 
+@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn"])
+@pytest.mark.parametrize("env", ["MIRLSquare-v0", "MinAtar/Freeway-v1", "BoxingNoFrameskip-v4"])
+def test_the_files_of_other_algorithms_train(algorithm, env, tmp_path):
+    command = ["train", "--algo", algorithm, "--env", env, "-n", "120", "-f", str(tmp_path), "--eval-freq", "-1"]
+    command += ["--conf-file", str(hyperparams_file(algorithm)), "--gym-packages", "sb3_mirl.minatar"]
+    assert main([*command, "-params", "buffer_size:500", "learning_starts:50"]) == 0
+    assert len(list(tmp_path.glob(f"{algorithm}/*/*.zip"))) == 1
+
+
 def test_minatar_names_its_actions():
     import gymnasium as gym
 

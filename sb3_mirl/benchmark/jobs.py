@@ -10,11 +10,12 @@ torch, so that looking into a folder takes no time.
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sb3_mirl.benchmark.suites import Suite
 
@@ -99,19 +100,29 @@ class Job:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[bool]:
+def locked(file: Path, patience: float = 0.0) -> Iterator[bool]:
     """
     Locks a file for the time of the context, and says whether that was possible. The lock ends with the process, however that
     ends.
+
+    :param file: made if it is not there
+    :param patience: seconds to wait for another who holds the lock; who only looks holds it for less than one
     """
+    deadline = time.monotonic() + patience
     with open(file, "a") as handle:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-        yield True
+        while not (free := _try_to_lock(handle)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield free
+
+
+def _try_to_lock(handle: IO[str]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -152,7 +152,7 @@ def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "a
     """
     runs = job.run_folder(folder)
     runs.mkdir(parents=True, exist_ok=True)
-    with locked(runs / "lock") as free:
+    with locked(runs / "lock", patience=1.0) as free:
         if not free or job.result_file(folder).exists():
             return job.result_file(folder).exists()
         job.failure_file(folder).unlink(missing_ok=True)
