@@ -1,6 +1,6 @@
 """
-The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``inspect`` and ``export-onnx`` are ours, all others
-are rl-zoo3's.
+The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``bench``, ``inspect`` and ``export-onnx`` are ours,
+all others are rl-zoo3's.
 """
 
 import sys
@@ -18,6 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
         from sb3_mirl.benchmark.gridworld import main as gridworld
 
         return gridworld(arguments[1:])
+    if arguments[:1] == ["bench"]:
+        from sb3_mirl.benchmark.run import main as bench
+
+        return bench(arguments[1:])
     if arguments[:1] == ["inspect"]:
         from sb3_mirl.model_file import inspect_main
 

@@ -59,7 +59,7 @@ COMMANDS = {
     "benchmark": "rl_zoo3.benchmark",
 }
 # Those of ours, which sb3_mirl.__main__ runs
-OUR_COMMANDS = ("gridworld", "inspect", "export-onnx")
+OUR_COMMANDS = ("gridworld", "bench", "inspect", "export-onnx")
 # Those that play a trained agent and never train it
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
@@ -69,9 +69,10 @@ rl-zoo3 with the algorithms {", ".join(ALGORITHMS)} beside its own. Commands, wh
 
   {", ".join(COMMANDS)}
 
-and ours, which do not need rl-zoo3:
+and ours, of which only bench needs rl-zoo3:
 
   gridworld    the paper's experiment with tables
+  bench        algorithms compared on many environments and seeds; interrupted, it goes on
   inspect      what is in a model file, read without running code of it
   export-onnx  a model's policy as ONNX
 
@@ -128,7 +129,7 @@ def hyperparams_file(algorithm: str) -> Path:
     """
     The YAML file of hyper-parameters that comes with this package.
 
-    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
+    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``; others may have a file for ``sb3-mirl bench``
     """
     package = Path(sb3_mirl.__file__).parent
     # Inside the package when installed from a wheel, beside it in a checkout

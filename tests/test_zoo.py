@@ -14,6 +14,7 @@ from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_mirl import MIRL
+from sb3_mirl.benchmark.suites import MINATAR_IDS
 from sb3_mirl.conf_file import check_hyperparameters, read_places
 from sb3_mirl.gridworld import GRID_WORLDS
 from sb3_mirl.zoo import ALGORITHMS, COMMANDS, _for_playing, hyperparams_file, main, register
@@ -303,13 +304,15 @@ def test_every_shipped_configuration_trains(algo, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = {"default": "MountainCarContinuous-v0", "atari": "BreakoutNoFrameskip-v4"}.get(name, name)
     env = "CliffWalking-v1" if name == "default" else env
-    train("--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=320)
+    packages = ["--gym-packages", "sb3_mirl.minatar"] if name in MINATAR_IDS else []
+    train(*packages, "--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=320)
 
 
 @pytest.mark.parametrize("algo", OURS)
 def test_shipped_files_name_the_same_environments(algo):
     names = list(yaml.safe_load(hyperparams_file(algo).read_text()))
-    assert names == ["default", "atari", "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3", *GRID_WORLDS]
+    classic = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3"]
+    assert names == ["default", "atari", *classic, *GRID_WORLDS, *MINATAR_IDS]
 
 
 @pytest.mark.parametrize("algo, name", list(configurations()))

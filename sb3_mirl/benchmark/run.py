@@ -1,0 +1,266 @@
+"""
+``sb3-mirl bench run`` trains and evaluates all algorithms of a suite, environment by environment and seed by seed, and goes on
+where an earlier call stopped; ``sb3-mirl bench status`` says how far a folder is.
+
+An *engine* is a function that runs jobs somewhere. :data:`ENGINES` has them by name; all that it needs to know of a job is
+:func:`sb3_mirl.benchmark.training.run_job`, and all that it leaves are the files in the folder.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, open_folder, planned_jobs, read_folder
+from sb3_mirl.benchmark.suites import SUITES, Suite
+
+#: Called with jobs, the folder, how many to run at once, and keyword arguments of ``run_job``. Yields each job as it ends,
+#: finished or failed, and None at least every few seconds in between. When it is closed, it ends what is running
+Engine = Callable[..., Iterator[Job | None]]
+
+
+def run_locally(jobs: Sequence[Job], folder: Path, workers: int, **options: Any) -> Iterator[Job | None]:
+    """
+    The engine for one machine: a process for each job.
+
+    A process that dies (killed, or out of memory) is recorded as failed. All of them end when this one does.
+
+    :param jobs: to be run in this order
+    :param folder: of the benchmark
+    :param workers: processes at once
+    :param options: of :func:`sb3_mirl.benchmark.training.run_job`
+    """
+    waiting = list(reversed(jobs))
+    running: dict[Job, subprocess.Popen] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.pop()
+                running[job] = _start(job, folder, options)
+            time.sleep(0.1)
+            ended = [job for job, process in running.items() if process.poll() is not None]
+            for job in ended:
+                status = running.pop(job).returncode
+                if status != 0 and job.state(folder) == "missing":
+                    job.record_failure(folder, _death(status, job.run_folder(folder) / "log.txt"))
+                yield job
+            if not ended:
+                yield None
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
+
+
+def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str]:
+    """
+    :param job: to be run
+    :param folder: of the benchmark
+    :param options: of :func:`sb3_mirl.benchmark.training.run_job`
+    :return: the command of a process that runs it
+    """
+    # Not with -m: in checkpoints the callback would be one of __main__, which nobody else could go on with
+    code = "import sys; from sb3_mirl.benchmark.training import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, str(folder), job.algorithm, job.env, str(job.seed)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    return command
+
+
+def _start(job: Job, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
+    runs = job.run_folder(folder)
+    runs.mkdir(parents=True, exist_ok=True)
+    # One thread each: results must not depend on how many there are
+    env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
+    with open(runs / "log.txt", "a") as log:
+        # Its standard input is open as long as this process lives. In a session of its own, so that Ctrl-C reaches it through
+        # this process only
+        return subprocess.Popen(
+            process_command(job, folder, options),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )
+
+
+def _death(status: int, log: Path) -> str:
+    """Why a process has ended that left neither a result nor a traceback."""
+    if status >= 0:
+        return f"The process of the job ended with exit status {status}, see {log}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    return f"The process of the job was ended by signal {-status} ({name})"
+
+
+ENGINES: dict[str, Engine] = {"local": run_locally}
+
+
+def run(
+    suite: Suite, jobs: Sequence[Job], folder: Path, workers: int = 1, engine: Engine = run_locally, **options: Any
+) -> list[Job]:
+    """
+    Runs those of the jobs that are not finished, and says so as it goes.
+
+    :param suite: of the jobs
+    :param jobs: what is asked for
+    :param folder: of the results, made if it is not there
+    :param workers: jobs at once
+    :param engine: what runs them
+    :param options: of :func:`sb3_mirl.benchmark.training.run_job`
+    :return: the jobs that are not finished now
+    :raises FolderError: if the folder is not for this suite, or cannot be written
+    :raises ValueError: if a job cannot be run (algorithm, environment or hyper-parameters are not there)
+    """
+    planned_jobs(folder, suite)
+    pending = [job for job in jobs if not job.result_file(folder).exists()]
+    if pending:
+        # Imported here, because it takes seconds: looking into a finished folder does not
+        from sb3_mirl.benchmark.training import check
+
+        check(suite, pending)
+    open_folder(folder, suite, jobs)
+    if not pending:
+        print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
+        return []
+    print(
+        f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {workers} at once, in {folder}"
+    )
+    with closing(engine(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
+        _follow(ended, suite, pending, folder)
+    left = [job for job in pending if not job.result_file(folder).exists()]
+    if left:
+        print(f"{len(left)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again")
+    return left
+
+
+def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
+    """A line for each job that ends and, on a terminal, a bar for the steps of all."""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f"sb3-mirl bench needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
+
+    total = sum(suite.steps[job.env] for job in jobs)
+    over: set[Job] = set()
+    # disable=None: no bar where the output is no terminal
+    with tqdm(total=total, unit="step", unit_scale=True, disable=None, smoothing=0.0) as bar:
+        looked_at = 0.0
+        for job in ended:
+            if job is not None:
+                over.add(job)
+                tqdm.write(f"[{len(over)}/{len(jobs)}] {job}: {_outcome(job, folder)}")
+            if not bar.disable and (job is not None or time.monotonic() - looked_at > 2.0):
+                looked_at = time.monotonic()
+                steps = (suite.steps[one.env] if one in over else one.progress(folder) for one in jobs)
+                bar.update(min(sum(steps), total) - bar.n)
+
+
+def _outcome(job: Job, folder: Path) -> str:
+    state = job.state(folder)
+    if state == "done":
+        result = job.result(folder)
+        scores, timing = result["scores"], result["time"]
+        return (
+            f"mean score {np.mean(scores):.4g} of {len(scores)} episodes "
+            f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s)"
+        )
+    return f"failed: {job.failure(folder)}" if state == "failed" else "another process is at it"
+
+
+def status(folder: Path) -> list[str]:
+    """
+    :param folder: of a benchmark
+    :return: lines that say how many of the planned jobs are in each of :data:`~sb3_mirl.benchmark.jobs.STATES`, how far those
+        under way are, and why others have failed
+    :raises FolderError: if it is none
+    """
+    suite, jobs = read_folder(folder)
+    states = {job: job.state(folder) for job in jobs}
+    counts = {state: sum(one == state for one in states.values()) for state in STATES}
+    lines = [f"{suite.name}: {len(jobs)} jobs, " + ", ".join(f"{count} {state}" for state, count in counts.items())]
+    for job, state in states.items():
+        if state == "running":
+            lines.append(f"running  {job}: {job.progress(folder) / suite.steps[job.env]:.0%}")
+        elif state == "failed":
+            lines.append(f"failed   {job}: {job.failure(folder)}")
+    return lines
+
+
+def _positive(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line of ``sb3-mirl bench``, checked as far as that needs neither folders nor heavy imports."""
+    parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status}")
+    runner = commands.add_parser(
+        "run",
+        help="train and evaluate what is not finished yet",
+        description="Trains and evaluates every algorithm on every environment with every seed. What is finished is not done "
+        "again: more seeds or algorithms may be asked for later, and an interrupted call goes on when it is repeated.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    runner.add_argument("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    runner.add_argument("--algos", nargs="+", metavar="ALGO", help=f"of rl-zoo3; by default {' '.join(Suite.algorithms)}")
+    runner.add_argument("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
+    runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
+    runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
+    runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
+    runner.add_argument("--jobs", type=_positive, metavar="J", default=1, help="jobs at once, each with one thread")
+    runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
+    runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
+    runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
+    looker = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")
+    looker.add_argument("folder", type=Path, metavar="DIR")
+    args = parser.parse_args(arguments)
+    if args.command == "run":
+        suite = SUITES[args.suite]
+        for env in args.envs or []:
+            if env not in suite.steps:
+                runner.error(f"argument --envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``sb3-mirl bench``."""
+    args = parse(arguments)
+    try:
+        if args.command == "status":
+            print("\n".join(status(args.folder)))
+            return 0
+        suite = SUITES[args.suite]
+        if args.steps is not None:
+            suite = replace(suite, steps=dict.fromkeys(suite.steps, args.steps))
+        # Seed by seed, so that an unfinished benchmark has all algorithms and environments with fewer seeds
+        jobs = [
+            Job(algorithm, env, seed)
+            for seed in range(args.seeds or suite.seeds)
+            for env in dict.fromkeys(args.envs or suite.steps)
+            for algorithm in dict.fromkeys(args.algos or suite.algorithms)
+        ]
+        folder = args.out or Path("logs", "bench", suite.name)
+        options = {"save_freq": args.save_freq, "device": args.device}
+        return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine], **options) else 0
+    except (FolderError, ValueError, ImportError) as error:
+        print(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: the same command goes on", file=sys.stderr)
+        return 130

@@ -1,0 +1,347 @@
+"""
+What a job does: :func:`run_job` trains through rl-zoo3's ``ExperimentManager`` with the hyper-parameters that come with this
+package, evaluates, and writes the result.
+
+On a CPU a result depends on the job alone: whoever runs it, beside whatever else, interrupted or not. MIRL, SQL and SQL_m go
+on from their last checkpoint; other algorithms, and environments whose state cannot be read (LunarLander), begin again with
+the same seed.
+
+:func:`main` is a job as a process of its own, with one thread, which ends when its standard input does, and so with whoever
+started it.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import rl_zoo3
+import torch as th
+import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+
+import sb3_mirl
+from sb3_mirl import MIRL, SQL, CheckpointCallback
+from sb3_mirl.benchmark.jobs import FORMAT, SAVE_FREQ, Job, locked, read_folder, write_whole
+from sb3_mirl.benchmark.suites import Suite
+from sb3_mirl.callbacks import find_action_names
+from sb3_mirl.state import capture
+from sb3_mirl.zoo import ALGORITHMS, ExperimentManager, hyperparams_file, register
+
+#: Parts of a training, for each of which its history has one number
+PARTS = 200
+#: Added to the job's seed: the evaluation's episodes are not those of the training
+EVALUATION_SEED = 1_000_000
+_PACKAGES = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "ale_py", "MinAtar")
+
+
+class History(BaseCallback):
+    """
+    The training in :data:`PARTS` parts of equal length: mean return of the episodes that ended in each, and β and ρ at its
+    beginning where the algorithm has them.
+
+    :param total: environment steps of the whole training
+    :param steps_path: where the number of steps is written down, as text
+    """
+
+    def __init__(self, total: int, steps_path: Path) -> None:
+        super().__init__()
+        self.total, self.steps_path = total, steps_path
+        # Arrays, which a checkpoint restores
+        self.returns, self.episodes = np.zeros(PARTS), np.zeros(PARTS, dtype=int)
+        self.begun_at, self.betas = np.zeros(PARTS, dtype=int), np.zeros(PARTS)
+        self.priors: np.ndarray | None = None
+        self.part = -1
+
+    def _on_training_start(self) -> None:
+        if isinstance(self.model, MIRL) and self.priors is None:
+            self.priors = np.zeros((PARTS, len(self.model.prior)))
+
+    def _on_step(self) -> bool:
+        part = min((self.num_timesteps - 1) * PARTS // self.total, PARTS - 1)
+        for info in self.locals["infos"]:
+            if "episode" in info:
+                self.returns[part] += info["episode"]["r"]
+                self.episodes[part] += 1
+        if part != self.part:
+            self.part = part
+            self.begun_at[part] = self.num_timesteps
+            if isinstance(self.model, MIRL) and self.priors is not None:
+                self.betas[part], self.priors[part] = self.model.beta, self.model.prior
+            self.steps_path.write_text(str(self.num_timesteps))
+        return True
+
+    def curve(self) -> dict[str, list[float]]:
+        """By the steps at the end of each part in which an episode ended: mean return, and number of episodes."""
+        ended = self.episodes > 0
+        steps = np.arange(1, PARTS + 1) * self.total // PARTS
+        means = self.returns[ended] / self.episodes[ended]
+        return {"step": steps[ended].tolist(), "return": means.tolist(), "episodes": self.episodes[ended].tolist()}
+
+    def temperature(self) -> dict[str, list[Any]] | None:
+        """By environment step: β, and ρ [n_actions]."""
+        if self.priors is None:
+            return None
+        begun = self.begun_at > 0
+        return {
+            "step": self.begun_at[begun].tolist(),
+            "beta": self.betas[begun].tolist(),
+            "prior": self.priors[begun].tolist(),
+        }
+
+
+def check(suite: Suite, jobs: Iterable[Job]) -> None:
+    """
+    Whether the jobs can be run: algorithms, environments and hyper-parameters are there. Nothing is trained.
+
+    :param suite: of the jobs
+    :param jobs: of which each algorithm and environment is looked at once
+    :raises ValueError: if not; the message says what is missing
+    """
+    _register(suite)
+    pairs = dict.fromkeys((job.algorithm, job.env) for job in jobs)
+    for algorithm in dict.fromkeys(algorithm for algorithm, _ in pairs):
+        if algorithm not in rl_zoo3.ALGOS:
+            raise ValueError(f"unknown algorithm {algorithm!r}, choose among {', '.join(rl_zoo3.ALGOS)}")
+    for env in dict.fromkeys(env for _, env in pairs):
+        try:
+            gym.make(env).close()
+        except Exception as error:
+            raise ValueError(f"{env} cannot be made: {error}") from error
+    for algorithm, env in pairs:
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+            try:
+                _manager(suite, Job(algorithm, env, 0), Path(os.devnull), "cpu").read_hyperparameters()
+            except (KeyError, OSError) as error:
+                raise ValueError(f"no hyper-parameters of {algorithm} for {env} ({error})") from error
+
+
+def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "auto") -> bool:
+    """
+    Train and evaluate, unless the result is there already or another process is at it. The folder gets either the whole result
+    or, if the job fails, the traceback.
+
+    The result is a dict of ``suite``, the job's ``algorithm``, ``environment`` and ``seed``; ``steps`` that were trained;
+    ``scores``, those of the evaluation's episodes, as the environment gives them; ``evaluation``, its settings;
+    ``hyperparameters`` as in the file, with the suite's changes; ``curve``, the returns of the training
+    (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m, ``prior`` and ``beta`` at the end, and ``history``
+    (:meth:`History.temperature`). ``versions`` and ``machine`` say where it was computed, ``time`` how fast: that alone
+    differs when a job is run again on the same machine.
+
+    :param job: of those that the folder's suite has
+    :param folder: made by :func:`sb3_mirl.benchmark.jobs.open_folder`
+    :param save_freq: environment steps from one checkpoint to the next
+    :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
+    :return: whether the result is there
+    """
+    runs = job.run_folder(folder)
+    runs.mkdir(parents=True, exist_ok=True)
+    with locked(runs / "lock", patience=1.0) as free:
+        if not free or job.result_file(folder).exists():
+            return job.result_file(folder).exists()
+        job.failure_file(folder).unlink(missing_ok=True)
+        try:
+            suite, _ = read_folder(folder)
+            with open(runs / "log.txt", "a") as log, redirect_stdout(log):
+                result = _train_and_evaluate(suite, job, runs, save_freq, device)
+            write_whole(job.result_file(folder), _as_json(result))
+        except Exception:
+            job.record_failure(folder, traceback.format_exc())
+            return False
+        shutil.rmtree(runs / "checkpoints", ignore_errors=True)
+        return True
+
+
+def _as_json(result: dict[str, Any]) -> str:
+    """One line for each entry, so that a file can be read by people too."""
+    lines = (f"{json.dumps(key)}: {json.dumps(value, default=str)}" for key, value in result.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _register(suite: Suite) -> None:
+    register()
+    for package in suite.packages:
+        importlib.import_module(package)
+
+
+def _manager(suite: Suite, job: Job, log_folder: Path, device: str) -> ExperimentManager:
+    """rl-zoo3's, without its own evaluations and checkpoints, and with our hyper-parameters where we have some."""
+    file = hyperparams_file(job.algorithm)
+    config: str | None = str(file)
+    if job.algorithm not in ALGORITHMS and not _has_section(file, job.env):
+        config = None
+    return ExperimentManager(
+        argparse.Namespace(algo=job.algorithm, env=job.env, seed=job.seed, n_timesteps=suite.steps[job.env]),
+        job.algorithm,
+        job.env,
+        str(log_folder),
+        n_timesteps=suite.steps[job.env],
+        eval_freq=-1,
+        save_freq=-1,
+        hyperparams={**suite.hyperparams, **suite.own_hyperparams.get(job.algorithm, {})},
+        seed=job.seed,
+        verbose=0,
+        log_interval=-2,
+        device=device,
+        config=config,
+    )
+
+
+def _has_section(file: Path, env: str) -> bool:
+    if not file.exists():
+        return False
+    sections = yaml.safe_load(file.read_text())
+    return env in sections or (ExperimentManager.is_atari(env) and "atari" in sections)
+
+
+def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, device: str) -> dict[str, Any]:
+    _register(suite)
+    # What is left of an interrupted run; its checkpoints lie beside it
+    shutil.rmtree(runs / job.algorithm, ignore_errors=True)
+    set_random_seed(job.seed)
+    manager = _manager(suite, job, runs, device)
+    experiment = manager.setup_experiment()
+    assert experiment is not None
+    model, hyperparams = experiment
+    history = History(manager.n_timesteps, runs / "steps.txt")
+    manager.callbacks.insert(0, history)
+    resumed_at = 0
+    # Where the environment's state is not in a checkpoint, a resumed run would be another one
+    if isinstance(model, MIRL) and not capture(model.env).missing:
+        model = _resumed(model, runs / "checkpoints")
+        resumed_at = model.num_timesteps
+        manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), runs / "checkpoints"))
+    manager.learn(model)
+    seconds = (time.time_ns() - model.start_time) / 1e9
+    if model.num_timesteps < manager.n_timesteps:
+        raise KeyboardInterrupt  # rl-zoo3 takes it for the end of the training
+    manager.save_trained_model(model)
+
+    begun = time.monotonic()
+    env = manager.create_envs(1, eval_env=True)
+    action_names = (
+        find_action_names(env, model.action_space.n) if isinstance(model.action_space, gym.spaces.Discrete) else None
+    )
+    scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
+    env.close()
+    of_mirl = {"prior": model.prior.tolist(), "beta": model.beta} if isinstance(model, MIRL) else {}
+    return {
+        "format": FORMAT,
+        "suite": suite.name,
+        "algorithm": job.algorithm,
+        "environment": job.env,
+        "seed": job.seed,
+        "steps": model.num_timesteps,
+        "scores": scores,
+        "evaluation": {
+            "episodes": suite.episodes,
+            "epsilon": suite.epsilon,
+            "random actions from": _exploration(model),
+            "seed": EVALUATION_SEED + job.seed,
+        },
+        "hyperparameters": {**hyperparams, "n_timesteps": manager.n_timesteps},
+        "curve": history.curve(),
+        "action_names": action_names,
+        **of_mirl,
+        "history": history.temperature(),
+        "versions": _versions(),
+        "machine": {"processor": platform.machine(), "device": str(model.device), "threads": th.get_num_threads()},
+        "time": {
+            "training": seconds,
+            "evaluation": time.monotonic() - begun,
+            "steps_per_second": model.num_timesteps / seconds,
+            "resumed_at": resumed_at,
+        },
+    }
+
+
+def _resumed(model: MIRL, checkpoints: Path) -> MIRL:
+    """The model of the last checkpoint if there is one that can be read; else the new one that is given."""
+    if not checkpoints.is_dir():
+        return model
+    assert model.env is not None
+    try:
+        return type(model).resume(checkpoints, model.env, model.device)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"{error}: beginning again")
+        shutil.rmtree(checkpoints)
+        model.env.seed(model.seed)
+        return model
+
+
+def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int, epsilon: float, seed: int) -> list[float]:
+    """
+    Scores of whole episodes, with rewards as the environment gives them, not clipped or normalised.
+
+    :param model: acts by ``predict(deterministic=False)``: with probability ε at random, which is from ρ for MIRL and SQL_m
+        and uniformly for SQL, DQN and QR-DQN. An algorithm without ε draws from its policy
+    :param env: of one environment, with a Monitor
+    :param episodes: how many
+    :param epsilon: ε
+    :param seed: of the environment and of all random numbers
+    :return: [episodes]
+    """
+    set_random_seed(seed)
+    env.seed(seed)
+    model.action_space.seed(seed)
+    if hasattr(model, "exploration_rate"):
+        model.exploration_rate = epsilon
+    if model.get_vec_normalize_env() is not None:
+        sync_envs_normalization(model.env, env)  # type: ignore[arg-type]
+    scores, _ = evaluate_policy(model, env, episodes, deterministic=False, return_episode_rewards=True)
+    return [float(score) for score in scores]  # type: ignore[union-attr]
+
+
+def _exploration(model: BaseAlgorithm) -> str:
+    if isinstance(model, MIRL) and not isinstance(model, SQL):
+        return "the learned prior"
+    return "the uniform distribution" if hasattr(model, "exploration_rate") else "the policy, which has no epsilon"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _end_with_standard_input() -> None:
+    # Not through sys.stdin, which the interpreter could not close at its end
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def main() -> int:
+    """A job as a process of its own, with the command line of :func:`sb3_mirl.benchmark.run.process_command`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("algorithm")
+    parser.add_argument("env")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--save-freq", type=int, default=SAVE_FREQ)
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    th.set_num_threads(1)
+    run_job(Job(args.algorithm, args.env, args.seed), args.folder, args.save_freq, args.device)
+    return 0

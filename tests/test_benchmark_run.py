@@ -1,0 +1,365 @@
+"""``sb3-mirl bench``: results depend on the job alone, interruptions and failures lose nothing, and bad input is refused."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+import sb3_mirl.minatar
+from sb3_mirl import MIRL
+from sb3_mirl.__main__ import main
+from sb3_mirl.benchmark import run as bench
+from sb3_mirl.benchmark.jobs import Job, locked, open_folder, read_folder, write_whole
+from sb3_mirl.benchmark.suites import MINATAR_IDS, SUITES, Suite
+from sb3_mirl.benchmark.training import EVALUATION_SEED, History, check, run_job
+from sb3_mirl.zoo import ALGORITHMS, hyperparams_file
+
+CARTPOLE = Job("mirl", "CartPole-v1", 0)
+TINY = replace(SUITES["classic"], steps=dict.fromkeys(SUITES["classic"].steps, 600))
+COMMAND = ["bench", "run", "classic", "--envs", "CartPole-v1", "--steps", "600", "--algos", "dqn", "mirl", "--jobs", "2"]
+#: Learns from the beginning, in few steps
+EARLY = {"learning_starts": 100, "train_freq": 16, "gradient_steps": 4}
+
+
+def result(job, folder):
+    """All that must not depend on how the job was run."""
+    return {key: value for key, value in job.result(folder).items() if key != "time"}
+
+
+def in_process(jobs, folder, workers, **options):
+    """An engine."""
+    for job in jobs:
+        run_job(job, folder, **options)
+        yield job
+
+
+def fresh(folder, suite, *jobs):
+    open_folder(folder, suite, jobs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder that the command has filled."""
+    folder = tmp_path_factory.mktemp("bench") / "classic"
+    assert main([*COMMAND, "--seeds", "2", "--out", str(folder)]) == 0
+    return folder
+
+
+# ---- results ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_result_holds(finished):
+    assert len(list((finished / "results").iterdir())) == 4
+    of_mirl = CARTPOLE.result(finished)
+    assert (of_mirl["suite"], of_mirl["algorithm"], of_mirl["environment"], of_mirl["seed"]) == (
+        "classic",
+        *vars(CARTPOLE).values(),
+    )
+    assert of_mirl["steps"] == 768  # three times 256, the first number above 600
+    assert len(of_mirl["scores"]) == 30 and min(of_mirl["scores"]) >= 8
+    assert of_mirl["evaluation"] == {
+        "episodes": 30,
+        "epsilon": 0.0,
+        "random actions from": "the learned prior",
+        "seed": EVALUATION_SEED,
+    }
+    shipped = yaml.safe_load(hyperparams_file("mirl").read_text())["CartPole-v1"]
+    assert of_mirl["hyperparameters"] == {**shipped, "n_timesteps": 600}
+    assert sum(of_mirl["prior"]) == pytest.approx(1.0)
+    # β = 0.1 + 4e-4 i
+    history = of_mirl["history"]
+    assert history["beta"] == pytest.approx(0.1 + 4e-4 * np.array(history["step"])) and of_mirl["beta"] == pytest.approx(
+        0.4072
+    )
+    assert {"torch", "stable_baselines3", "sb3_mirl", "rl_zoo3"} <= of_mirl["versions"].keys()
+    of_dqn = Job("dqn", "CartPole-v1", 0).result(finished)
+    assert "prior" not in of_dqn and of_dqn["history"] is None
+    assert of_dqn["evaluation"]["random actions from"] == "the uniform distribution"
+
+
+def test_the_curve_is_that_of_the_monitor_file(finished):
+    (file,) = CARTPOLE.run_folder(finished).glob("mirl/*/0.monitor.csv")
+    returns, lengths, _ = np.loadtxt(file, delimiter=",", skiprows=2, unpack=True)
+    parts = np.minimum((np.cumsum(lengths) - 1) * 200 // 600, 199)
+    curve = CARTPOLE.result(finished)["curve"]
+    assert curve["step"] == [3 * (part + 1) for part in np.unique(parts)]
+    assert curve["return"] == pytest.approx([returns[parts == part].mean() for part in np.unique(parts)])
+    assert sum(curve["episodes"]) == len(returns)
+
+
+def test_a_process_gives_what_this_one_gives(finished, tmp_path):
+    jobs = [Job(algorithm, "CartPole-v1", seed) for algorithm in ("mirl", "dqn") for seed in (0, 1)]
+    assert bench.run(TINY, jobs, tmp_path / "here", engine=in_process) == []
+    for job in jobs:
+        assert result(job, tmp_path / "here") == result(job, finished)
+    assert result(jobs[0], finished)["scores"] != result(jobs[1], finished)["scores"]
+
+
+def test_a_finished_suite_is_left_alone_and_at_once(finished):
+    before = {file: file.stat().st_mtime_ns for file in (finished / "results").iterdir()}
+    arguments = [*COMMAND, "--seeds", "2", "--out", str(finished)]
+    code = f"import sys; from sb3_mirl.__main__ import main; assert main({arguments}) == 0; assert 'torch' not in sys.modules"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "all 4 jobs are finished, nothing to do" in output
+    assert {file: file.stat().st_mtime_ns for file in (finished / "results").iterdir()} == before
+
+
+def test_more_algorithms_and_seeds_may_be_added(finished, capsys):
+    more = [Job("sql", "CartPole-v1", 0), Job("a2c", "CartPole-v1", 0)]
+    assert bench.run(TINY, more, finished, engine=in_process) == []
+    assert result(more[1], finished)["evaluation"]["random actions from"] == "the policy, which has no epsilon"
+    assert main(["bench", "status", str(finished)]) == 0
+    assert "classic: 6 jobs, 6 done, 0 running, 0 failed, 0 missing" in capsys.readouterr().out
+
+
+# ---- interruptions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_job_goes_on_to_the_same_result(tmp_path):
+    suite = replace(TINY, steps={"CartPole-v1": 3000}, hyperparams={"learning_starts": 100})
+    folder = fresh(tmp_path / "killed", suite, CARTPOLE)
+    process = subprocess.Popen(bench.process_command(CARTPOLE, folder, {"save_freq": 500}), stdin=subprocess.PIPE)
+    checkpoints = CARTPOLE.run_folder(folder) / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.glob("*_steps.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    assert CARTPOLE.state(folder) == "running"
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert CARTPOLE.state(folder) == "missing"
+
+    assert run_job(CARTPOLE, folder)
+    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 3000
+    assert not checkpoints.exists()
+    other = fresh(tmp_path / "whole", suite, CARTPOLE)
+    assert run_job(CARTPOLE, other)
+    assert result(CARTPOLE, folder) == result(CARTPOLE, other)
+
+
+@pytest.mark.parametrize(
+    "algorithm, env, resumes", [("mirl", "MinAtar/Seaquest-v1", True), ("sql_m", "LunarLander-v3", False)]
+)
+def test_an_interrupted_job_ends_as_a_whole_one(algorithm, env, resumes, tmp_path, monkeypatch):
+    job = Job(algorithm, env, 3)
+    suite = Suite("small", {env: 900}, epsilon=0.3, episodes=3, packages=("sb3_mirl.minatar",), hyperparams=EARLY)
+    interrupted, whole = fresh(tmp_path / "interrupted", suite, job), fresh(tmp_path / "whole", suite, job)
+    assert run_job(job, whole, save_freq=250)
+    with monkeypatch.context() as patch:
+        step = History._on_step
+        patch.setattr(History, "_on_step", lambda self: step(self) if self.num_timesteps < 700 else 1 / 0)
+        assert not run_job(job, interrupted, save_freq=250)
+    assert job.state(interrupted) == "failed" and job.failure(interrupted) == "ZeroDivisionError: division by zero"
+    assert run_job(job, interrupted, save_freq=250)
+    # Box2D does not show its state: there the run begins again
+    assert job.result(interrupted)["time"]["resumed_at"] == (512 if resumes else 0)
+    assert result(job, interrupted) == result(job, whole)
+    assert job.state(interrupted) == "done" and not job.failure_file(interrupted).exists()
+
+
+def test_damaged_checkpoints_are_no_obstacle(tmp_path):
+    folder = fresh(tmp_path / "damaged", TINY, CARTPOLE)
+    write_whole(CARTPOLE.run_folder(folder) / "checkpoints" / "rl_model_500_steps.json", "{")
+    other = fresh(tmp_path / "whole", TINY, CARTPOLE)
+    assert run_job(CARTPOLE, folder) and run_job(CARTPOLE, other)
+    assert result(CARTPOLE, folder) == result(CARTPOLE, other)
+
+
+def test_ctrl_c_is_no_failure_and_no_result(tmp_path, monkeypatch):
+    folder = fresh(tmp_path / "stopped", TINY, CARTPOLE)
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(History, "_on_step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(CARTPOLE, folder)
+    assert CARTPOLE.state(folder) == "missing"
+
+
+def test_one_job_is_run_once_at_a_time(tmp_path, capsys):
+    folder = fresh(tmp_path / "busy", TINY, CARTPOLE)
+    CARTPOLE.run_folder(folder).mkdir(parents=True)
+    with locked(CARTPOLE.run_folder(folder) / "lock"):
+        assert bench.run(TINY, [CARTPOLE], folder, engine=in_process) == [CARTPOLE]
+        assert CARTPOLE.state(folder) == "running"
+        assert "1 running" in bench.status(folder)[0]
+    assert "another process is at it" in capsys.readouterr().out
+
+
+# ---- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_recorded_and_stops_no_other(tmp_path, monkeypatch, capsys):
+    def fail(self, gradient_steps, batch_size=100):
+        raise ValueError("the mse loss was nan")
+
+    suite = replace(TINY, hyperparams={"learning_starts": 100})
+    jobs = [CARTPOLE, Job("dqn", "CartPole-v1", 0)]
+    with monkeypatch.context() as patch:
+        patch.setattr(MIRL, "train", fail)
+        assert bench.run(suite, jobs, tmp_path / "out", engine=in_process) == [CARTPOLE]
+    assert "in fail" in CARTPOLE.failure_file(tmp_path / "out").read_text()
+    lines = bench.status(tmp_path / "out")
+    assert lines[0] == "classic: 2 jobs, 1 done, 0 running, 1 failed, 0 missing"
+    assert lines[1] == "failed   mirl CartPole-v1 seed 0: ValueError: the mse loss was nan"
+    assert bench.run(suite, jobs, tmp_path / "out", engine=in_process) == []
+    assert bench.status(tmp_path / "out") == ["classic: 2 jobs, 2 done, 0 running, 0 failed, 0 missing"]
+
+
+@pytest.mark.parametrize(
+    "ending, reason",
+    [("os.kill(os.getpid(), 9)", "was ended by signal 9 (SIGKILL)"), ("sys.exit(7)", "ended with exit status 7")],
+)
+def test_a_dead_process_is_a_failure(ending, reason, tmp_path, monkeypatch, capsys):
+    def start(job, folder, options):
+        return subprocess.Popen([sys.executable, "-S", "-c", f"import os, sys; {ending}"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(bench, "_start", start)
+    assert bench.run(TINY, [CARTPOLE], tmp_path / "out") == [CARTPOLE]
+    assert reason in CARTPOLE.failure(tmp_path / "out")
+    assert f"[1/1] {CARTPOLE}: failed: " in capsys.readouterr().out
+
+
+def test_processes_end_with_the_engine(tmp_path, monkeypatch):
+    started = []
+
+    def start(job, folder, options):
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE))
+        return started[-1]
+
+    monkeypatch.setattr(bench, "_start", start)
+    engine = bench.run_locally([CARTPOLE, Job("dqn", "CartPole-v1", 0), Job("sql", "CartPole-v1", 0)], tmp_path, 2)
+    assert next(engine) is None
+    engine.close()
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["run", "clasic"], "argument SUITE: invalid choice: 'clasic'"),
+        (["run", "classic", "--envs", "Pong-v4"], "'Pong-v4' is not in suite classic, choose among CartPole-v1, "),
+        (["run", "classic", "--seeds", "0"], "argument --seeds: '0' is not a whole number of 1 or more"),
+        (["run", "classic", "--steps", "1e6"], "argument --steps: '1e6' is not a whole number of 1 or more"),
+        (["run", "classic", "--engine", "cloud"], "argument --engine: invalid choice: 'cloud'"),
+    ],
+)
+def test_a_command_that_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["bench", *arguments])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "prepare, changed, message",
+    [
+        (lambda out: None, ["--algos", "mirl", "dqm"], "unknown algorithm 'dqm', choose among a2c, "),
+        (lambda out: write_whole(out, "a file"), [], "is not a folder"),
+        (lambda out: write_whole(out.parent / "file", ""), ["--out", "{tmp}/file/out"], "cannot be written (Not a directory)"),
+        (lambda out: write_whole(out / "thesis.tex", ""), [], "is not empty, and has no suite.json"),
+        (lambda out: write_whole(out / "suite.json", "{}"), [], "is not what `sb3-mirl bench run` writes ('format')"),
+        (lambda out: fresh(out, SUITES["classic"]), [], "holds other results: 50000 steps of CartPole-v1 instead of 600"),
+        (lambda out: fresh(out, SUITES["minatar"]), [], "holds other results: name 'minatar' instead of 'classic'"),
+        (lambda out: fresh(out, replace(TINY, epsilon=0.5)), [], "holds other results: epsilon 0.5 instead of 0.0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_a_job_starts(prepare, changed, message, tmp_path, capsys, monkeypatch):
+    def start(*_):
+        raise AssertionError("a job was started")
+
+    monkeypatch.setattr(bench, "_start", start)
+    out = tmp_path / "out"
+    prepare(out)
+    assert main([*COMMAND, "--out", str(out), *(one.replace("{tmp}", str(tmp_path)) for one in changed)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sb3-mirl bench run: error: ") and message in line
+
+
+def test_status_of_another_folder(tmp_path, capsys):
+    assert main(["bench", "status", str(tmp_path)]) == 2
+    assert "is not the folder of a benchmark" in capsys.readouterr().err
+
+
+def test_an_environment_that_is_not_installed_is_refused():
+    suite = Suite("mine", {"Nowhere-v0": 10}, epsilon=0.0)
+    with pytest.raises(ValueError, match=r"Nowhere-v0 cannot be made: .*doesn't exist"):
+        check(suite, [Job("dqn", "Nowhere-v0", 0)])
+
+
+def test_hyperparameters_with_mistakes_are_refused():
+    suite = replace(TINY, own_hyperparams={"mirl": {"prior_lrr": 1.0}})
+    with pytest.raises(ValueError, match="did you mean prior_lr"):
+        check(suite, [CARTPOLE])
+
+
+# ---- suites -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
+def test_every_suite_can_be_run(suite):
+    check(suite, [Job(algorithm, env, 0) for algorithm in (*suite.algorithms, "qrdqn") for env in list(suite.steps)[-2:]])
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
+def test_a_folder_remembers_its_suite(suite, tmp_path):
+    jobs = [Job("mirl", env, 1) for env in suite.steps]
+    open_folder(tmp_path / "out", suite, jobs)
+    assert read_folder(tmp_path / "out") == (suite, jobs)
+    assert open_folder(tmp_path / "out", suite, jobs[:1]) == jobs
+
+
+def test_the_algorithms_share_their_settings():
+    own = {"prior_lr", "beta_schedule", "beta_init", "beta_lr", "beta_max"}
+    files = {name: yaml.safe_load(hyperparams_file(name).read_text()) for name in (*ALGORITHMS, "dqn", "qrdqn")}
+    for section in ("atari", *SUITES["gridworld"].steps, *MINATAR_IDS):
+        shared = {key: value for key, value in files["mirl"][section].items() if key not in own}
+        for name in ("sql", "sql_m"):
+            assert {key: value for key, value in files[name][section].items() if key not in own} == shared
+        assert files["dqn"][section] == shared
+        # SB3's default for the others, but not for QR-DQN
+        quantiles = {key: value for key, value in files["qrdqn"][section].items() if key != "policy_kwargs"}
+        assert quantiles == {"max_grad_norm": 10} | {key: value for key, value in shared.items() if key != "policy_kwargs"}
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "qrdqn"])
+@pytest.mark.parametrize("env", ["MIRLSquare-v0", "MinAtar/Freeway-v1", "BoxingNoFrameskip-v4"])
+def test_the_files_of_other_algorithms_train(algorithm, env, tmp_path):
+    command = ["train", "--algo", algorithm, "--env", env, "-n", "120", "-f", str(tmp_path), "--eval-freq", "-1"]
+    command += ["--conf-file", str(hyperparams_file(algorithm)), "--gym-packages", "sb3_mirl.minatar"]
+    assert main([*command, "-params", "buffer_size:500", "learning_starts:50"]) == 0
+    assert len(list(tmp_path.glob(f"{algorithm}/*/*.zip"))) == 1
+
+
+def test_minatar_names_its_actions():
+    import gymnasium as gym
+
+    names = {env: sb3_mirl.minatar.MinAtarWrapper(gym.make(env)).get_action_meanings() for env in MINATAR_IDS}
+    assert names["MinAtar/Breakout-v1"] == ["NOOP", "LEFT", "RIGHT"]
+    assert names["MinAtar/Freeway-v1"] == ["NOOP", "UP", "DOWN"]
+    assert names["MinAtar/Seaquest-v1"] == ["NOOP", "LEFT", "UP", "RIGHT", "DOWN", "FIRE"]
+
+
+def test_minatars_network_has_the_papers_size():
+    import gymnasium as gym
+
+    extractor = {"features_extractor_class": sb3_mirl.minatar.MinAtarCNN, "net_arch": [128]}
+    model = MIRL("MlpPolicy", gym.make("MinAtar/Breakout-v1"), policy_kwargs=extractor, buffer_size=10)
+    sizes = [tuple(parameter.shape) for parameter in model.q_net.parameters()]
+    assert sizes == [(16, 4, 3, 3), (16,), (128, 1024), (128,), (3, 128), (3,)]
+
+
+def test_results_are_json_that_others_read(finished):
+    for file in (finished / "results").glob("*.json"):
+        assert json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
