@@ -168,6 +168,9 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
     def _init_callback(self) -> None:
         MIRLCallback._init_callback(self)
         self._due, self._in_rollout, self._saved_at = False, True, -1
+        others = [one for one in self.model._callbacks if isinstance(one, CheckpointCallback) and one is not self]
+        if any(os.path.realpath(one.save_path) == os.path.realpath(self.save_path) for one in others):
+            raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
         if self._writer is None or self._writer.model is not self.model:
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)
 
@@ -186,7 +189,7 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
 
     def _on_training_end(self) -> None:
         # Not where a callback has stopped the training: SB3 does not store the latest transition then
-        if not self._in_rollout and self._saved_at != self.num_timesteps:
+        if not self._in_rollout and self._saved_at != self.model.num_timesteps:
             self._save()
 
     def _save(self) -> None:
@@ -204,6 +207,41 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
         self._saved_at = self.model.num_timesteps
         if self.verbose >= 1:
             print(f"Checkpoint {path}")
+
+
+class RolloutEvents(BaseCallback):
+    """
+    Tells callbacks when rollouts and training end: SB3's EventCallback (EveryNTimesteps, EvalCallback) does not tell those
+    inside of it.
+
+    :param callbacks: those inside
+    """
+
+    def __init__(self, callbacks: list[BaseCallback]) -> None:
+        super().__init__()
+        self.callbacks = callbacks
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_start()
+
+    def _on_rollout_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_rollout_end()
+
+    def _on_training_end(self) -> None:
+        for callback in self.callbacks:
+            callback.on_training_end()
+
+
+def inside_of_events(callback: BaseCallback) -> list[BaseCallback]:
+    """The checkpoint callbacks inside of SB3's EventCallbacks."""
+    events = [one for one in flatten(callback) if isinstance(one, EventCallback)]
+    inside = [one for event in events for one in flatten(event) if isinstance(one, CheckpointCallback)]
+    return list(dict.fromkeys(inside))
 
 
 def flatten(callback: BaseCallback) -> Iterator[BaseCallback]:

@@ -24,6 +24,7 @@ import re
 import time
 import uuid
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ import numpy as np
 import safetensors.numpy
 import stable_baselines3
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
@@ -43,8 +44,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from sb3_mirl.buffers import FrameReplayBuffer, Planes, Stacks, TensorOnDevice
-from sb3_mirl.state import State, capture, replace_content, restore
+from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer, Planes, Stacks, TensorOnDevice
+from sb3_mirl.state import State, UnknownClass, capture, replace_content, restore
 
 if TYPE_CHECKING:
     from sb3_mirl.mirl import MIRL
@@ -93,13 +94,22 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+#: Open files by device and inode: closing any of them would end the lock that the process has
+_locks: "weakref.WeakValueDictionary[tuple[int, int], IO[str]]" = weakref.WeakValueDictionary()
+
+
 def _lock(folder: Path) -> IO[str]:
     """
     Keeps other processes out of a folder for as long as the returned file is open. A killed process keeps nobody out.
 
     :raises ValueError: if another process writes there
     """
-    file = open(folder / ".lock", "a")
+    path = folder / ".lock"
+    path.touch()
+    identity = (path.stat().st_dev, path.stat().st_ino)
+    if (locked := _locks.get(identity)) is not None:
+        return locked
+    file = open(path, "a")
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,6 +120,8 @@ def _lock(folder: Path) -> IO[str]:
                     f"save_path must be a folder that no other process writes to, got {str(folder)!r}: does its run go on?"
                 ) from error
             # else a file system without locks
+    if os.name == "posix":
+        _locks[identity] = file
     return file
 
 
@@ -174,9 +186,17 @@ class ReplayLog:
 
     def begin(self, buffer: ReplayBuffer, replay: dict[str, Any] | None) -> None:
         """
+        Begins to log a buffer, and warns if its class is not known here.
+
         :param buffer: what is to be logged
         :param replay: the entry of the manifest whose content ``buffer`` holds, and perhaps more; None: of none
         """
+        if type(buffer) not in _KNOWN_BUFFERS:
+            warnings.warn(
+                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot, and nothing else that "
+                "it adds to SB3's replay buffers",
+                stacklevel=4,
+            )
         self._buffer = buffer
         self.count, self.segments = (replay["count"], replay["segments"]) if replay else (0, [])
 
@@ -204,14 +224,15 @@ class ReplayLog:
             if isinstance(buffer, FrameReplayBuffer):
                 # Each file has the images of its own stacks; the last one also those whose file is not needed otherwise
                 among = _images(arrays) if end < count else None
-                images = buffer.planes.unsaved([segment["last"] for segment in segments], among)
+                images = buffer.planes.unsaved([_number(segment) for segment in segments], among)
                 for others, _ in self._images:
                     images = np.setdiff1d(images, others, assume_unique=True)
-                self._images.append((images, end))
                 arrays |= {"images": buffer.planes.images[images], "image_numbers": images}
             name = f"{self.prefix}_{begin}_{end}.safetensors"
             entry = _write(self.folder / name, safetensors.numpy.save(arrays))
             new.append({"file": name, "first": begin, "last": end, **entry})
+            if isinstance(buffer, FrameReplayBuffer):
+                self._images.append((images, _number(entry)))
         return {"size": size, "count": count, "segments": [*segments, *new]}
 
     def commit(self, buffer: ReplayBuffer, replay: dict[str, Any]) -> None:
@@ -220,6 +241,14 @@ class ReplayLog:
         if isinstance(buffer, FrameReplayBuffer):
             for images, file in self._images:
                 buffer.planes.saved_in[images] = file
+
+
+def _number(segment: dict[str, Any]) -> int:
+    """Of a file, by its content: several folders may hold the same buffer in other files."""
+    return int(segment["sha256"][:15], 16)
+
+
+_KNOWN_BUFFERS = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer)
 
 
 def _ranges(first: int, last: int, bytes_of_a_step: int) -> Iterator[tuple[int, int]]:
@@ -286,7 +315,7 @@ def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], res
     for segment in replay["segments"]:
         arrays = safetensors.numpy.load_file(folder / segment["file"])
         if planes is not None:
-            planes.load(arrays.pop("image_numbers"), arrays.pop("images"), segment["last"])
+            planes.load(arrays.pop("image_numbers"), arrays.pop("images"), _number(segment))
         slots = _slot_numbers(buffer, segment["first"], segment["last"])
         for name, rows in arrays.items():
             target = targets[name]
@@ -298,6 +327,9 @@ def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], res
     if planes is not None:
         stacks: tuple[Any, Any] = buffer.observations, buffer.next_observations
         observations, next_observations = (one.index for one in stacks)
+        used = np.unique(np.concatenate([observations, next_observations], axis=None))
+        if not planes.saved_in[used[used > 0]].all():
+            raise DamagedCheckpoint("images of the replay buffer are in none of its files")
         planes.finish_loading([observations, next_observations], next_observations[buffer.pos - 1])
 
 
@@ -519,7 +551,10 @@ class CheckpointWriter:
         model._checkpoint_serial += 1
         self._kept = [entry for entry in self._kept if entry[1] != name]
         self._remember(manifest)
-        self._prune()
+        try:
+            self._prune()
+        except OSError as error:
+            warnings.warn(f"What is not needed any more could not be removed from {self.folder} ({error})", stacklevel=3)
         return path
 
     def _prune(self) -> None:
@@ -527,12 +562,13 @@ class CheckpointWriter:
         self._kept = self._kept[-self.keep :]
         names = {name for _, name, _ in self._kept}
         segments = {segment for _, _, of_one in self._kept for segment in of_one}
+        own_name, own_segment = (re.compile(re.escape(self.prefix) + end) for end in (r"_\d+_steps", r"_\d+_\d+\.safetensors"))
         for manifest in list(_manifests(self.folder)):
-            if manifest.stem.startswith(f"{self.prefix}_") and manifest.stem not in names:
+            if own_name.fullmatch(manifest.stem) and manifest.stem not in names:
                 for extension in (".json", ".safetensors", ".zip"):
                     manifest.with_suffix(extension).unlink(missing_ok=True)
         for path in (self.folder / "replay").iterdir():
-            if path.name.startswith((f"{self.prefix}_", _TEMPORARY)) and path.name not in segments:
+            if path.name not in segments and own_segment.fullmatch(path.name.removeprefix(_TEMPORARY)):
                 path.unlink()
         for path in self.folder.glob(f"{_TEMPORARY}*"):
             path.unlink()
@@ -633,15 +669,18 @@ class Checkpoint:
         assert env is not None
         last_obs, state = model._last_obs, self._arrays.get(self.manifest["state"]["env"])
         env.reset()
+        missing = state.missing
         try:
             restore(env, state)
+        except UnknownClass as error:
+            missing = [str(error), *missing]
         except ValueError as error:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
         model._last_obs = last_obs
-        if state.missing:
-            more = f" and {len(state.missing) - 1} more" if len(state.missing) > 1 else ""
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             warnings.warn(
-                f"The environment's state is not in the checkpoint, because it cannot be read: {state.missing[0]}{more}. "
+                f"The environment's state is not in the checkpoint, because it cannot be read: {missing[0]}{more}. "
                 "Training goes on with new episodes; nothing else is lost.",
                 stacklevel=3,
             )
@@ -695,7 +734,13 @@ class Checkpoint:
                     warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
                 continue
             waiting.remove(callback)
-            vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
+            lost = list(node["missing"])
+            try:
+                vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
+            except ValueError as error:
+                lost.append(str(error))
+            if lost:
+                warnings.warn(f"The state of the {name} is not restored as a whole: {'; '.join(lost)}", stacklevel=2)
 
 
 def new_run_id() -> str:

@@ -22,7 +22,15 @@ from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
 from sb3_mirl import export
-from sb3_mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, find_action_names, flatten
+from sb3_mirl.callbacks import (
+    BetaUpdateCallback,
+    MIRLCallback,
+    PriorUpdateCallback,
+    RolloutEvents,
+    find_action_names,
+    flatten,
+    inside_of_events,
+)
 from sb3_mirl.checkpoints import Checkpoint, new_run_id
 from sb3_mirl.checks import (
     LARGEST_FLOAT32,
@@ -305,9 +313,10 @@ class MIRL(DQN):
         self._gradient_step_callbacks = [*defaults, *given]
         self._callbacks = [*defaults, *flatten(callback)]
         # At last, when nothing draws random numbers any more before the first step
+        events = [RolloutEvents(inside)] if (inside := inside_of_events(callback)) else []
         resumption = [_Resumption()] if self._resumed_from is not None else []
         self.action_names = find_action_names(self.env, len(self.policy.prior)) or self.action_names
-        return super()._init_callback(CallbackList([*defaults, callback, *resumption]), progress_bar)
+        return super()._init_callback(CallbackList([*defaults, callback, *events, *resumption]), progress_bar)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)

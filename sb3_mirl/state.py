@@ -34,7 +34,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 #: Belongs to the program, not to its state: the object to be restored has its own
 _PROGRAM = (
@@ -53,7 +54,7 @@ _PROGRAM = (
     np.dtype,
     th.dtype,
     th.device,
-    th.nn.Module,
+    BasePolicy,
     EnvSpec,
     BaseAlgorithm,
     BaseCallback,
@@ -64,12 +65,18 @@ _PROGRAM = (
 )
 #: What draws on the screen
 _DISPLAY_PACKAGES = ("pygame", "tqdm", "rich", "matplotlib")
+#: Of these classes, attributes that are no state: the infos of the latest step, and a table of methods
+_PASSING = ((DummyVecEnv, ("buf_infos", "reset_infos")), (VecEnvWrapper, ("class_attributes",)))
 _ENVIRONMENTS = (gym.Env, gym.vector.VectorEnv, VecEnv)
 #: What counts seconds since its ``t_start``: not those between a checkpoint and the resumption
 _TIMED = (Monitor, VecMonitor)
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _IMMUTABLE = frozenset({type(None), bool, int, float, str})
 _BYTES_OF_A_PYTHON_OBJECT = object.__basicsize__ + 2 * tuple.__itemsize__
+
+
+class UnknownClass(ValueError):
+    """A state has an object of a class that is not there, or of which no objects may be made."""
 
 
 class State:
@@ -91,6 +98,13 @@ def capture(root: Any) -> State:
 
     :param root: an environment, or a dict of values by name, of which each is captured whole or not at all
     """
+    try:
+        return _captured(root)
+    except RecursionError:
+        return State({"is": "missing"}, [], ["a structure that is nested too deeply"])
+
+
+def _captured(root: Any) -> State:
     walk = _Capture()
     if type(root) is dict:
         tree = {"is": "dict", "id": -1, "type": "dict", "pairs": [*map(list, walk.entries(root.items(), "").items())]}
@@ -120,6 +134,7 @@ class _Capture:
         self._dealt_with = 0
         # By id; the objects are kept, since an id is free when its object is gone
         self._seen: dict[int, tuple[int, Any]] = {}
+        self._owners: dict[int, tuple[int, Any]] = {}
 
     def value(self, value: Any, path: str) -> Any:
         if type(value) in _IMMUTABLE:
@@ -150,6 +165,11 @@ class _Capture:
             entries[name] = node
         return entries
 
+    def owner(self, array: np.ndarray) -> int:
+        """A number for the memory of an array, which is shared by its views."""
+        owner = _owner(array)
+        return self._owners.setdefault(id(owner), (len(self._owners), owner))[0]
+
     def bytes(self, content: Any) -> int:
         self.arrays.append(np.frombuffer(content, dtype=np.uint8))
         return len(self.arrays) - 1
@@ -161,6 +181,8 @@ class _Restore:
     def __init__(self, state: State, root: Any) -> None:
         self.arrays = state.arrays
         self._made: dict[int, Any] = {}
+        # By id of what was changed in place, or of its memory: whose state it has got
+        self._taken: dict[int, tuple[Any, Any]] = {}
         self._root = root
 
     def value(self, node: Any, old: Any, path: str) -> Any:
@@ -175,8 +197,28 @@ class _Restore:
             return self._made.get(node["id"], old)  # where it was first met, more was missing
         for _, name, _, put in _KINDS:
             if name == kind:
-                return put(self, node, old, path)
+                return put(self, node, self._for_itself(node, old), path)
         raise ValueError(f"unknown kind of state {kind!r} at {path}")
+
+    def _for_itself(self, node: dict[str, Any], old: Any) -> Any:
+        """
+        ``old``, or a copy where another part of the state has been put into it: that which is one object here, and two in the
+        state, as when an environment begins with the same array in several places.
+        """
+        if node["is"] not in _IN_PLACE or isinstance(old, (*_ENVIRONMENTS, type(None))):
+            return old
+        is_array = isinstance(old, np.ndarray)
+        key, part = (_owner(old), node.get("owner", node["id"])) if is_array else (old, node["id"])
+        if self._taken.setdefault(id(key), (part, key))[0] == part:
+            return old
+        if isinstance(old, (list, dict, collections.deque)):
+            return old.copy()
+        if node["is"] != "object" or not _is_python_object(old):
+            return None
+        new = object.__new__(type(old))
+        for name, attribute in _attributes(old):
+            _set_attribute(new, name, attribute)
+        return new
 
     def made(self, node: dict[str, Any], value: Any) -> Any:
         self._made[node["id"]] = value
@@ -202,6 +244,12 @@ class _Restore:
         return found - {"builtins"}
 
 
+def _owner(array: np.ndarray) -> np.ndarray:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
 def _package(value: Any) -> str:
     return str(getattr(type(value), "__module__", "")).partition(".")[0]  # types of SWIG have none
 
@@ -219,12 +267,14 @@ def _is_python_object(value: Any) -> bool:
 
 def _slots(cls: type) -> list[str]:
     slots = cls.__dict__.get("__slots__", ())
-    return [slot for slot in ([slots] if isinstance(slots, str) else slots) if slot not in ("__dict__", "__weakref__")]
+    names = [slot for slot in ([slots] if isinstance(slots, str) else slots) if slot not in ("__dict__", "__weakref__")]
+    private = f"_{cls.__name__.lstrip('_')}"  # as Python calls those that begin with two underscores
+    return [f"{private}{name}" if name.startswith("__") and not name.endswith("__") else name for name in names]
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     for name, attribute in list(vars(value).items()):
-        if name != "class_attributes" or not isinstance(value, VecEnvWrapper):  # methods and the like
+        if not any(isinstance(value, cls) and name in names for cls, names in _PASSING):
             yield name, attribute
     for base in type(value).__mro__:
         for slot in _slots(base):
@@ -274,16 +324,18 @@ def _set_attribute(value: Any, name: str, new: Any) -> None:
 
 
 def _find_class(walk: _Restore, name: str, old: Any, path: str) -> type:
-    """A class that is already there and belongs to the packages of what is restored."""
+    """A class that is already there, and belongs to the packages of what is restored or not to Python's own."""
     package = name.partition(".")[0]
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(parts[:end]))
         for part in parts[end:]:
             found = getattr(found, part, None)
-        if isinstance(found, type) and package in walk.packages:
+        if isinstance(found, type) and (package in walk.packages or package not in sys.stdlib_module_names):
             return found
-    raise _mismatch(name, old, path)
+    if isinstance(old, _ENVIRONMENTS):
+        raise _mismatch(name, old, path)
+    raise UnknownClass(f"at {path.lstrip('.') or 'the top'} there was a {name}, of which no object can be made here")
 
 
 def _mismatch(name: str, old: Any, path: str) -> ValueError:
@@ -379,7 +431,8 @@ def _put_dict(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
 def _take_array(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
     array = np.asarray(value)
     content = walk.bytes(np.ascontiguousarray(array).tobytes())
-    return {"dtype": array.dtype.str, "shape": array.shape, "scalar": isinstance(value, np.generic), "content": content}
+    node = {"dtype": array.dtype.str, "shape": array.shape, "scalar": isinstance(value, np.generic), "content": content}
+    return {**node, "owner": walk.owner(array)}
 
 
 def _put_array(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
@@ -416,6 +469,18 @@ def _put_tensor(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> An
             old.copy_(tensor)
         return walk.made(node, old)
     return walk.made(node, tensor)
+
+
+def _take_module(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
+    return {"state": walk.value(value.state_dict(), path)}
+
+
+def _put_module(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    if not isinstance(old, (th.nn.Module, th.optim.Optimizer)):
+        raise UnknownClass(f"at {path.lstrip('.')} there was a network or an optimiser, of which none can be made here")
+    # Not over those that it has, which load_state_dict compares them with
+    old.load_state_dict(walk.value(node["state"], None, path))
+    return walk.made(node, old)
 
 
 def _take_bytes(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
@@ -474,7 +539,8 @@ def _put_random(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> An
 
 
 def _take_enum(walk: _Capture, value: enum.Enum, path: str) -> dict[str, Any]:
-    return {"class": _qualified_name(type(value)), "name": value.name}
+    flags = {"flags": int(value.value)} if isinstance(value, enum.Flag) else {}  # those that are combined have no name
+    return {"class": _qualified_name(type(value)), "name": value.name, **flags}
 
 
 def _put_enum(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
@@ -482,7 +548,7 @@ def _put_enum(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     cls = type(old) if _qualified_name(type(old)) == node["class"] else getattr(sys.modules.get(module), name, None)
     if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
         raise ValueError(f"at {path.lstrip('.')} the state has a {node['class']}, which is not an enumeration here")
-    return walk.made(node, cls[node["name"]])
+    return walk.made(node, cls(node["flags"]) if "flags" in node else cls[node["name"]])
 
 
 def _take_file(walk: _Capture, value: ResultsWriter, path: str) -> dict[str, Any]:
@@ -536,7 +602,16 @@ class _StateMethods:
 
 def _teach_state_methods() -> None:
     gym.Env.capture_state = capture  # type: ignore[attr-defined]
-    gym.Env.restore_state_ = lambda env, state: restore(env, state) and None  # type: ignore[attr-defined]
+    gym.Env.restore_state_ = _restore_in_worker  # type: ignore[attr-defined]
+
+
+def _restore_in_worker(env: gym.Env, state: State) -> ValueError | None:
+    """An exception would end the worker, without a word of it in the main process."""
+    try:
+        restore(env, state)
+    except ValueError as error:
+        return error
+    return None
 
 
 def _take_workers(walk: _Capture, value: SubprocVecEnv, path: str) -> dict[str, Any]:
@@ -557,11 +632,17 @@ def _put_workers(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> A
     old.set_attr("_sb3_mirl", _StateMethods())
     for index, child in enumerate(node["children"]):
         arrays = walk.arrays[child["first"] : child["first"] + child["count"]]
-        old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])
+        error = old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])[0]
+        if error is not None:
+            raise type(error)(f"{path.lstrip('.')}.envs[{index}]: {error}")
     walk.made(node, old)
     for name, child in node["attributes"].items():
         vars(old)[name] = walk.value(child, vars(old)[name], f"{path}.{name}")
     return old
+
+
+#: Kinds of which an object that is there may be changed in place
+_IN_PLACE = ("array", "tensor", "list", "deque", "dict", "generator", "random_state", "random", "object")
 
 
 def _of(*types_: type) -> Callable[[Any], bool]:
@@ -583,6 +664,7 @@ _KINDS: list[tuple[Callable[[Any], bool], str, Callable[..., dict[str, Any]], Ca
     (_is_plain_array, "array", _take_array, _put_array),
     (lambda value: type(value) is np.ndarray and value.dtype == object, "objects", _take_objects, _put_objects),
     (_kind_of(th.Tensor), "tensor", _take_tensor, _put_tensor),
+    (_kind_of(th.nn.Module, th.optim.Optimizer), "module", _take_module, _put_module),
     (_of(list), "list", _take_list, _put_list),
     (_of(tuple), "tuple", _take_list, _put_tuple),
     (lambda value: isinstance(value, tuple) and hasattr(value, "_fields"), "namedtuple", _take_namedtuple, _put_namedtuple),

@@ -18,7 +18,7 @@ from sb3_mirl.checkpoints import _rest_of_replay, _slot_arrays
 from sb3_mirl.state import capture
 
 #: Numbers of arrays, what counts seconds, and generators that nobody seeds
-_NOT_COMPARED = ("id", "content", "first", "elapsed", "episode_times", "observation_space")
+_NOT_COMPARED = ("id", "content", "first", "owner", "elapsed", "episode_times", "observation_space", "_observation_space")
 
 
 class Interrupt(Exception):
@@ -49,7 +49,7 @@ def run(
 ) -> MIRL:
     """Begins a run, or goes on with it if it has a checkpoint."""
     env = make_env()
-    if list(folder.glob("checkpoints/*.json")):
+    if list(folder.glob("checkpoints/rl_model_*.json")):  # not one that is unfinished
         model = algorithm.resume(folder / "checkpoints", env)
     else:
         model = algorithm(policy, env, **settings)

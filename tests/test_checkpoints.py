@@ -1,6 +1,9 @@
 """Runs that were interrupted end as those that were not; files that were damaged are noticed."""
 
+import dataclasses
 import errno
+import gc
+import itertools
 import json
 import random
 import resource
@@ -13,9 +16,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import ConstantReward, Image, Mixed
 from resuming import content, copy, run
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback, EvalCallback, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    ConvertCallback,
+    EvalCallback,
+    EveryNTimesteps,
+    StopTrainingOnMaxEpisodes,
+)
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.logger import configure
@@ -83,6 +94,11 @@ CASES = {
         lambda folder: make_vec_env(lambda: BitFlippingEnv(n_bits=4, max_steps=7), 1, seed=5, monitor_dir=str(folder)),
         {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": True}},
         {"policy": "MultiInputPolicy"},
+    ),
+    "stacked by Gymnasium": (
+        lambda folder: cartpole(folder, wrapper_class=lambda env: FlattenObservation(FrameStackObservation(env, 3))),
+        {},
+        {},
     ),
     "frames": (
         lambda folder: VecFrameStack(make_vec_env(Image, 2, seed=5, monitor_dir=str(folder)), 3),
@@ -304,6 +320,27 @@ class TestFolder:
         with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run"):
             MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
+    def test_of_two_callbacks(self, tmp_path):
+        both = [CheckpointCallback(10, tmp_path), CheckpointCallback(20, tmp_path / ".", "other")]
+        with pytest.raises(ValueError, match="save_path must be another folder for each CheckpointCallback"):
+            MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, both)
+
+    def test_files_of_others_stay(self, tmp_path):
+        (tmp_path / "replay").mkdir()
+        others = ["rl_model_long_8_steps.json", "rl_model_notes_steps.json", "replay/rl_model_long_0_8.safetensors"]
+        for name in others:
+            (tmp_path / name).write_text("")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(40, CheckpointCallback(10, tmp_path, keep=1))
+        assert all((tmp_path / name).exists() for name in others)
+
+    def test_a_replay_buffer_of_an_unknown_class(self, tmp_path):
+        class Prioritised(ReplayBuffer):
+            largest = 1.0
+
+        settings = {**SETTINGS, "replay_buffer_class": Prioritised}
+        with pytest.warns(UserWarning, match="Of a Prioritised, checkpoints hold the arrays"):
+            MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
+
     def test_learning_again_goes_on_in_the_folder(self, tmp_path):
         model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
         model.learn(100, CheckpointCallback(40, tmp_path))
@@ -332,6 +369,38 @@ class TestFolder:
             other.kill()
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
+    def test_the_lock_outlives_an_older_callback(self, tmp_path):
+        # Closing any file of the same name ends a lock of POSIX
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        model.learn(40, CheckpointCallback(20, tmp_path))
+        callback = CheckpointCallback(20, tmp_path)
+        model.learn(40, callback, reset_num_timesteps=False)
+        gc.collect()
+        take = "import sys, fcntl; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        other = subprocess.run([sys.executable, "-c", take, tmp_path / ".lock"], capture_output=True, text=True)
+        assert "BlockingIOError" in other.stderr
+
+    def test_inside_of_an_event(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        model.learn(210, EveryNTimesteps(50, CheckpointCallback(1, tmp_path)))
+        steps = [52, 100, 152, 200, 212]  # between rollouts of 4 steps
+        assert {path.stem for path in tmp_path.glob("*.zip")} <= {f"rl_model_{step}_steps" for step in steps}
+        assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == model.num_timesteps
+
+    def test_two_folders_with_images(self, tmp_path):
+        def env():
+            return VecFrameStack(make_vec_env(Image, 1, seed=5), 3)
+
+        settings = {**SETTINGS, **CNN, "buffer_size": 64, "learning_starts": 1000}
+        model = MIRL("CnnPolicy", env(), **settings)
+        model.learn(240, [CheckpointCallback(8, tmp_path / "a"), CheckpointCallback(24, tmp_path / "b")])
+        slots = np.arange(64)
+        for folder in "ab":
+            resumed = MIRL.resume(tmp_path / folder, env())
+            np.testing.assert_array_equal(
+                resumed.replay_buffer.observations[slots, 0], model.replay_buffer.observations[slots, 0]
+            )
+
     @pytest.mark.parametrize("arguments", [{"save_freq": 0}, {"save_freq": 1.5}, {"save_freq": 5, "keep": 0}])
     def test_arguments(self, tmp_path, arguments):
         with pytest.raises(ValueError, match="must be a positive integer, got"):
@@ -357,6 +426,18 @@ class TestResume:
     def test_without_the_wrapper(self, folder):
         with pytest.raises(ValueError, match=r"env must be made like that of the interrupted run.*VecNormalize"):
             MIRL.resume(folder, make_vec_env("CartPole-v1", 2))
+
+    def test_worker_processes_without_the_wrapper(self, tmp_path):
+        def env(name):
+            return make_vec_env(name, 1, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
+
+        first = env("CartPole-v1")
+        MIRL("MlpPolicy", first, **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+        other = env(lambda: gym.wrappers.TransformReward(gym.make("CartPole-v1"), float))
+        with pytest.raises(ValueError, match=r"env must be made like that of the interrupted run.*envs\[0\].*TransformReward"):
+            MIRL.resume(tmp_path, other)
+        first.close()
+        other.close()
 
     def test_another_algorithm(self, folder):
         with pytest.raises(ValueError, match=r"saved by MIRL: load it with MIRL\.load"):
@@ -399,6 +480,77 @@ class TestResume:
         env = make_vec_env("CartPole-v1", 1)
         MIRL("MlpPolicy", env, **SETTINGS).learn(500, [CheckpointCallback(20, tmp_path), StopTrainingOnMaxEpisodes(3)])
         assert MIRL.resume(tmp_path, env).num_timesteps % 4 == 0
+
+
+@dataclasses.dataclass
+class Record:
+    step: int
+
+
+class Keeps(BaseCallback):
+    """Makes its objects during training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.best: Record | None = None
+
+    def _on_step(self) -> bool:
+        self.best = Record(self.n_calls)
+        return True
+
+
+def test_objects_that_a_callback_has_made_come_back(tmp_path):
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(80, [CheckpointCallback(20, tmp_path), Keeps()])
+    callback = Keeps()
+    MIRL.resume(tmp_path, "CartPole-v1").learn(80, callback)
+    assert callback.best == Record(80)
+
+
+def test_what_is_lost_of_a_callback_is_named(tmp_path):
+    def counts():
+        callback = Keeps()
+        callback.numbers = itertools.count()
+        return callback
+
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(80, [CheckpointCallback(20, tmp_path), counts()])
+    with pytest.warns(UserWarning, match=r"state of the test_checkpoints\.Keeps is not restored.*itertools\.count"):
+        MIRL.resume(tmp_path, "CartPole-v1").learn(80, counts())
+
+
+class Grows(ConstantReward):
+    """Holds objects that are made during an episode."""
+
+    made = Record
+
+    def reset(self, **kwargs):
+        self.things = []
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.things.append(self.made(self.steps))
+        return super().step(action)
+
+
+class OfItsOwn(Grows):
+    @staticmethod
+    def made(step):
+        @dataclasses.dataclass
+        class Local:
+            step: int
+
+        return Local(step)
+
+
+def test_objects_of_a_class_that_is_not_there_cost_the_episodes_only(tmp_path):
+    env = Grows()
+    MIRL("MlpPolicy", env, **SETTINGS).learn(84, CheckpointCallback(1000, tmp_path / "a"))
+    resumed = MIRL.resume(tmp_path / "a", Grows())
+    assert resumed.env.envs[0].unwrapped.things == env.things == [Record(step) for step in range(4)]
+    MIRL("MlpPolicy", OfItsOwn(), **SETTINGS).learn(84, CheckpointCallback(1000, tmp_path / "b"))
+    with pytest.warns(UserWarning, match=r"environment's state.*Local, of which no object can be made"):
+        resumed = MIRL.resume(tmp_path / "b", OfItsOwn())
+    assert resumed.env.envs[0].unwrapped.things == []
+    assert resumed.num_timesteps == 84
 
 
 class LimitFileSize(BaseCallback):

@@ -35,11 +35,16 @@ class Thing:
     inside: list
 
 
+class Flags(enum.Flag):
+    UP = 1
+    LEFT = 2
+
+
 class Slotted:
-    __slots__ = ("__dict__", "count")
+    __slots__ = ("__dict__", "__hidden", "count")
 
     def __init__(self, count):
-        self.count = count
+        self.count = self.__hidden = count
         self.more = None
 
 
@@ -110,7 +115,9 @@ def test_objects_come_back():
     slotted = Slotted(3)
     slotted.more = {"a": [1]}
     new = round_trip(slotted, Slotted(0))
-    assert (new.count, new.more) == (3, {"a": [1]})
+    assert (new.count, new._Slotted__hidden, new.more) == (3, 3, {"a": [1]})
+    for flags in (Flags(0), Flags.LEFT, Flags.UP | Flags.LEFT):
+        assert round_trip(flags) is flags
 
 
 def test_in_place():
@@ -131,6 +138,44 @@ def test_what_was_shared_stays_shared():
     loop.append(loop)
     new = round_trip(loop)
     assert new[0] is new
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (lambda: np.zeros(3), lambda: np.ones(3)),
+        (lambda: [0], lambda: [1]),
+        (lambda: {"a": 0}, lambda: {"a": 1}),
+        (lambda: collections.deque([0], 3), lambda: collections.deque([1], 3)),
+        (lambda: Thing(Point(0, 0), Colour.RED, [0]), lambda: Thing(Point(1, 1), Colour.BLUE, [1])),
+    ],
+)
+def test_what_was_two_objects_stays_two(first, then):
+    # As when reset() begins with `self.state = self.first_state`
+    state = through_json(capture(World([first(), then()])))
+    shared = first()
+    new = restore(World([shared, shared]), state).held
+    assert same(new[0], first()) or new[0] == first()
+    assert same(new[1], then()) or new[1] == then()
+
+
+def test_a_view_that_is_none_any_more():
+    state = through_json(capture(World([np.zeros(3), np.ones(2)])))
+    shared = np.zeros(3)
+    new = restore(World([shared, shared[:2]]), state).held
+    assert (new[0].tolist(), new[1].tolist()) == ([0, 0, 0], [1, 1])
+    # but views that are still views stay so
+    array = np.arange(3.0)
+    state = through_json(capture(World([array, array[:2]])))
+    new = restore(World([shared, shared[:2]]), state).held
+    assert new[1].base is new[0] and new[0].tolist() == [0, 1, 2]
+
+
+def test_what_is_nested_too_deeply_is_missing():
+    head: list = []
+    for _ in range(5000):
+        head = [head]
+    assert capture(World(head)).missing == ["a structure that is nested too deeply"]
 
 
 @pytest.mark.parametrize("generator", [np.random.default_rng(1), np.random.Generator(np.random.MT19937(1))])
@@ -155,6 +200,25 @@ def test_tensors(dtype):
     tensor = (th.arange(6).reshape(2, 3) % 2).to(dtype)
     new = round_trip(tensor, th.ones(2, 3, dtype=dtype))
     assert th.equal(new, tensor) and new.dtype == dtype
+
+
+def test_networks_and_their_optimisers_go_on():
+    def learner(seed):
+        th.manual_seed(seed)
+        network = th.nn.Linear(2, 1)
+        return {"network": network, "optimizer": th.optim.Adam(network.parameters())}
+
+    def learn(held):
+        loss = held["network"](th.ones(1, 2)).sum()
+        held["optimizer"].zero_grad()
+        loss.backward()
+        held["optimizer"].step()
+
+    one = learner(1)
+    learn(one)
+    two = round_trip(one, learner(2))
+    learn(one), learn(two)
+    assert th.equal(one["network"].weight, two["network"].weight)
 
 
 def test_generators_of_spaces_go_on():
@@ -210,7 +274,7 @@ def test_a_state_makes_no_objects_of_other_packages(name):
     held = state.tree["attributes"]["held"]
     assert held["class"].endswith("Thing")
     held["class"] = name
-    with pytest.raises(ValueError, match=f"held the state has a {name}"):
+    with pytest.raises(ValueError, match=f"held there was a {name}"):
         restore(World(None), state)
 
 
