@@ -84,6 +84,7 @@ CASES = {
     ),
     "whole episodes": (cartpole, {"train_freq": (1, "episode"), "gradient_steps": -1}, {}),
     "learning rate that falls": (cartpole, {"learning_rate": lambda progress: 1e-3 * progress}, {}),
+    "compiled": (cartpole, {"compile_update": True}, {}),
     "linear beta": (cartpole, {"beta_schedule": "linear", "beta_lr": 1e-3}, {}),
     "evaluations": (cartpole, {}, {"callbacks": evaluation}),
     "SQL": (cartpole, {}, {"algorithm": SQL}),
