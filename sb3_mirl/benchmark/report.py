@@ -397,7 +397,7 @@ def write_report(folder: Path, out: Path) -> list[Path]:
     :return: the files
     :raises FolderError: if the folder is none of a benchmark, or the other cannot be written
     """
-    from sb3_mirl.benchmark.report_figures import draw
+    from sb3_mirl.benchmark.report_figures import draw, names
     from sb3_mirl.benchmark.report_page import page
 
     bench = read(folder)
@@ -407,6 +407,9 @@ def write_report(folder: Path, out: Path) -> list[Path]:
         for name, rows in tables.items():
             write_csv(rows, out / f"{name}.csv")
         figures = draw(bench, tables)
+        for name in names(bench):
+            # Of an earlier report
+            (out / f"{name}.png").unlink(missing_ok=True)
         for name, image in figures.items():
             (out / f"{name}.png").write_bytes(image)
         (out / "report.html").write_text(page(bench, tables, figures), encoding="utf-8")

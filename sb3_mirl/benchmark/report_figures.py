@@ -25,6 +25,8 @@ STYLES = {
 }
 OTHER_COLORS = ("tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 STATISTIC_TITLES = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
+#: Of each environment
+KINDS = ("curve", "prior", "beta")
 SIZE = (4.6, 3.1)
 DPI = 180
 
@@ -38,13 +40,15 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
     """
     styles = _styles(bench.algorithms)
     figures = {}
-    with matplotlib.rc_context({"backend": "agg", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}):
+    with matplotlib.rc_context(
+        {"backend": "agg", "font.size": 10, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3}
+    ):
         if tables["aggregates"]:
             figures["aggregates"] = _aggregates(tables["aggregates"], styles)
         if tables["improvement"]:
             figures["improvement"] = _improvement(tables["improvement"], styles)
         for env in bench.envs:
-            for name, table, drawn in (("curve", "curves", _curves), ("prior", "prior", _prior), ("beta", "beta", _betas)):
+            for name, table, drawn in zip(KINDS, ("curves", "prior", "beta"), (_curves, _prior, _betas), strict=True):
                 rows = [row for row in tables[table] if row["environment"] == env]
                 if rows:
                     figures[figure_name(name, env)] = drawn(rows, styles)
@@ -53,6 +57,11 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
 
 def figure_name(kind: str, env: str) -> str:
     return f"{kind}_{env.replace('/', '-')}"
+
+
+def names(bench: Bench) -> list[str]:
+    """Of all figures that there may be."""
+    return ["aggregates", "improvement", *(figure_name(kind, env) for env in bench.suite.steps for kind in KINDS)]
 
 
 def _styles(algorithms: Sequence[str]) -> dict[str, tuple[str, Any]]:

@@ -189,7 +189,8 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
             "human scores are taken: those of Mnih et al. 2015, as the paper's Table 1 does, and those of Wang et al. 2016, "
             "as most have done since. Both tables follow; in the second one the paper's numbers are converted by way of raw "
             "scores. The published DQN is that of Mnih et al. 2015, the published QR-DQN that of Dabney et al. 2018 "
-            "(QR-DQN-1, best evaluation of the training). Both were trained for longer and evaluated otherwise than the runs here.</p>",
+            "(QR-DQN-1, best evaluation of the training). Both were trained for longer and evaluated otherwise than the runs "
+            "here.</p>",
             _table1(bench, tables["scores"], "mnih2015"),
             _table1(bench, tables["scores"], "wang2016"),
         ]
@@ -247,7 +248,12 @@ def _others(env: str, convention: str) -> list[float]:
 
 def _aggregates(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, bytes]) -> str:
     common = bench.common_envs()
-    left_out = [env for env in bench.envs if env not in common]
+    started = [algorithm for algorithm in bench.algorithms if any(bench.of(algorithm, env) for env in bench.envs)]
+    left_out = [
+        f"{env} (no run of {', '.join(label(algorithm) for algorithm in started if not bench.of(algorithm, env))})"
+        for env in bench.envs
+        if env not in common
+    ]
     parts = []
     if not common:
         parts.append('<p class="mark">No environment has a run of every algorithm, so nothing can be compared over all.</p>')
