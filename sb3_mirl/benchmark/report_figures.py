@@ -24,11 +24,11 @@ STYLES = {
     "mirl": ("tab:red", "-"),
 }
 OTHER_COLORS = ("tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
-STATISTIC_TITLES = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
+SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
 #: Of each environment
 KINDS = ("curve", "prior", "beta")
 SIZE = (4.6, 3.1)
-DPI = 180
+DPI = 150
 
 
 def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
@@ -145,6 +145,7 @@ def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
         axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
         axis.invert_yaxis()
         axis.grid(False, axis="y")
+        axis.margins(y=0.02)
         axis.set_xlabel("ρ at the end")
         # Beside the axes the legend never hides a bar
         axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
@@ -169,14 +170,14 @@ def _aggregates(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> byte
     scale = rows[0]["scale"]
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
-    size = (7.2, 0.9 + 0.3 * len(algorithms))
-    figure, axes = plt.subplots(1, len(statistics), figsize=size, sharey=True, layout="constrained")
+    size = (SIZE[0], 0.6 + len(statistics) * (0.45 + 0.24 * len(algorithms)))
+    figure, axes = plt.subplots(len(statistics), figsize=size, sharex=True, layout="constrained")
     for axis, statistic in zip(axes, statistics, strict=True):
         shown = [row for row in rows if row["scale"] == scale and row["statistic"] == statistic]
         colors = [styles[name][0] for name in algorithms]
         _points(axis, shown, [label(name) for name in algorithms], colors, 1.0 if scale == "relative" else 100.0)
         axis.set_title(statistic, fontsize=10)
-    figure.supxlabel(STATISTIC_TITLES[scale], fontsize=10)
+    axes[-1].set_xlabel(SCALE_LABELS[scale])
     return _png(figure)
 
 

@@ -143,6 +143,16 @@ def _game(env: str) -> str:
     return env.removeprefix("ALE/").rpartition("-v")[0].removesuffix("NoFrameskip")
 
 
+def _label(algorithm: str) -> str:
+    """HTML."""
+    return escape(label(algorithm))
+
+
+def _name(bench: Bench, env: str) -> str:
+    """Of an environment, short where that is clear. HTML."""
+    return escape(_game(env) if bench.atari else env)
+
+
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 
@@ -164,15 +174,16 @@ def _runs(bench: Bench) -> str:
     if not bench.states:
         return "<p>Nothing has run.</p>"
     rows = [
-        [escape(env), *(_coverage(bench.coverage(algorithm, env)) for algorithm in bench.algorithms)] for env in bench.envs
+        [_name(bench, env), *(_coverage(bench.coverage(algorithm, env)) for algorithm in bench.algorithms)]
+        for env in bench.envs
     ]
     parts = [_table("Finished runs", ["environment", *map(label, bench.algorithms)], rows)]
     unused = [env for env in bench.suite.steps if env not in bench.envs]
     if unused:
-        parts.append(f"<p>Of the suite, not asked for: {escape(', '.join(unused))}.</p>")
+        parts.append(f"<p>Of the suite, not asked for: {', '.join(_name(bench, env) for env in unused)}.</p>")
     if bench.reasons:
         reasons = [
-            [escape(job.env), escape(label(job.algorithm)), str(job.seed), bench.states[job], escape(reason)]
+            [_name(bench, job.env), _label(job.algorithm), str(job.seed), bench.states[job], escape(reason)]
             for job, reason in bench.reasons.items()
         ]
         parts.append(
@@ -201,7 +212,7 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
         for algorithm in bench.algorithms:
             row, coverage = of[env, algorithm], _coverage(bench.coverage(algorithm, env))
             cells.append(_estimate(row) + coverage if row["runs"] else coverage)
-        rows.append([escape(env), *cells])
+        rows.append([_name(bench, env), *cells])
     caption = "Raw scores: mean over runs, 95% interval, and runs"
     return "\n".join([*parts, _table(caption, ["environment", *map(label, bench.algorithms)], rows)])
 
@@ -249,18 +260,18 @@ def _others(env: str, convention: str) -> list[float]:
 def _aggregates(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, bytes]) -> str:
     common = bench.common_envs()
     started = [algorithm for algorithm in bench.algorithms if any(bench.of(algorithm, env) for env in bench.envs)]
-    left_out = [
-        f"{env} (no run of {', '.join(label(algorithm) for algorithm in started if not bench.of(algorithm, env))})"
-        for env in bench.envs
-        if env not in common
-    ]
+    left_out = []
+    for env in bench.envs:
+        without = [_label(algorithm) for algorithm in started if not bench.of(algorithm, env)]
+        if without:
+            left_out.append(f"{_name(bench, env)} (no run of {', '.join(without)})")
     parts = []
     if not common:
         parts.append('<p class="mark">No environment has a run of every algorithm, so nothing can be compared over all.</p>')
     else:
         which = f"Over {_plural(len(common), 'environment')}, in which all algorithms that have started have at least one run."
         if left_out:
-            which += f' <span class="mark">Left out: {escape(", ".join(left_out))}.</span>'
+            which += f' <span class="mark">Left out: {", ".join(left_out)}.</span>'
         which += " Where environments have different numbers of runs, as many count as the one with the fewest has."
         if not bench.atari:
             which += (
@@ -275,7 +286,7 @@ def _aggregates(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, b
         lines = []
         for algorithm in dict.fromkeys(row["algorithm"] for row in of_scale):
             own = [row for row in of_scale if row["algorithm"] == algorithm]
-            lines.append([label(algorithm), *(_estimate(row, factor) for row in own), _plural(own[0]["runs"], "run")])
+            lines.append([_label(algorithm), *(_estimate(row, factor) for row in own), _plural(own[0]["runs"], "run")])
         header = ["algorithm", *STATISTICS, "runs per environment"]
         parts.append(_table(f"Aggregates: {SCALE_NAMES[scale]}", header, lines))
     if "aggregates" in figures:
@@ -301,7 +312,7 @@ def _improvement(bench: Bench, rows: list[Row]) -> str:
         return '<p class="mark">No probability of improvement: there is no environment with runs of MIRL and another.</p>'
     lines = [
         [
-            f"{label(row['algorithm'])} over {label(row['than'])}",
+            f"{_label(row['algorithm'])} over {_label(row['than'])}",
             _estimate(row),
             f"{row['runs']} and {row['other_runs']}",
             f"{row['environments']} of {len(bench.envs)}",
@@ -326,7 +337,7 @@ def _ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:
                 cells.append(f'<small class="mark">no run of {", ".join(without)}</small>')
             else:
                 cells.append(f"{_estimate(row, factor)}<small>{row['runs']} and {row['other_runs']} runs</small>")
-        lines.append([escape(env), *cells])
+        lines.append([_name(bench, env), *cells])
     wanted = [row for row in tables["improvement"] if (row["algorithm"], row["than"]) in ABLATION]
     return "\n".join(
         [
@@ -362,9 +373,9 @@ def _environments(bench: Bench, tables: dict[str, list[Row]], figures: dict[str,
                 shown.append(_figure(image, f"{caption}, {env}. {alt}", f"{caption}. Runs: {runs}"))
         if shown:
             inside = "\n".join(shown)
-            parts.append(f'<h3>{escape(env)}</h3>\n<div class="figures">\n{inside}\n</div>')
+            parts.append(f'<h3>{_name(bench, env)}</h3>\n<div class="figures">\n{inside}\n</div>')
         else:
-            parts.append(f'<h3>{escape(env)}</h3>\n<p class="mark">No run.</p>')
+            parts.append(f'<h3>{_name(bench, env)}</h3>\n<p class="mark">No run.</p>')
     return "\n".join(parts)
 
 
@@ -393,13 +404,13 @@ def _settings(bench: Bench, tables: dict[str, list[Row]]) -> str:
         facts.append(f"Hyper-parameters of the suite, for every algorithm: {_assignments(suite.hyperparams)}.")
     for algorithm, own in suite.own_hyperparams.items():
         facts.append(f"Of {label(algorithm)} alone: {_assignments(own)}.")
-    steps = [[escape(env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
+    steps = [[_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
     parts = ["<ul>", *(f"<li>{escape(fact)}</li>" for fact in facts), "</ul>"]
     parts.append(_table("Environment steps of a training", ["environment", "steps"], steps))
     rows = [
         [
-            escape(row["environment"]),
-            label(row["algorithm"]),
+            _name(bench, row["environment"]),
+            _label(row["algorithm"]),
             str(row["runs"]),
             escape(row["steps"]),
             escape(row["episodes"]),
