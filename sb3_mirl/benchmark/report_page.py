@@ -201,7 +201,7 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
             "as most have done since. Both tables follow; in the second one the paper's numbers are converted by way of raw "
             "scores. The published DQN is that of Mnih et al. 2015, the published QR-DQN that of Dabney et al. 2018 "
             "(QR-DQN-1, best evaluation of the training). Both were trained for longer and evaluated otherwise than the runs "
-            "here.</p>",
+            "here. The last rows of a table are those of its columns, over the games that all algorithms here have.</p>",
             _table1(bench, tables["scores"], "mnih2015"),
             _table1(bench, tables["scores"], "wang2016"),
         ]
@@ -272,7 +272,9 @@ def _aggregates(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, b
         which = f"Over {_plural(len(common), 'environment')}, in which all algorithms that have started have at least one run."
         if left_out:
             which += f' <span class="mark">Left out: {", ".join(left_out)}.</span>'
-        which += " Where environments have different numbers of runs, as many count as the one with the fewest has."
+        which += (
+            " Where environments have different numbers of runs, as many count as the one with the fewest has, the first ones."
+        )
         if not bench.atari:
             which += (
                 " A relative score is the place between the lowest (0) and the highest (1) score that any run in this folder"
@@ -404,39 +406,63 @@ def _settings(bench: Bench, tables: dict[str, list[Row]]) -> str:
         facts.append(f"Hyper-parameters of the suite, for every algorithm: {_assignments(suite.hyperparams)}.")
     for algorithm, own in suite.own_hyperparams.items():
         facts.append(f"Of {label(algorithm)} alone: {_assignments(own)}.")
-    steps = [[_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
     parts = ["<ul>", *(f"<li>{escape(fact)}</li>" for fact in facts), "</ul>"]
+    steps = [[_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
     parts.append(_table("Environment steps of a training", ["environment", "steps"], steps))
-    rows = [
-        [
-            _name(bench, row["environment"]),
-            _label(row["algorithm"]),
-            str(row["runs"]),
-            escape(row["steps"]),
-            escape(row["episodes"]),
-            escape(row["epsilon"]),
-            escape(row["random_actions_from"]),
-            number(row["training_seconds"]),
-            number(row["steps_per_second"]),
-            escape(row["device"]),
-        ]
-        for row in tables["settings"]
-    ]
-    if rows:
-        header = ["environment", "algorithm", "runs", "steps", "episodes", "ε", "random actions from"]
-        header += ["seconds of training", "steps/s", "device"]
-        parts.append(_table("Runs as they were; times are means", header, rows, text=[6]))
-        versions = {row["package"]: "" for row in tables["versions"]}
-        for package in versions:
-            of = [row for row in tables["versions"] if row["package"] == package]
-            several = len(of) > 1
-            versions[package] = ", ".join(
-                f"{row['version']} ({_plural(row['runs'], 'run')})" if several else row["version"] for row in of
-            )
-        parts.append(
-            _table("Versions", ["package", "version"], [[escape(key), escape(value)] for key, value in versions.items()])
-        )
+    if bench.results:
+        parts += [_by_algorithm(tables["settings"]), _speeds(bench, tables["settings"]), _versions(tables["versions"])]
     return "\n".join(parts)
+
+
+def _by_algorithm(rows: list[Row]) -> str:
+    lines = []
+    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
+        of = [row for row in rows if row["algorithm"] == algorithm]
+        same = (", ".join(dict.fromkeys(row[key] for row in of)) for key in ("episodes", "epsilon", "device"))
+        lines.append(
+            [
+                _label(algorithm),
+                str(sum(row["runs"] for row in of)),
+                *map(escape, same),
+                _duration(sum(row["runs"] * row["training_seconds"] for row in of)),
+                escape(", ".join(dict.fromkeys(row["random_actions_from"] for row in of))),
+            ]
+        )
+    header = ["algorithm", "runs", "episodes", "ε", "device", "training in all", "random actions from"]
+    return _table("Runs as they were", header, lines, text=[6])
+
+
+def _speeds(bench: Bench, rows: list[Row]) -> str:
+    of = {(row["environment"], row["algorithm"]): row for row in rows}
+    lines = []
+    for env in bench.envs:
+        cells = []
+        for algorithm in bench.algorithms:
+            row = of.get((env, algorithm))
+            if row is None:
+                cells.append('<small class="mark">no run</small>')
+            else:
+                steps = f"<small>{row['steps_per_second']:,.0f} steps/s</small><small>{escape(row['steps'])} steps</small>"
+                cells.append(_duration(row["training_seconds"]) + steps)
+        lines.append([_name(bench, env), *cells])
+    caption = "Wall time of a training, mean over runs, and steps trained"
+    return _table(caption, ["environment", *map(label, bench.algorithms)], lines)
+
+
+def _versions(rows: list[Row]) -> str:
+    """How many runs had each version, where there are several."""
+    lines = []
+    for package in dict.fromkeys(row["package"] for row in rows):
+        of = [row for row in rows if row["package"] == package]
+        several = [f"{row['version']} ({_plural(row['runs'], 'run')})" for row in of]
+        lines.append([escape(package), escape(", ".join(several) if len(of) > 1 else of[0]["version"])])
+    return _table("Versions", ["package", "version"], lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _assignments(values: object) -> str:
