@@ -1,6 +1,6 @@
 """
 ``sb3-mirl bench run`` trains and evaluates all algorithms of a suite, environment by environment and seed by seed, and goes on
-where an earlier call stopped; ``sb3-mirl bench status`` says how far a folder is.
+where an earlier call stopped; ``sb3-mirl bench status`` says how far a folder is, and ``sb3-mirl bench report`` what came out.
 
 An *engine* is a function that runs jobs somewhere. :data:`ENGINES` has them by name; all that it needs to know of a job is
 :func:`sb3_mirl.benchmark.training.run_job`, and all that it leaves are the files in the folder.
@@ -209,7 +209,7 @@ def _positive(text: str) -> int:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of ``sb3-mirl bench``, checked as far as that needs neither folders nor heavy imports."""
     parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status,report}")
     runner = commands.add_parser(
         "run",
         help="train and evaluate what is not finished yet",
@@ -229,6 +229,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     looker = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")
     looker.add_argument("folder", type=Path, metavar="DIR")
+    reporter = commands.add_parser(
+        "report",
+        help="tables, figures and a page of what is there",
+        description="Writes CSV tables, PNG figures and report.html, one file that needs no other, of what a folder of "
+        "results holds so far.",
+    )
+    reporter.add_argument("folder", type=Path, metavar="DIR")
+    reporter.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default DIR/report")
     args = parser.parse_args(arguments)
     if args.command == "run":
         suite = SUITES[args.suite]
@@ -244,6 +252,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.command == "status":
             print("\n".join(status(args.folder)))
+            return 0
+        if args.command == "report":
+            from sb3_mirl.benchmark.report import write_report
+
+            files = write_report(args.folder, args.out or args.folder / "report")
+            print(f"wrote {files[0]}, and {len(files) - 1} tables and figures beside it")
             return 0
         suite = SUITES[args.suite]
         if args.steps is not None:

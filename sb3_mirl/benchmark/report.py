@@ -1,0 +1,422 @@
+"""
+``sb3-mirl bench report`` turns the folder of a benchmark, finished or not, into tables (CSV), figures (PNG) and one page that
+needs nothing else (``report.html``).
+
+A run is one training; its score is the mean over the episodes of its evaluation. Intervals are those of
+:func:`sb3_mirl.benchmark.scores.bootstrap`, NaN for a single run. Every number comes with the number of runs behind it, and
+what is missing is said.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_mirl.benchmark.jobs import FORMAT, FolderError, Job, read_folder
+from sb3_mirl.benchmark.scores import (
+    CONVENTIONS,
+    Estimate,
+    bootstrap,
+    human_normalized,
+    interquartile_mean,
+    mean,
+    median,
+    probability_of_improvement,
+    reference_scores,
+)
+from sb3_mirl.benchmark.suites import Suite
+
+#: In the order of the report; algorithms that are not here come after them, by the name that they have in the zoo
+LABELS = {"dqn": "DQN", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
+#: What MIRL consists of, step by step: an algorithm and what it is compared with
+ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
+STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
+#: Parts of a training in a learning curve; results have more, with few episodes each
+POINTS = 50
+_REQUIRED = ("steps", "scores", "curve", "evaluation", "versions", "machine", "time")
+
+Row = dict[str, Any]
+
+
+def label(algorithm: str) -> str:
+    """How people write an algorithm's name."""
+    return LABELS.get(algorithm, algorithm.upper())
+
+
+@dataclass(frozen=True)
+class Bench:
+    """
+    What a folder holds.
+
+    :param suite: as it was started
+    :param states: of all jobs that were asked for, or have a result all the same: one of
+        :data:`~sb3_mirl.benchmark.jobs.STATES`, or ``"unreadable"``
+    :param results: of the jobs that are done
+    :param reasons: why others are failed or unreadable
+    """
+
+    suite: Suite
+    states: dict[Job, str]
+    results: dict[Job, dict[str, Any]]
+    reasons: dict[Job, str]
+
+    @property
+    def algorithms(self) -> list[str]:
+        names = dict.fromkeys(job.algorithm for job in self.states)
+        return [name for name in LABELS if name in names] + [name for name in names if name not in LABELS]
+
+    @property
+    def envs(self) -> list[str]:
+        asked = {job.env for job in self.states}
+        return [env for env in self.suite.steps if env in asked]
+
+    @property
+    def atari(self) -> bool:
+        """Whether all environments are games of the paper, whose scores can be normalised."""
+        try:
+            return all(reference_scores(env) for env in self.suite.steps)
+        except ValueError:
+            return False
+
+    def of(self, algorithm: str, env: str) -> list[dict[str, Any]]:
+        """Results of the pair, by seed."""
+        jobs = sorted(job for job in self.results if (job.algorithm, job.env) == (algorithm, env))
+        return [self.results[job] for job in jobs]
+
+    def scores(self, algorithm: str, env: str) -> np.ndarray:
+        """Of each run, [runs]."""
+        return np.array([np.mean(result["scores"]) for result in self.of(algorithm, env)])
+
+    def coverage(self, algorithm: str, env: str) -> Counter[str]:
+        """How many jobs of the pair are in each state."""
+        return Counter(state for job, state in self.states.items() if (job.algorithm, job.env) == (algorithm, env))
+
+    def common_envs(self) -> list[str]:
+        """Those in which every algorithm that has run somewhere has run: only there can all be compared."""
+        started = {job.algorithm for job in self.results}
+        return [env for env in self.envs if all(self.of(algorithm, env) for algorithm in started)] if started else []
+
+    def matrix(self, algorithm: str, envs: Sequence[str]) -> np.ndarray:
+        """Scores [runs, envs]; of environments with more runs than others, the first."""
+        columns = [self.scores(algorithm, env) for env in envs]
+        return np.stack([column[: min(map(len, columns))] for column in columns], axis=-1)
+
+
+def read(folder: Path) -> Bench:
+    """
+    :param folder: of a benchmark
+    :return: all that can be read; results that cannot are named, and do not stop the others
+    :raises FolderError: if it is none
+    """
+    suite, jobs = read_folder(folder)
+    states, results, reasons = {}, {}, {}
+    for job in dict.fromkeys([*jobs, *_unplanned(folder, suite)]):
+        state = job.state(folder)
+        if state == "failed":
+            reasons[job] = job.failure(folder)
+        elif state == "done":
+            try:
+                results[job] = _checked(job.result(folder))
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                state, reasons[job] = "unreadable", f"{job.result_file(folder).name}: {error}"
+        states[job] = state
+    return Bench(suite, states, results, reasons)
+
+
+def _unplanned(folder: Path, suite: Suite) -> list[Job]:
+    """Jobs of results that came from elsewhere, such as another machine."""
+    jobs = []
+    for file in sorted((folder / "results").glob("*.json")):
+        head, _, seed = file.stem.rpartition("_")
+        for env in suite.steps:
+            algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
+            if algorithm != head and seed.isdecimal():
+                jobs.append(Job(algorithm, env, int(seed)))
+    return jobs
+
+
+def _checked(result: dict[str, Any]) -> dict[str, Any]:
+    if result.get("format") != FORMAT:
+        raise ValueError(f"format {result.get('format')!r} instead of {FORMAT}")
+    missing = [key for key in _REQUIRED if key not in result]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    if not result["scores"] or not np.isfinite(result["scores"]).all():
+        raise ValueError(f"scores must be finite numbers, got {result['scores']!r}")
+    return result
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _columns(estimate: Estimate) -> Row:
+    return {"value": float(estimate.value), "low": float(estimate.low), "high": float(estimate.high)}
+
+
+def run_rows(bench: Bench) -> list[Row]:
+    """One row for each job, whatever has become of it."""
+    rows = []
+    for job, state in bench.states.items():
+        row: Row = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "state": state}
+        if job in bench.results:
+            result = bench.results[job]
+            score = float(np.mean(result["scores"]))
+            row |= {"score": score, "episodes": len(result["scores"]), "steps": result["steps"]}
+            if bench.atari:
+                row |= {f"human_{name}": float(human_normalized(job.env, score, name)) for name in CONVENTIONS}
+            row["training_seconds"] = result["time"]["training"]
+        rows.append({**row, "reason": bench.reasons.get(job, "")})
+    return rows
+
+
+def score_rows(bench: Bench) -> list[Row]:
+    """Mean score with its interval for each environment and algorithm, and how many runs there are, and should be."""
+    rows = []
+    for env in bench.envs:
+        for algorithm in bench.algorithms:
+            scores, coverage = bench.scores(algorithm, env), bench.coverage(algorithm, env)
+            row: Row = {"environment": env, "algorithm": algorithm, "runs": len(scores), "asked_for": coverage.total()}
+            row |= {state: coverage[state] for state in ("running", "failed", "missing", "unreadable")}
+            if len(scores):
+                estimate = bootstrap(mean, scores[:, None])
+                row |= _columns(estimate)
+                for name in CONVENTIONS if bench.atari else ():
+                    normalized = _columns(Estimate(*human_normalized(env, np.array(estimate), name)))
+                    row |= {f"human_{name}_{key}": number for key, number in normalized.items()}
+            rows.append(row)
+    return rows
+
+
+def scales(bench: Bench, envs: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """
+    Scores that can be aggregated over environments, by the name of the scale and the algorithm: [runs, envs] each.
+
+    :param envs: in which all algorithms have run
+    :return: for Atari, shares of a human's score by both conventions. Else the place between the lowest (0) and the highest
+        (1) score that any run of the folder has in an environment
+    """
+    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if envs and bench.of(algorithm, envs[0])}
+    if bench.atari:
+        return {
+            f"human_{name}": {
+                algorithm: np.stack([human_normalized(env, scores[:, k], name) for k, env in enumerate(envs)], axis=-1)
+                for algorithm, scores in raw.items()
+            }
+            for name in CONVENTIONS
+        }
+    pooled = [np.concatenate([bench.scores(algorithm, env) for algorithm in bench.algorithms]) for env in envs]
+    low, high = np.array([scores.min() for scores in pooled]), np.array([scores.max() for scores in pooled])
+    # Where all runs have the same score there is neither: all are in the middle
+    span = np.where(high > low, high - low, np.inf)
+    return {"relative": {algorithm: np.where(high > low, (scores - low) / span, 0.5) for algorithm, scores in raw.items()}}
+
+
+def aggregate_rows(bench: Bench) -> list[Row]:
+    """Each of :data:`STATISTICS` for each algorithm, over :meth:`Bench.common_envs`."""
+    envs = bench.common_envs()
+    if not envs:
+        return []
+    return [
+        {"scale": scale, "statistic": name, "algorithm": algorithm}
+        | _columns(bootstrap(statistic, scores))
+        | {"runs": len(scores), "environments": len(envs)}
+        for scale, matrices in scales(bench, envs).items()
+        for name, statistic in STATISTICS.items()
+        for algorithm, scores in matrices.items()
+    ]
+
+
+def improvement_rows(bench: Bench) -> list[Row]:
+    """Probability that a run of MIRL is better than one of another algorithm, and SQL_m than SQL, where both have run."""
+    rows = []
+    for algorithm, other in [*(("mirl", name) for name in bench.algorithms if name != "mirl"), ("sql_m", "sql")]:
+        envs = [env for env in bench.envs if bench.of(algorithm, env) and bench.of(other, env)]
+        if envs:
+            ours, others = bench.matrix(algorithm, envs), bench.matrix(other, envs)
+            row: Row = {"algorithm": algorithm, "than": other, **_columns(bootstrap(probability_of_improvement, ours, others))}
+            rows.append(row | {"runs": len(ours), "other_runs": len(others), "environments": len(envs)})
+    return rows
+
+
+def _difference(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return mean(scores) - mean(others)
+
+
+def ablation_rows(bench: Bench) -> list[Row]:
+    """Differences of mean scores for each pair of :data:`ABLATION`; of Atari, shares of a human's score, as in the paper."""
+    rows = []
+    for env in bench.envs:
+        for algorithm, other in ABLATION:
+            scores = [bench.scores(name, env)[:, None] for name in (algorithm, other)]
+            if all(map(len, scores)):
+                if bench.atari:
+                    scores = [human_normalized(env, of_one) for of_one in scores]
+                row: Row = {"environment": env, "algorithm": algorithm, "minus": other}
+                row |= _columns(bootstrap(_difference, *scores))
+                rows.append(row | {"runs": len(scores[0]), "other_runs": len(scores[1])})
+    return rows
+
+
+def _band(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Row]:
+    """
+    Mean of several runs' curves with its interval, at each step of any of them from where all have begun. In between, a curve
+    is a straight line; after its last point it stays.
+
+    :param series: steps and values of each run
+    """
+    series = [(steps, values) for steps, values in series if len(steps)]
+    if not series:
+        return []
+    grid = np.unique(np.concatenate([steps for steps, _ in series]))
+    grid = grid[grid >= max(steps[0] for steps, _ in series)]
+    values = np.stack([np.interp(grid, *one) for one in series])
+    estimate = bootstrap(lambda runs: runs.mean(axis=-2), values)
+    return [
+        {"step": int(step), "value": value, "low": low, "high": high, "runs": len(values)}
+        for step, value, low, high in zip(grid, *(part.tolist() for part in estimate), strict=True)
+    ]
+
+
+def _learning_curve(result: dict[str, Any], total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of one run: steps at the ends of :data:`POINTS` equal parts, and the mean return of the episodes that ended in each."""
+    steps, returns, episodes = (np.array(result["curve"][key], dtype=float) for key in ("step", "return", "episodes"))
+    part = np.clip(np.ceil(steps * POINTS / total).astype(int) - 1, 0, POINTS - 1)
+    count = np.bincount(part, episodes, minlength=POINTS)
+    returns = np.bincount(part, episodes * returns, minlength=POINTS)
+    ends = np.arange(1, POINTS + 1) * total // POINTS
+    return ends[count > 0], returns[count > 0] / count[count > 0]
+
+
+def curve_rows(bench: Bench) -> list[Row]:
+    """Return over the training, for each environment and algorithm."""
+    return [
+        {"environment": env, "algorithm": algorithm, **row}
+        for env in bench.envs
+        for algorithm in bench.algorithms
+        for row in _band([_learning_curve(result, bench.suite.steps[env]) for result in bench.of(algorithm, env)])
+    ]
+
+
+def beta_rows(bench: Bench) -> list[Row]:
+    """β over the training, for each environment and each algorithm that has one."""
+    rows = []
+    for env in bench.envs:
+        for algorithm in bench.algorithms:
+            histories = [result["history"] for result in bench.of(algorithm, env) if result.get("history")]
+            series = [(np.array(history["step"]), np.array(history["beta"])) for history in histories]
+            rows += [{"environment": env, "algorithm": algorithm, **row} for row in _band(series)]
+    return rows
+
+
+def prior_rows(bench: Bench) -> list[Row]:
+    """ρ at the end of the training, for each environment, each algorithm that has one, and each action."""
+    rows = []
+    for env in bench.envs:
+        for algorithm in bench.algorithms:
+            results = [result for result in bench.of(algorithm, env) if result.get("prior")]
+            if results:
+                priors = np.array([result["prior"] for result in results])
+                names = next(filter(None, (result.get("action_names") for result in results)), None)
+                for action, name in enumerate(names or (f"action {k}" for k in range(priors.shape[1]))):
+                    row: Row = {"environment": env, "algorithm": algorithm, "action": action, "name": name}
+                    rows.append(row | _columns(bootstrap(mean, priors[:, action : action + 1])) | {"runs": len(priors)})
+    return rows
+
+
+def setting_rows(bench: Bench) -> list[Row]:
+    """What the runs of each environment and algorithm were, and the means of how long they took."""
+    rows = []
+    for env in bench.envs:
+        for algorithm in bench.algorithms:
+            results = bench.of(algorithm, env)
+            if results:
+                rows.append(
+                    {
+                        "environment": env,
+                        "algorithm": algorithm,
+                        "runs": len(results),
+                        "steps": _join(result["steps"] for result in results),
+                        "episodes": _join(len(result["scores"]) for result in results),
+                        "epsilon": _join(result["evaluation"]["epsilon"] for result in results),
+                        "random_actions_from": _join(result["evaluation"]["random actions from"] for result in results),
+                        "training_seconds": float(np.mean([result["time"]["training"] for result in results])),
+                        "steps_per_second": float(np.mean([result["time"]["steps_per_second"] for result in results])),
+                        "device": _join(result["machine"]["device"] for result in results),
+                    }
+                )
+    return rows
+
+
+def _join(values: Iterable[Any]) -> str:
+    """Different values, where there should be one."""
+    return ", ".join(str(value) for value in dict.fromkeys(values))
+
+
+def version_rows(bench: Bench) -> list[Row]:
+    """Versions of packages, and how many runs had each."""
+    counts = Counter(pair for result in bench.results.values() for pair in result["versions"].items())
+    return [{"package": package, "version": version, "runs": count} for (package, version), count in counts.items()]
+
+
+TABLES = {
+    "runs": run_rows,
+    "scores": score_rows,
+    "aggregates": aggregate_rows,
+    "improvement": improvement_rows,
+    "ablation": ablation_rows,
+    "curves": curve_rows,
+    "prior": prior_rows,
+    "beta": beta_rows,
+    "settings": setting_rows,
+    "versions": version_rows,
+}
+
+
+def write_csv(rows: Sequence[Row], file: Path) -> None:
+    """Columns are all that any row has; what a row has not, or is NaN, stays empty. Without rows there is no file."""
+    if not rows:
+        file.unlink(missing_ok=True)
+        return
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with open(file, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+
+
+def write_report(folder: Path, out: Path) -> list[Path]:
+    """
+    Reads the folder of a benchmark and writes tables, figures and the page.
+
+    :param folder: of the benchmark
+    :param out: folder of the report, made if it is not there
+    :return: the files
+    :raises FolderError: if the folder is none of a benchmark, or the other cannot be written
+    """
+    from sb3_mirl.benchmark.report_figures import draw, names
+    from sb3_mirl.benchmark.report_page import page
+
+    bench = read(folder)
+    tables = {name: rows(bench) for name, rows in TABLES.items()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            write_csv(rows, out / f"{name}.csv")
+        figures = draw(bench, tables)
+        for name in names(bench):
+            # Of an earlier report
+            (out / f"{name}.png").unlink(missing_ok=True)
+        for name, image in figures.items():
+            (out / f"{name}.png").write_bytes(image)
+        (out / "report.html").write_text(page(bench, tables, figures), encoding="utf-8")
+    except OSError as error:
+        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror})") from error
+    return [
+        out / "report.html",
+        *(out / f"{name}.csv" for name, rows in tables.items() if rows),
+        *(out / f"{name}.png" for name in figures),
+    ]
