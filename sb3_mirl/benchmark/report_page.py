@@ -18,7 +18,7 @@ from sb3_mirl.benchmark.scores import human_normalized, paper_scores, reference_
 #: Of Table 1
 PAPER = ("dqn", "sql", "mirl")
 #: Columns of the reference scores
-PUBLISHED = {"dqn_mnih2015": "DQN", "qrdqn_dabney2018": "QR-DQN"}
+PUBLISHED = {"dqn_mnih2015": "DQN, 2015", "dqn_adam_mse_dopamine": "DQN, Dopamine", "qrdqn_jax_dopamine": "QR-DQN, Dopamine"}
 CONVENTION_NAMES = {"mnih2015": "Mnih et al. 2015", "wang2016": "Wang et al. 2016"}
 SCALE_NAMES = {
     "human_mnih2015": "percent of a human's score, human scores of Mnih et al. 2015 (the convention of the paper's Table 1)",

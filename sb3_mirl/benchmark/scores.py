@@ -38,7 +38,8 @@ def _table(name: str) -> dict[str, dict[str, float]]:
 def reference_scores(game: str) -> dict[str, float]:
     """
     :param game: its name (``"Alien"``) or the id of its environment (``"AlienNoFrameskip-v4"``, ``"ALE/Alien-v5"``)
-    :return: raw scores: ``random``, ``human_mnih2015``, ``human_wang2016``, ``dqn_mnih2015`` and ``qrdqn_dabney2018``
+    :return: raw scores: ``random``, ``human_mnih2015``, ``human_wang2016``, ``dqn_mnih2015``,
+        ``dqn_adam_mse_dopamine`` and ``qrdqn_jax_dopamine``
     :raises ValueError: if the game is not one of the paper's 19
     """
     table = _table("atari_scores.csv")
