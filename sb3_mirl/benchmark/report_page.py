@@ -200,8 +200,8 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
             "human scores are taken: those of Mnih et al. 2015, as the paper's Table 1 does, and those of Wang et al. 2016, "
             "as most have done since. Both tables follow; in the second one the paper's numbers are converted by way of raw "
             "scores. The published scores are those of Mnih et al. 2015 and of the baselines that come with Dopamine "
-            "(Castro et al. 2018), which play with sticky actions. All were trained for longer and evaluated otherwise than the runs "
-            "here. The last rows of a table are those of its columns, over the games that all algorithms here have.</p>",
+            "(Castro et al. 2018), which play with sticky actions. All were trained for longer and evaluated otherwise than "
+            "the runs here. The last rows of a table are those of its columns, over the games that all algorithms here have.</p>",
             _table1(bench, tables["scores"], "mnih2015"),
             _table1(bench, tables["scores"], "wang2016"),
         ]
