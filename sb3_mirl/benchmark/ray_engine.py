@@ -10,6 +10,7 @@ Nodes either see the folder of the benchmark, or what a job leaves is fetched an
 - In a shared folder a job holds its own lock; of a fetched one this process holds it, from when the job begins.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -62,7 +63,7 @@ def connected(address: str | None, cpus: float = 1, gpus: float = 0, fetch: bool
         _reach(named)
         # Of a cluster that is started here: it tells nobody about itself
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterError(f"no Ray cluster at {named or 'this machine'} ({_last_line(error)})") from error
     try:
@@ -193,8 +194,8 @@ def _check_nodes(cpus: float, gpus: float, mark: Path | None) -> None:
 def _see(mark: Path | None) -> None:
     if mark is not None and not mark.exists():
         raise ClusterError(
-            f"{socket.gethostname()} does not see the folder {str(mark.parent)!r}: choose --out on a file system that all nodes "
-            "share, or add --fetch"
+            f"{socket.gethostname()} does not see the folder {str(mark.parent)!r}: choose --out on a file system that all "
+            "nodes share, or add --fetch"
         )
 
 

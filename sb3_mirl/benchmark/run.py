@@ -24,8 +24,8 @@ import numpy as np
 from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, open_folder, planned_jobs, read_folder
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
-#: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each job as it ends,
-#: finished or failed, and None at least every few seconds in between. When it is closed, it ends what is running
+#: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each
+#: job as it ends, finished or failed, and None at least every few seconds in between. When it is closed, it ends what runs
 Engine = Callable[..., Iterator[Job | None]]
 
 
@@ -254,12 +254,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
     runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
-    runner.add_argument("--jobs", type=_positive, metavar="J", help="jobs at once, each with one thread; by default 1, or all that Ray has room for")
+    runner.add_argument(
+        "--jobs", type=_positive, metavar="J", help="at once, each with one thread; by default 1, with Ray all"
+    )
     runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
     runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
     runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     of_ray = runner.add_argument_group("with --engine ray")
-    of_ray.add_argument("--address", metavar="HOST:PORT", help="of the cluster's head; by default what Ray finds, or this machine")
+    of_ray.add_argument("--address", metavar="HOST:PORT", help="of the cluster; by default what Ray finds or starts here")
     of_ray.add_argument("--cpus-per-job", type=_amount, metavar="X", help="by default 1")
     of_ray.add_argument("--gpus-per-job", type=_amount, metavar="Y", help="a fraction lets jobs share one; by default none")
     of_ray.add_argument("--fetch", action="store_true", help="nodes do not see DIR: what a job leaves comes back at its end")
