@@ -275,8 +275,8 @@ def _run_there(job: Job, suite: Suite, options: dict[str, Any], mailbox: Any) ->
         runs = job.run_folder(folder)
         shutil.rmtree(runs / "checkpoints", ignore_errors=True)
         (runs / "lock").unlink(missing_ok=True)
-        (folder / "suite.json").unlink()
-        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        left = [file for part in ("results", "runs") for file in (folder / part).rglob("*") if file.is_file()]
+        return {str(file.relative_to(folder)): file.read_bytes() for file in left}
 
 
 class _Fetched:
