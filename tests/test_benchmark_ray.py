@@ -163,7 +163,14 @@ class Killer(threading.Thread):
             under_way = [job for job in MIRL if job not in finished and job.progress(self.folder) > 1000]
             if self.killed is None and finished and under_way and (node := self.node(under_way[0])):
                 self.killed, self.finished_before = under_way[0], finished
-                self.cluster.remove_node(node, allow_graceful=False)
+                self.kill(node)
+
+    def kill(self, node):
+        """All its processes at once, as when a machine goes down."""
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in (raylet, *raylet.children(recursive=True)):
+            process.kill()
+        self.cluster.remove_node(node, allow_graceful=False)
 
     def of(self, job):
         found = []
