@@ -106,6 +106,11 @@ def test_an_address_without_a_cluster(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_rays_client_is_refused(tmp_path, capsys):
+    assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", "ray://127.0.0.1:10001"]) == 2
+    assert "no Ray cluster at ray://127.0.0.1:10001 (Ray's client is not supported, " in capsys.readouterr().err
+
+
 def test_ray_is_asked_for_by_name(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "sb3_mirl.benchmark.ray_engine", None)
     assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray"]) == 2

@@ -73,10 +73,12 @@ def connected(address: str | None, cpus: float = 1, gpus: float = 0, fetch: bool
 
 
 def _reach(address: str | None) -> None:
+    if (address or "").startswith("ray://"):
+        raise ValueError("Ray's client is not supported, host:port is that of `ray start`")
     # Ray itself would try for minutes, and then end this process
     host, separator, port = (address or "").rpartition(":")
     if separator and port.isdecimal():
-        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5.0).close()
+        socket.create_connection((host, int(port)), timeout=5.0).close()
 
 
 def run_on_ray(

@@ -255,7 +255,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
     runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
     runner.add_argument(
-        "--jobs", type=_positive, metavar="J", help="at once, each with one thread; by default 1, with Ray all"
+        "--jobs", type=_positive, metavar="J", help="jobs at once, each with one thread; by default 1, with Ray all"
     )
     runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
     runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
