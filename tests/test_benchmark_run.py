@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -318,6 +319,13 @@ def test_a_folder_remembers_its_suite(suite, tmp_path):
     open_folder(tmp_path / "out", suite, jobs)
     assert read_folder(tmp_path / "out") == (suite, jobs)
     assert open_folder(tmp_path / "out", suite, jobs[:1]) == jobs
+
+
+def test_processes_that_begin_at_once_plan_the_jobs_of_all(tmp_path):
+    jobs = [Job("mirl", "CartPole-v1", seed) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda job: open_folder(tmp_path / "out", TINY, [job]), jobs))
+    assert sorted(read_folder(tmp_path / "out")[1]) == jobs
 
 
 def test_the_algorithms_share_their_settings():

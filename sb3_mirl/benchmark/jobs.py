@@ -151,7 +151,8 @@ def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
         return planned
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{str(folder)!r} is not a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    # Hidden files may be those of another process that is about to make it a benchmark's
+    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
     return []
 
@@ -166,12 +167,17 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
     :return: all planned jobs, those of earlier calls first
     :raises FolderError: if it cannot be written, or holds another suite or something else
     """
-    planned = planned_jobs(folder, suite)
-    known = set(planned)
-    planned += [job for job in jobs if job not in known]
-    content = {"format": FORMAT, "suite": asdict(suite), "jobs": [[job.algorithm, job.env, job.seed] for job in planned]}
+    planned_jobs(folder, suite)
     try:
-        write_whole(folder / "suite.json", json.dumps(content, indent=1))
+        folder.mkdir(parents=True, exist_ok=True)
+        # Processes that begin at once must not forget each other's jobs
+        with locked(folder / ".lock", patience=60.0):
+            planned = planned_jobs(folder, suite)
+            known = set(planned)
+            planned += [job for job in jobs if job not in known]
+            names = [[job.algorithm, job.env, job.seed] for job in planned]
+            content = {"format": FORMAT, "suite": asdict(suite), "jobs": names}
+            write_whole(folder / "suite.json", json.dumps(content, indent=1))
         (folder / "results").mkdir(exist_ok=True)
     except OSError as error:
         raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror})") from error

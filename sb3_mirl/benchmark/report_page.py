@@ -201,7 +201,7 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
             "as most have done since. Both tables follow; in the second one the paper's numbers are converted by way of raw "
             "scores. The published scores are those of Mnih et al. 2015 and of the baselines that come with Dopamine "
             "(Castro et al. 2018), which play with sticky actions. All were trained for longer and evaluated otherwise than "
-            "the runs here. The last rows of a table are those of its columns, over the games that all algorithms here have.</p>",
+            "the runs here. The last rows of a table are those of its columns, over the games that all algorithms have.</p>",
             _table1(bench, tables["scores"], "mnih2015"),
             _table1(bench, tables["scores"], "wang2016"),
         ]

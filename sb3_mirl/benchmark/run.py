@@ -2,8 +2,9 @@
 ``sb3-mirl bench run`` trains and evaluates all algorithms of a suite, environment by environment and seed by seed, and goes on
 where an earlier call stopped; ``sb3-mirl bench status`` says how far a folder is, and ``sb3-mirl bench report`` what came out.
 
-An *engine* is a function that runs jobs somewhere. :data:`ENGINES` has them by name; all that it needs to know of a job is
-:func:`sb3_mirl.benchmark.training.run_job`, and all that it leaves are the files in the folder.
+An *engine* is a function that runs jobs somewhere. :data:`ENGINES` has them by name, as contexts that the command line sets
+up; all that it needs to know of a job is :func:`sb3_mirl.benchmark.training.run_job`, and all that it leaves are the files in
+the folder.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ import numpy as np
 from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, open_folder, planned_jobs, read_folder
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
-#: Called with jobs, the folder, how many to run at once, and keyword arguments of ``run_job``. Yields each job as it ends,
-#: finished or failed, and None at least every few seconds in between. When it is closed, it ends what is running
+#: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each
+#: job as it ends, finished or failed, and None at least every few seconds in between. When it is closed, it ends what runs
 Engine = Callable[..., Iterator[Job | None]]
 
 
-def run_locally(jobs: Sequence[Job], folder: Path, workers: int, **options: Any) -> Iterator[Job | None]:
+def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **options: Any) -> Iterator[Job | None]:
     """
     The engine for one machine: a process for each job.
 
@@ -36,14 +37,14 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int, **options: Any)
 
     :param jobs: to be run in this order
     :param folder: of the benchmark
-    :param workers: processes at once
+    :param workers: processes at once, by default 1
     :param options: of :func:`sb3_mirl.benchmark.training.run_job`
     """
     waiting = list(reversed(jobs))
     running: dict[Job, subprocess.Popen] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
+            while waiting and len(running) < (workers or 1):
                 job = waiting.pop()
                 running[job] = _start(job, folder, options)
             time.sleep(0.1)
@@ -105,11 +106,31 @@ def _death(status: int, log: Path) -> str:
     return f"The process of the job was ended by signal {-status} ({name})"
 
 
-ENGINES: dict[str, Engine] = {"local": run_locally}
+def _local_engine(args: argparse.Namespace) -> AbstractContextManager[Engine]:
+    return nullcontext(run_locally)
+
+
+def _ray_engine(args: argparse.Namespace) -> AbstractContextManager[Engine]:
+    try:
+        from sb3_mirl.benchmark.ray_engine import connected
+    except ImportError as error:
+        raise ImportError(f"--engine ray needs more packages ({error}): pip install 'sb3-mirl[ray]'") from error
+    return connected(args.address, args.cpus_per_job or 1.0, args.gpus_per_job or 0.0, args.fetch)
+
+
+ENGINES: dict[str, Callable[[argparse.Namespace], AbstractContextManager[Engine]]] = {
+    "local": _local_engine,
+    "ray": _ray_engine,
+}
 
 
 def run(
-    suite: Suite, jobs: Sequence[Job], folder: Path, workers: int = 1, engine: Engine = run_locally, **options: Any
+    suite: Suite,
+    jobs: Sequence[Job],
+    folder: Path,
+    workers: int | None = None,
+    engine: Engine = run_locally,
+    **options: Any,
 ) -> list[Job]:
     """
     Runs those of the jobs that are not finished, and says so as it goes.
@@ -117,7 +138,7 @@ def run(
     :param suite: of the jobs
     :param jobs: what is asked for
     :param folder: of the results, made if it is not there
-    :param workers: jobs at once
+    :param workers: jobs at once; None leaves it to the engine
     :param engine: what runs them
     :param options: of :func:`sb3_mirl.benchmark.training.run_job`
     :return: the jobs that are not finished now
@@ -135,9 +156,8 @@ def run(
     if not pending:
         print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
-    print(
-        f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {workers} at once, in {folder}"
-    )
+    at_once = "" if workers is None else f"{workers} at once, "
+    print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
     with closing(engine(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
         _follow(ended, suite, pending, folder)
     left = [job for job in pending if not job.result_file(folder).exists()]
@@ -206,6 +226,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _amount(text: str) -> float:
+    """An argparse type: how much of a resource a job has. Ray divides one CPU or GPU, and gives several only whole."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf") or (value > 1 and value != int(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction between 0 and 1 nor a whole number of 1 or more")
+    return value
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of ``sb3-mirl bench``, checked as far as that needs neither folders nor heavy imports."""
     parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
@@ -223,10 +254,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
     runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
-    runner.add_argument("--jobs", type=_positive, metavar="J", default=1, help="jobs at once, each with one thread")
+    runner.add_argument(
+        "--jobs", type=_positive, metavar="J", help="jobs at once, each with one thread; by default 1, with Ray all"
+    )
     runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
     runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
     runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
+    of_ray = runner.add_argument_group("with --engine ray")
+    of_ray.add_argument("--address", metavar="HOST:PORT", help="of the cluster; by default what Ray finds or starts here")
+    of_ray.add_argument("--cpus-per-job", type=_amount, metavar="X", help="by default 1")
+    of_ray.add_argument("--gpus-per-job", type=_amount, metavar="Y", help="a fraction lets jobs share one; by default none")
+    of_ray.add_argument("--fetch", action="store_true", help="nodes do not see DIR: what a job leaves comes back at its end")
     looker = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")
     looker.add_argument("folder", type=Path, metavar="DIR")
     reporter = commands.add_parser(
@@ -243,6 +281,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for env in args.envs or []:
             if env not in suite.steps:
                 runner.error(f"argument --envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}")
+        for name in ("address", "cpus_per_job", "gpus_per_job", "fetch"):
+            if getattr(args, name) and args.engine != "ray":
+                runner.error(f"argument --{name.replace('_', '-')}: only with --engine ray")
     return args
 
 
@@ -271,7 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         folder = args.out or Path("logs", "bench", suite.name)
         options = {"save_freq": args.save_freq, "device": args.device}
-        return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine], **options) else 0
+        with ENGINES[args.engine](args) as engine:
+            return 1 if run(suite, jobs, folder, args.jobs, engine, **options) else 0
     except (FolderError, ValueError, ImportError) as error:
         print(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
         return 2
