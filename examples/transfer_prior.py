@@ -42,7 +42,9 @@ def make_env(game: str, seed: int, args: argparse.Namespace) -> VecEnv:
     return VecFrameStack(AtariVecEnv(env_id, args.n_envs, seed, screen_size=args.screen_size, env_kwargs=all_actions), 4)
 
 
-def train(env: VecEnv, steps: int, seed: int, args: argparse.Namespace, prior: np.ndarray | None = None) -> tuple[MIRL, np.ndarray]:
+def train(
+    env: VecEnv, steps: int, seed: int, args: argparse.Namespace, prior: np.ndarray | None = None
+) -> tuple[MIRL, np.ndarray]:
     """The trained model, and the rewards for 1000 steps in each of so many equal parts of the training, [BLOCKS]."""
     model = MIRL(
         "CnnPolicy",
@@ -88,7 +90,9 @@ def main() -> None:
 
     source, curve = train(make_env(args.source, SOURCE_SEED, args), args.source_steps, SOURCE_SEED, args)
     file = source.export(args.folder / "source")
-    print(f"source: {curve.mean():.2f} rewards for 1000 steps, {curve[-5:].mean():.2f} in the last quarter; {file}", flush=True)
+    print(
+        f"source: {curve.mean():.2f} rewards for 1000 steps, {curve[-5:].mean():.2f} in the last quarter; {file}", flush=True
+    )
 
     curves: dict[str, list[np.ndarray]] = {"uniform ρ": [], "learned ρ": []}
     for seed in range(args.seeds):
