@@ -61,11 +61,11 @@ def train(
         exploration_final_eps=0.05,
         prior_lr=1e-4,
         prior_init=prior,
-        # As for the classic environments
+        # Large enough for a π that chooses: an action matters little for the next reward, which may be 50 steps away
         beta_schedule="linear",
         beta_init=0.1,
-        beta_lr=4e-4,
-        beta_max=10,
+        beta_lr=args.beta_max / args.source_steps,
+        beta_max=args.beta_max,
         seed=seed,
     )
     rewards = Rewards()
@@ -78,13 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="Freeway", help="game of the source model")
     parser.add_argument("--game", default="Freeway", help="game of the new runs")
-    parser.add_argument("--source-steps", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=20_000, help="of each new run")
+    parser.add_argument("--source-steps", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=15_000, help="of each new run")
     parser.add_argument("--learning-starts", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--n-envs", type=int, default=8)
     parser.add_argument("--screen-size", type=int, default=42)
     parser.add_argument("--uniform-share", type=float, default=0.1)
+    parser.add_argument("--beta-max", type=float, default=1000, help="beta grows linearly up to it during the source's steps")
     parser.add_argument("--folder", type=Path, default=Path("logs/transfer_prior"))
     args = parser.parse_args()
 

@@ -132,7 +132,7 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     first = _first_prior(numbers.get("prior_init"), n)
     inconclusive = _why_inconclusive(prior_lr, steps, weight, threshold, first)
     # Of ρ₀ as well: a prior_init may have been below the limit before anything was learned
-    fell = [] if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
+    fell = None if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
     positive = prior[prior > 0]
     entropy = max(0.0, -float((positive * np.log(positive)).sum()))
     return {
@@ -149,7 +149,7 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
         "initial_weight": weight,
         "limit": limit,
         "inconclusive": inconclusive,
-        "not_needed": None if inconclusive else [labels[action] for action in fell],
+        "not_needed": None if fell is None else [labels[action] for action in fell],
     }
 
 
@@ -163,7 +163,7 @@ def _labels(names: Any, n_actions: int) -> list[str]:
 
 
 def _number(numbers: dict[str, Any], name: str, largest: float, path: str | Path) -> float:
-    value = numbers.get(name)
+    value: Any = numbers.get(name)
     if type(value) not in (int, float) or not 0 <= value <= largest:
         raise ValueError(
             f"{str(path)!r} does not say how its prior has moved: {name} must be in [0, {largest}], got {value!r}"
