@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_mirl import export
 from sb3_mirl.callbacks import find_action_names
-from sb3_mirl.model_file import MAX_SHOWN_ACTIONS, _fail, _printable, _prior_lines, inspect_file
+from sb3_mirl.model_file import MAX_SHOWN_ACTIONS, _fail, _finite, _printable, _prior_lines, inspect_file
 
 #: Share of the uniform 1/n below which an action counts as one that was learned not to be needed
 THRESHOLD = 0.1
@@ -115,8 +115,8 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     :param path: as in :func:`load_prior`
     :param threshold: in (0, 1]
     :return: plain JSON: ``file``, ``algorithm``; ``actions`` and ``prior`` [n_actions]; ``entropy``, ``log_n`` and
-        ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``prior_lr``, ``steps`` k, ``initial_weight`` w,
-        ``limit`` = threshold / n; ``inconclusive``, why nothing can be concluded, or else None; then ``not_needed`` has names
+        ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``beta``, ``prior_lr``, ``steps`` k,
+        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why nothing can be concluded, or else None; then ``not_needed`` has names
         of actions, and otherwise None
     :raises ValueError: if the file has no ρ, or does not say how ρ has moved; or if ``threshold`` is out of range
     """
@@ -144,6 +144,7 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
         "log_n": math.log(n),
         "effective_actions": math.exp(entropy),
         "kl_from_uniform": max(0.0, math.log(n) - entropy),
+        "beta": found["beta"],
         "prior_lr": prior_lr,
         "steps": steps,
         "initial_weight": weight,
@@ -200,6 +201,9 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
 
 # ---- the command -------------------------------------------------------------------------------------------------------
 
+# Of log(n): with a KL below, a prior that has moved is called nearly uniform
+NEARLY_UNIFORM = 0.01
+
 #: Rows of the text: a title, and a number of :func:`diagnose`
 STATISTICS = {
     "entropy (nats)": "entropy",
@@ -215,13 +219,19 @@ def _conclusion(found: dict[str, Any]) -> str:
         return f"Nothing can be concluded: {found['inconclusive']}."
     below = f"rho(a) < {found['limit']:.4g}, {found['limit'] * len(found['prior']):g} of the uniform 1/n"
     if not found["not_needed"]:
-        return f"It learned to do without none of its actions ({below})."
+        text = f"There is no action that it learned not to need ({below})."
+        if found["kl_from_uniform"] < NEARLY_UNIFORM * found["log_n"]:
+            text += (
+                f"\nrho is nearly uniform: the agent takes all actions alike, or beta, {found['beta']:.4g}, is too small for "
+                "the policy behind rho to choose."
+            )
+        return text
     return f"It learned not to need {', '.join(found['not_needed'])} ({below})."
 
 
 def _origin(found: dict[str, Any]) -> str:
     return (
-        f"{_printable(found['algorithm'])}; prior_lr {found['prior_lr']:g}, {found['steps']} steps since learning_starts, "
+        f"{_printable(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {found['steps']} steps since learning_starts, "
         f"initial weight (1 - prior_lr)^steps = {found['initial_weight']:.3g}"
     )
 
@@ -310,12 +320,12 @@ def main(arguments: list[str]) -> int:
         metavar="X",
         help="an action is one that the agent learned not to need if rho(a) < X / n, n actions (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, an array with an object for each file")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
     args = parser.parse_args(arguments)
     try:
         all_found = [diagnose(file, args.threshold) for file in args.files]
         if args.json:
-            text = json.dumps(all_found, indent=2)
+            text = json.dumps(_finite(all_found), indent=2)
         else:
             text = _report(all_found[0]) if len(all_found) == 1 else _comparison(all_found)
         if args.out:
