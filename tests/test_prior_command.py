@@ -7,6 +7,7 @@ import re
 import sys
 import zipfile
 from base64 import b64encode
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -116,6 +117,14 @@ def test_enough_steps_are_enough(tmp_path):
     assert diagnose(model_with(prior, cls=SQLm).export(tmp_path / "b"))["not_needed"] == NAMES[1:]
 
 
+def test_a_uniform_prior_that_had_time_to_move_is_pointed_out(tmp_path, capsys):
+    path = model_with([0.25, 0.25, 0.26, 0.24], beta_schedule="constant", beta_init=math.inf).export(tmp_path / "a")
+    assert main(["prior", str(path)]) == 0
+    assert "rho is nearly uniform: the agent takes all actions alike, or beta, inf, is too small" in capsys.readouterr().out
+    assert main(["prior", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]["beta"] == "inf"
+
+
 def test_what_was_low_from_the_beginning_was_not_learned(tmp_path):
     model = model_with([0.98, 0.0, 0.01, 0.01], prior_init=np.array([0.5, 0.0, 0.49, 0.01]))
     for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "b")):
@@ -176,6 +185,17 @@ def test_a_prior_starts_another_run(file):
     np.testing.assert_array_equal(load_prior(file), RHO)
     model = MIRL("MlpPolicy", ConstantReward(n_actions=4), prior_init=load_prior(file), **SMALL)
     np.testing.assert_array_equal(model.prior, RHO)
+
+
+def test_a_prior_on_the_zoos_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model_with([0.3, 0.7], names=None).export("model")
+    value = "__import__('sb3_mirl').load_prior('model').tolist()"
+    settings = ["--eval-freq", "-1", "--num-threads", "1", "--verbose", "0", "-params", "learning_starts:500"]
+    command = ["train", "--algo", "mirl", "--env", "CartPole-v1", "-n", "300", "-f", "logs", *settings]
+    assert main([*command, f"prior_init:{value}"]) == 0
+    (trained,) = Path("logs").glob("mirl/CartPole-v1_1/CartPole-v1.zip")
+    np.testing.assert_allclose(load_prior(trained), [0.3, 0.7])
 
 
 def test_actions_are_matched_by_name(file):
