@@ -116,8 +116,8 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     :param threshold: in (0, 1]
     :return: plain JSON: ``file``, ``algorithm``; ``actions`` and ``prior`` [n_actions]; ``entropy``, ``log_n`` and
         ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``beta``, ``prior_lr``, ``steps`` k,
-        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why nothing can be concluded, or else None; then ``not_needed`` has names
-        of actions, and otherwise None
+        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why nothing can be concluded, or else None; then
+        ``not_needed`` has names of actions, and otherwise None
     :raises ValueError: if the file has no ρ, or does not say how ρ has moved; or if ``threshold`` is out of range
     """
     if not 0.0 < threshold <= 1.0:
@@ -230,10 +230,9 @@ def _conclusion(found: dict[str, Any]) -> str:
 
 
 def _origin(found: dict[str, Any]) -> str:
-    return (
-        f"{_printable(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {found['steps']} steps since learning_starts, "
-        f"initial weight (1 - prior_lr)^steps = {found['initial_weight']:.3g}"
-    )
+    steps = f"{found['steps']} steps since learning_starts"
+    weight = f"initial weight (1 - prior_lr)^steps = {found['initial_weight']:.3g}"
+    return f"{_printable(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {steps}, {weight}"
 
 
 def _report(found: dict[str, Any]) -> str:

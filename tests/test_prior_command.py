@@ -191,7 +191,7 @@ def test_a_prior_on_the_zoos_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model_with([0.3, 0.7], names=None).export("model")
     value = "__import__('sb3_mirl').load_prior('model').tolist()"
-    settings = ["--eval-freq", "-1", "--num-threads", "1", "--verbose", "0", "-params", "learning_starts:500"]
+    settings = ["--eval-freq", "-1", "--num-threads", "1", "--verbose", "0", "-params", "learning_starts:1000"]
     command = ["train", "--algo", "mirl", "--env", "CartPole-v1", "-n", "300", "-f", "logs", *settings]
     assert main([*command, f"prior_init:{value}"]) == 0
     (trained,) = Path("logs").glob("mirl/CartPole-v1_1/CartPole-v1.zip")
