@@ -8,6 +8,7 @@ from sb3_mirl import gridworld  # noqa: F401 (registers the environments)
 if TYPE_CHECKING:
     from sb3_mirl.callbacks import BetaUpdateCallback, CheckpointCallback, MIRLCallback, PriorUpdateCallback
     from sb3_mirl.mirl import MIRL, SQL, SQLm
+    from sb3_mirl.prior import load_prior
 
 __version__ = "0.1.0"
 
@@ -20,11 +21,13 @@ __all__ = [
     "PriorUpdateCallback",
     "SQLm",
     "__version__",
+    "load_prior",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when they are asked for: torch takes seconds, which commands that do without it need not wait for
     if name in __all__:
-        return getattr(importlib.import_module("sb3_mirl.callbacks" if name.endswith("Callback") else "sb3_mirl.mirl"), name)
+        module = "callbacks" if name.endswith("Callback") else "prior" if name == "load_prior" else "mirl"
+        return getattr(importlib.import_module(f"sb3_mirl.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

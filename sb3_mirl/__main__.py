@@ -1,6 +1,6 @@
 """
-The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``bench``, ``inspect`` and ``export-onnx`` are ours,
-all others are rl-zoo3's.
+The command ``sb3-mirl``, same as ``python -m sb3_mirl``: ``gridworld``, ``bench``, ``inspect``, ``prior`` and ``export-onnx``
+are ours, all others are rl-zoo3's.
 """
 
 import sys
@@ -26,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
         from sb3_mirl.model_file import inspect_main
 
         return inspect_main(arguments[1:])
+    if arguments[:1] == ["prior"]:
+        from sb3_mirl.prior import main as prior
+
+        return prior(arguments[1:])
     if arguments[:1] == ["export-onnx"]:
         from sb3_mirl.model_file import onnx_main
 

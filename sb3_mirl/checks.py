@@ -214,7 +214,8 @@ def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
             f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
             f"(shape {array.shape}, sum {array.sum():g})"
         )
-    return value
+    # A list: SB3 writes it into a zip as numbers that can be read, and arrays as pickles
+    return array.tolist()
 
 
 UNIT_INTERVAL = _number(0.0, 1.0)

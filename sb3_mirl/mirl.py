@@ -106,7 +106,8 @@ class MIRL(DQN):
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition (paper: 2e-6, a memory of 5e5 transitions);
         0 keeps ρ fixed
     :param prior_init: the first ρ, [n_actions], non-negative and summing to 1; by default uniform. With
-        ``"mutual_information"``, an action that has 0 here is never tried nor used in the target
+        ``"mutual_information"``, an action that has 0 here is never tried nor used in the target.
+        :func:`~sb3_mirl.load_prior` reads that of another model
     :param beta_schedule: ``"adaptive"``: β follows 1/L (paper, Atari); ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
         environment transition (paper, grid worlds), whatever ``learn`` is called how often; ``"constant"``: β = β₀
     :param beta_init: β₀ ≥ 0 in 1/reward (paper: 0.01, for millions of steps); ∞ is allowed for ``"constant"``. Like

@@ -59,7 +59,7 @@ COMMANDS = {
     "benchmark": "rl_zoo3.benchmark",
 }
 # Those of ours, which sb3_mirl.__main__ runs
-OUR_COMMANDS = ("gridworld", "bench", "inspect", "export-onnx")
+OUR_COMMANDS = ("gridworld", "bench", "inspect", "prior", "export-onnx")
 # Those that play a trained agent and never train it
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
@@ -74,6 +74,7 @@ and ours, of which only bench needs rl-zoo3:
   gridworld    the paper's experiment with tables
   bench        algorithms compared on many environments and seeds; interrupted, it goes on
   inspect      what is in a model file, read without running code of it
+  prior        what an agent learned not to do
   export-onnx  a model's policy as ONNX
 
 sb3-mirl COMMAND --help lists the arguments of one. Example:

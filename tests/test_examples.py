@@ -14,12 +14,17 @@ ARGUMENTS = {
     "atari_pong.py": ["--steps", "150", "--buffer-size", "200", "--learning-starts", "100", "--episodes", "0"],
     "custom_beta.py": ["--steps", "1000"],
     "compare.py": ["--steps", "1500", "--seeds", "1", "--env", "CartPole-v1"],
+    "transfer_prior.py": [
+        *("--source-steps", "240", "--steps", "240", "--learning-starts", "100", "--seeds", "1", "--n-envs", "2"),
+        *("--screen-size", "36"),
+    ],
 }
 MAKES = {
     "demo.py": "demo/mirl_acrobot.png",
     "first_run.py": "mirl_cartpole.zip",
     "atari_pong.py": "mirl_pong.zip",
     "compare.py": "logs/compare/compare.png",
+    "transfer_prior.py": "logs/transfer_prior/transfer_prior.png",
 }
 
 
