@@ -143,16 +143,17 @@ def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
     :return: the jobs that were asked for so far
     :raises FolderError: if it holds another suite, or something else
     """
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{str(folder)!r} is not a folder")
+    # Looked at before suite.json, which another process may be about to write. Hidden files may be that one's
+    found = [file.name for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
     if (folder / "suite.json").exists():
         there, planned = read_folder(folder)
         different = _differences(there, suite)
         if different:
             raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(different)}. Choose another folder")
         return planned
-    if folder.exists() and not folder.is_dir():
-        raise FolderError(f"{str(folder)!r} is not a folder")
-    # Hidden files may be those of another process that is about to make it a benchmark's
-    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
+    if found:
         raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
     return []
 
