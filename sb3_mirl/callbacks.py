@@ -188,8 +188,11 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
         self._in_rollout = False
 
     def _on_training_end(self) -> None:
-        # Not where a callback has stopped the training: SB3 does not store the latest transition then
-        if not self._in_rollout and self._saved_at != self.model.num_timesteps:
+        # Not where a callback has stopped the training: SB3 does not store the latest transition then. Nor when learn() is
+        # over: rl-zoo3 calls this once more, after an exception too, in the midst of a gradient step
+        if self._in_rollout or self not in self.model._gradient_step_callbacks:
+            return
+        if self._saved_at != self.model.num_timesteps:
             self._save()
 
     def _save(self) -> None:

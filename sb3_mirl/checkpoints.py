@@ -12,7 +12,6 @@ and, for all of them together, ``replay/``: the replay buffer as a sequence of f
 stored since the one before. A file that lies there never changes.
 """
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -35,7 +34,7 @@ import safetensors.numpy
 import stable_baselines3
 import torch as th
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat, configure
 from stable_baselines3.her import HerReplayBuffer
 
@@ -45,6 +44,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer, Planes, Stacks, TensorOnDevice
+from sb3_mirl.files import UNFINISHED, write_whole
 from sb3_mirl.state import State, UnknownClass, capture, replace_content, restore
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ FORMAT = "sb3_mirl checkpoint"
 FORMAT_VERSION = 1
 #: Bytes of a file of replayed transitions: more are written as several files, so that memory is needed for one only
 SEGMENT_BYTES = 16_000_000
-_TEMPORARY = ".unfinished-"
 # Callbacks that may be missing when a run is resumed
-_DISPENSABLE = ("sb3_mirl.callbacks.CheckpointCallback", "stable_baselines3.common.callbacks.CallbackList")
+_DISPENSABLE = ("sb3_mirl.callbacks.CheckpointCallback",)
+#: Those which a checkpoint leaves out
+_STATELESS = (CallbackList, ProgressBarCallback)
 # Of callbacks: set by SB3 when training starts, or chosen by the user anew
 _NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best|.*(path|dir|folder)")
 
@@ -70,17 +71,7 @@ class DamagedCheckpoint(ValueError):
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
     """Writes a file whole or not at all. Returns its entry in the manifest."""
-    unfinished = path.with_name(_TEMPORARY + path.name)
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -158,7 +149,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _manifests(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*_steps.json") if not path.name.startswith(_TEMPORARY))
+    return folder.glob("*_steps.json")
 
 
 # -------------------------------------------------------------------------------------------------------- replay buffers
@@ -511,7 +502,7 @@ class CheckpointWriter:
             "callbacks": [
                 [_class_name(one), arrays.put(capture(_callback_attributes(one)))]
                 for one in callbacks
-                if not isinstance(one, ProgressBarCallback)  # which a resumed run need not have
+                if not isinstance(one, _STATELESS)
             ],
         }
         zipped = io.BytesIO()
@@ -568,9 +559,9 @@ class CheckpointWriter:
                 for extension in (".json", ".safetensors", ".zip"):
                     manifest.with_suffix(extension).unlink(missing_ok=True)
         for path in (self.folder / "replay").iterdir():
-            if path.name not in segments and own_segment.fullmatch(path.name.removeprefix(_TEMPORARY)):
+            if path.name not in segments and own_segment.fullmatch(path.name):
                 path.unlink()
-        for path in self.folder.glob(f"{_TEMPORARY}*"):
+        for path in self.folder.rglob(f".{self.prefix}_*{UNFINISHED}"):
             path.unlink()
 
 

@@ -16,9 +16,7 @@ import inspect
 import json
 import logging
 import math
-import os
 import platform
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +37,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from stable_baselines3.her import GoalSelectionStrategy, HerReplayBuffer
 
 from sb3_mirl import buffers, operators, policies
+from sb3_mirl.files import write_whole
 from sb3_mirl.policies import MIRLPolicy
 
 if TYPE_CHECKING:
@@ -400,7 +399,7 @@ def export(model: "MIRL", path: str | Path, replaced: dict[str, Any]) -> Path:
     }
     path = Path(path)
     path = path if path.suffix else path.with_name(path.name + SUFFIX)
-    _write(path, safetensors.torch.save(tensors, {FORMAT: json.dumps(document, allow_nan=False)}))
+    write_whole(path, safetensors.torch.save(tensors, {FORMAT: json.dumps(document, allow_nan=False)}))
     return path
 
 
@@ -440,20 +439,6 @@ def _tensor(value: Any, name: str) -> th.Tensor:
         raise ValueError(f"{name} of the policy must be a tensor to be exported, got {value!r}")
     # A copy: safetensors refuses tensors that share memory
     return value.detach().cpu().clone(memory_format=th.contiguous_format)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing: whatever happens, ``path`` holds what it held before or the whole content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
@@ -757,7 +742,7 @@ def export_onnx(model: "MIRL", path: str | Path) -> None:
     proto = program.model_proto  # type: ignore[union-attr]
     for key, value in {"algorithm": model.algorithm, "action_names": json.dumps(model.action_names)}.items():
         proto.metadata_props.add(key=f"sb3_mirl.{key}", value=value)
-    _write(Path(path), proto.SerializeToString())
+    write_whole(Path(path), proto.SerializeToString())
 
 
 @contextmanager

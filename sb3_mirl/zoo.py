@@ -183,8 +183,6 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
                 self.callbacks[index] = sb3_mirl.CheckpointCallback(
                     callback.save_freq, self.save_path, keep=self.args.keep_checkpoints, verbose=self.verbose
                 )
-        if self.callbacks and isinstance(self.callbacks[0], sb3_mirl.CheckpointCallback):
-            self.callbacks.insert(0, _NoProgressBar())
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> Any:
         if self.resumed is None:
@@ -205,22 +203,6 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super().hyperparameters_optimization()
         finally:
             shutil.rmtree(self.save_path, ignore_errors=True)
-
-
-class _NoProgressBar(callbacks.ProgressBarCallback):
-    """
-    Stands at the head of the callbacks, where rl-zoo3 calls ``on_training_end`` to close a progress bar however training
-    has ended: a checkpoint there could be one of half a gradient step.
-    """
-
-    def _on_training_start(self) -> None:
-        pass
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        pass
 
 
 class _Finished(Exception):

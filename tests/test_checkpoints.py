@@ -591,7 +591,7 @@ def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
             interrupted_at=420,
         )
     assert found == [["rl_model_108_steps.json", "rl_model_36_steps.json", "rl_model_72_steps.json"]]
-    assert not list(folder.rglob(".unfinished*"))
+    assert not list(folder.rglob("*.unfinished"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The interrupted run had a")
         resumed = run(folder, lambda: cartpole(folder), **options)

@@ -88,10 +88,9 @@ def here(tmp_path, monkeypatch):
 def whole(tmp_path_factory):
     """A folder with a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    before = Path.cwd()
-    os.chdir(folder)
-    assert main(command("--seed", "1", *TB)) == 0
-    os.chdir(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(command("--seed", "1", *TB)) == 0
     return folder
 
 
@@ -99,11 +98,9 @@ def whole(tmp_path_factory):
 def half(tmp_path_factory):
     """A folder with the same run, which was interrupted."""
     folder = tmp_path_factory.mktemp("half")
-    before = Path.cwd()
-    os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         interrupted(command("--seed", "1", *TB), 777, patch)
-    os.chdir(before)
     return folder
 
 

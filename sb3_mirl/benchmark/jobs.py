@@ -9,7 +9,6 @@ torch, so that looking into a folder takes no time.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
+from sb3_mirl import files
 from sb3_mirl.benchmark.suites import Suite
 
 try:
@@ -126,14 +126,8 @@ def _try_to_lock(handle: IO[str]) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Writes a text file whole or not at all."""
+    files.write_whole(file, text.encode())
 
 
 def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
