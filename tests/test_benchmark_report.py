@@ -220,6 +220,7 @@ def test_improvement_rests_on_all_environments_of_both(classic):
         ("mirl", "sql"): ("1.0", "2", "1"),
         ("mirl", "sql_m"): ("1.0", "1", "3"),
         ("sql_m", "sql"): ("1.0", "1", "2"),
+        ("sql", "dqn"): ("1.0", "2", "2"),
     }
 
 

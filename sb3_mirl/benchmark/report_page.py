@@ -117,7 +117,7 @@ def _table(
     )
     parts = [
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">',
-        f"<table>\n<caption>{escape(caption)}</caption>",
+        f"<table>\n<caption><span>{escape(caption)}</span></caption>",
         "<thead>",
         *([f"<tr>{above}</tr>"] if groups else []),
         "<tr>" + "".join(f'<th scope="col">{escape(name)}</th>' for name in header) + "</tr>",

@@ -3,8 +3,9 @@ What is compared: :data:`SUITES`, sets of environments with the steps, the evalu
 
 A suite is plain data, and a new one an entry of :data:`SUITES`. How each algorithm is set up stands in the files of
 hyper-parameters. The rule there: what algorithms share (network, learning rate, buffer, schedule of ε, ...) is equal in the
-suites ``gridworld``, ``minatar``, ``atari19`` and ``atari19-100k``, where nothing was tuned for any of them. In ``classic``
-``dqn`` and ``qrdqn`` have the settings that rl-zoo3 ships, which were tuned for them, and ours those that were tuned for ours.
+suites ``gridworld``, ``minatar`` and ``atari19`` and their short versions, where nothing was tuned for any of them. In
+``classic`` ``dqn`` and ``qrdqn`` have the settings that rl-zoo3 ships, which were tuned for them. Ours have the same on
+MountainCar and LunarLander, and on CartPole and Acrobot those that were tuned for ours.
 The number of environment steps is the same for all.
 """
 
@@ -64,9 +65,14 @@ class Suite:
     own_hyperparams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-# The paper's constants, faster by the number of steps (α_ρ) and of updates (α_β) that a full run has more
-_PRIOR_IN_100K = {"prior_lr": 2e-4}
-_BETA_IN_100K = {"beta_lr": 8e-5}
+def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
+    """For a short version of a suite: α_ρ and α_β for those algorithms that have one."""
+    return {
+        "sql": {"beta_lr": beta_lr},
+        "sql_m": {"prior_lr": prior_lr, "beta_lr": beta_lr},
+        "mirl": {"prior_lr": prior_lr, "beta_lr": beta_lr},
+    }
+
 
 _ALL = (
     # ε as in the paper's evaluation of tables
@@ -82,6 +88,16 @@ _ALL = (
     ),
     # Steps of Young and Tian, MinAtar, 2019
     Suite("minatar", dict.fromkeys(MINATAR_IDS, 5_000_000), epsilon=0.05, packages=("sb3_mirl.minatar",)),
+    # For those who have an evening and two cores. ε falls for 20,000 steps; α_ρ and α_β are faster by the number of steps that
+    # a run of `minatar` has more
+    Suite(
+        "minatar-200k",
+        dict.fromkeys(MINATAR_IDS, 200_000),
+        epsilon=0.05,
+        packages=("sb3_mirl.minatar",),
+        hyperparams={"exploration_fraction": 0.1},
+        own_hyperparams=_faster(5e-5, 8e-5),
+    ),
     # 30 episodes with ε = 0.05 is how Mnih et al. 2015 evaluate, whose human scores the paper's table is normalised with; the
     # paper's own ε and number of steps are not known
     Suite("atari19", dict.fromkeys(ATARI19_IDS, 10_000_000), epsilon=0.05, seeds=3, packages=("ale_py",)),
@@ -99,11 +115,8 @@ _ALL = (
             "target_update_interval": 2000,
             "train_freq": 1,
         },
-        own_hyperparams={
-            "sql": _BETA_IN_100K,
-            "sql_m": {**_PRIOR_IN_100K, **_BETA_IN_100K},
-            "mirl": {**_PRIOR_IN_100K, **_BETA_IN_100K},
-        },
+        # Faster by the number of steps (100) and of updates (25) that a run of `atari19` has more
+        own_hyperparams=_faster(2e-4, 8e-5),
     ),
 )
 #: By name
