@@ -234,6 +234,40 @@ def test_the_ablation_is_a_difference_of_means(classic):
     assert not [row for row in rows if row["environment"] == "Acrobot-v1" and "sql_m" in (row["algorithm"], row["minus"])]
 
 
+def test_the_claims_are_judged_by_their_intervals(tmp_path):
+    suite, jobs = CLASSIC, jobs_of(("dqn", "sql", "mirl"), ["CartPole-v1", "Acrobot-v1"], 3)
+    open_folder(tmp_path, suite, jobs)
+    # MIRL is better than SQL in one environment and worse in the other by as much; SQL is better than DQN in one
+    level = {("CartPole-v1", "mirl"): 40, ("CartPole-v1", "sql"): 20, ("CartPole-v1", "dqn"): 20}
+    level |= {("Acrobot-v1", "mirl"): 0, ("Acrobot-v1", "sql"): 40, ("Acrobot-v1", "dqn"): 20}
+    for job in jobs:
+        write_result(tmp_path, suite, job, level[job.env, job.algorithm] + float(job.seed))
+    write_report(tmp_path, tmp_path / "out")
+    rows = table(tmp_path / "out", "claims")
+    said = {
+        (row["algorithm"], row["than"]): [row[key] for key in ("verdict", "better_in", "worse_in", "open_in")] for row in rows
+    }
+    assert said == {
+        ("mirl", "sql"): ["open", "CartPole-v1", "Acrobot-v1", ""],
+        ("sql", "dqn"): ["holds", "Acrobot-v1", "", "CartPole-v1"],
+        ("mirl", "dqn"): ["holds", "CartPole-v1", "Acrobot-v1", ""],
+    }
+    # Relative scores: 20 to 42 in CartPole, 0 to 42 in Acrobot
+    assert numbers(rows[2], "value") == pytest.approx([(20 / 22 - 20 / 42) / 2])
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    (caption,) = [caption for caption in page.tables if "paper's claim" in caption]
+    assert ["SQL better than DQN", "holds", "Acrobot-v1", "–", "CartPole-v1"] == [
+        cell for k, cell in enumerate(page.tables[caption][2]) if k != 1
+    ]
+
+
+def test_single_runs_leave_the_claims_open(tmp_path):
+    suite, jobs = CLASSIC, jobs_of(("sql", "mirl"), ["CartPole-v1"], 1)
+    write_report(fill(tmp_path, suite, jobs), tmp_path / "out")
+    (row,) = table(tmp_path / "out", "claims")
+    assert (row["than"], row["low"], row["verdict"], row["open_in"]) == ("sql", "", "open", "CartPole-v1")
+
+
 def test_the_learning_curve_is_the_mean_of_the_episodes_in_each_part(classic):
     rows = [row for row in table(classic / "report", "curves") if row["algorithm"] == "mirl"]
     rows = [row for row in rows if row["environment"] == "CartPole-v1"]

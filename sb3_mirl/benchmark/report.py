@@ -34,8 +34,8 @@ from sb3_mirl.benchmark.suites import Suite
 LABELS = {"dqn": "DQN", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
 #: What MIRL consists of, step by step: an algorithm and what it is compared with
 ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
-#: The paper's other claims: the ablation's first step, and soft against hard
-PAIRS = (ABLATION[0], ("sql", "dqn"))
+#: The paper's claim MIRL > SQL > DQN
+CLAIMS = (("mirl", "sql"), ("sql", "dqn"), ("mirl", "dqn"))
 STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
 #: Parts of a training in a learning curve; results have more, with few episodes each
 POINTS = 50
@@ -233,9 +233,10 @@ def aggregate_rows(bench: Bench) -> list[Row]:
 
 
 def improvement_rows(bench: Bench) -> list[Row]:
-    """Probability that a run of one algorithm is better than one of another: MIRL than all, and :data:`PAIRS`."""
+    """Probability that a run is better than one of another algorithm: MIRL than all others, and each step of both chains."""
     rows = []
-    for algorithm, other in dict.fromkeys([*(("mirl", name) for name in bench.algorithms if name != "mirl"), *PAIRS]):
+    of_mirl = (("mirl", name) for name in bench.algorithms if name != "mirl")
+    for algorithm, other in dict.fromkeys([*of_mirl, *ABLATION, *CLAIMS]):
         envs = [env for env in bench.envs if bench.of(algorithm, env) and bench.of(other, env)]
         if envs:
             ours, others = bench.matrix(algorithm, envs), bench.matrix(other, envs)
@@ -250,9 +251,13 @@ def _difference(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def ablation_rows(bench: Bench) -> list[Row]:
     """Differences of mean scores for each pair of :data:`ABLATION`; of Atari, shares of a human's score, as in the paper."""
+    return _differences(bench, ABLATION)
+
+
+def _differences(bench: Bench, pairs: Sequence[tuple[str, str]]) -> list[Row]:
     rows = []
     for env in bench.envs:
-        for algorithm, other in ABLATION:
+        for algorithm, other in pairs:
             scores = [bench.scores(name, env)[:, None] for name in (algorithm, other)]
             if all(map(len, scores)):
                 if bench.atari:
@@ -261,6 +266,32 @@ def ablation_rows(bench: Bench) -> list[Row]:
                 row |= _columns(bootstrap(_difference, *scores))
                 rows.append(row | {"runs": len(scores[0]), "other_runs": len(scores[1])})
     return rows
+
+
+def claim_rows(bench: Bench) -> list[Row]:
+    """
+    What the runs say about each of :data:`CLAIMS`: the difference of mean scores over :meth:`Bench.common_envs`, on the first
+    of :func:`scales`, whether its interval lies above 0 (``"holds"``), below (``"the opposite"``) or neither (``"open"``), and
+    in which environments the difference of the mean scores has an interval above 0 (``better_in``), below (``worse_in``) or
+    neither (``open_in``).
+    """
+    envs, rows = bench.common_envs(), []
+    scale, matrices = next(iter(scales(bench, envs).items()))
+    for algorithm, other in CLAIMS:
+        if algorithm in matrices and other in matrices:
+            ours, others = matrices[algorithm], matrices[other]
+            row: Row = {"algorithm": algorithm, "than": other, "scale": scale} | _columns(bootstrap(_difference, ours, others))
+            row |= {"verdict": ("open", "holds", "the opposite")[_side(row)]}
+            of_each = _differences(bench, [(algorithm, other)])
+            for side, name in ((1, "better_in"), (-1, "worse_in"), (0, "open_in")):
+                row[name] = " ".join(one["environment"] for one in of_each if _side(one) == side)
+            rows.append(row | {"runs": len(ours), "other_runs": len(others), "environments": len(envs)})
+    return rows
+
+
+def _side(row: Row) -> int:
+    """Of 0 on which the interval lies: 1 above, -1 below, 0 if neither can be said, as of single runs."""
+    return int(row["low"] > 0.0) - int(row["high"] < 0.0)
 
 
 def _band(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Row]:
@@ -369,6 +400,7 @@ TABLES = {
     "scores": score_rows,
     "aggregates": aggregate_rows,
     "improvement": improvement_rows,
+    "claims": claim_rows,
     "ablation": ablation_rows,
     "curves": curve_rows,
     "prior": prior_rows,

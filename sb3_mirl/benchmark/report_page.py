@@ -299,6 +299,7 @@ def _aggregates(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, b
             f"{label(row['algorithm'])} over {label(row['than'])}: {number(row['value'])}" for row in tables["improvement"]
         )
         parts.append(_figure(figures["improvement"], f"Probability of improvement. {alt}.", "Probability of improvement"))
+    parts.append(_claims(bench, tables["claims"]))
     return "\n".join(parts)
 
 
@@ -323,6 +324,27 @@ def _improvement(bench: Bench, rows: list[Row]) -> str:
     ]
     caption = "Probability that a run is better than one of the other algorithm; 0.5: no difference"
     return _table(caption, ["", "probability", "runs per environment", "environments"], lines)
+
+
+def _claims(bench: Bench, rows: list[Row]) -> str:
+    if not rows:
+        return ""
+    factor, scale = (100.0, "human-normalised scores in percent (2015)") if bench.atari else (1.0, "relative scores")
+    lines = []
+    for row in rows:
+        where = [
+            ", ".join(_name(bench, env) for env in row[key].split()) or "–" for key in ("better_in", "worse_in", "open_in")
+        ]
+        lines.append(
+            [f"{_label(row['algorithm'])} better than {_label(row['than'])}", _estimate(row, factor), row["verdict"], *where]
+        )
+    caption = f"The paper's claim, MIRL better than SQL better than DQN: differences of mean {scale}"
+    header = ["", "difference", "the claim", "better in", "worse in", "open in"]
+    return (
+        _table(caption, header, lines, text=[3, 4, 5])
+        + "<p>A claim holds if the interval lies above 0; the opposite, if below. "
+        "The same goes for the raw scores of each environment. Among twenty such intervals one is expected to miss.</p>"
+    )
 
 
 def _ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:
