@@ -1,0 +1,166 @@
+"""
+Puts the tables and figures of ``docs/results.md`` between its marks, from the folders of ``results/``.
+
+``python benchmarks/results_page.py`` writes the page and the figures that it shows. With ``--check`` nothing is written, and
+the exit status says whether the tables in the page are those of the results. A mark is ``<!-- classic: scores -->`` with the
+name of a folder and a table, and ``<!-- end -->`` behind the table.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sb3_mirl.benchmark.report import TABLES, Bench, Row, label, read
+from sb3_mirl.benchmark.report_figures import draw
+from sb3_mirl.benchmark.report_page import number
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "results.md"
+RESULTS = ROOT / "results"
+FIGURES = ROOT / "docs" / "images" / "results"
+MARK = re.compile(r"(<!-- ([\w-]+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+IMAGE = re.compile(r"images/results/([\w-]+)/([\w-]+)\.png")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Of Markdown, numbers to the right of all columns but the first."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def estimate(row: Row, factor: float = 1.0, prefix: str = "") -> str:
+    value, low, high = (factor * row[prefix + key] for key in ("value", "low", "high"))
+    return number(value) if np.isnan(low) else f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def named(env: str) -> str:
+    return env.removeprefix("MinAtar/").removesuffix("NoFrameskip-v4")
+
+
+def scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """Raw scores; each number rests on as many runs as stand behind it."""
+    of = {(row["environment"], row["algorithm"]): row for row in tables["scores"]}
+    rows = []
+    for env in bench.envs:
+        cells = []
+        for algorithm in bench.algorithms:
+            row = of[env, algorithm]
+            cells.append(f"{estimate(row)} ({row['runs']})" if row["runs"] else "no run")
+        rows.append([named(env), *cells])
+    return table(["environment", *map(label, bench.algorithms)], rows)
+
+
+def human(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """Percent of a human's score, by both conventions."""
+    of = {(row["environment"], row["algorithm"]): row for row in tables["scores"] if row["runs"]}
+    rows = []
+    for name, year in (("mnih2015", "2015"), ("wang2016", "2016")):
+        for env in bench.envs:
+            cells = [
+                estimate(of[env, algorithm], 100.0, f"human_{name}_") if (env, algorithm) in of else "no run"
+                for algorithm in bench.algorithms
+            ]
+            rows.append([named(env), year, *cells])
+    return table(["game", "human scores of", *map(label, bench.algorithms)], rows)
+
+
+def aggregates(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """Over the environments that all algorithms have, on the report's first scale."""
+    rows = [row for row in tables["aggregates"] if row["scale"] == tables["aggregates"][0]["scale"]]
+    factor = 100.0 if bench.atari else 1.0
+    statistics = dict.fromkeys(row["statistic"] for row in rows)
+    lines = []
+    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
+        own = [row for row in rows if row["algorithm"] == algorithm]
+        lines.append(
+            [label(algorithm), *(estimate(row, factor) for row in own), f"{own[0]['runs']} × {own[0]['environments']}"]
+        )
+    return table(["algorithm", *statistics, "runs × environments"], lines)
+
+
+def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """What the runs say about MIRL > SQL > DQN."""
+    likely = {(row["algorithm"], row["than"]): row for row in tables["improvement"]}
+    lines = []
+    for row in tables["claims"]:
+        pair = row["algorithm"], row["than"]
+        where = [", ".join(map(named, row[key].split())) or "–" for key in ("better_in", "worse_in", "open_in")]
+        difference = estimate(row, 100.0 if bench.atari else 1.0)
+        lines.append([" > ".join(map(label, pair)), difference, estimate(likely[pair]), row["verdict"], *where])
+    header = [
+        "claim",
+        "difference of mean scores",
+        "probability of improvement",
+        "verdict",
+        "better in",
+        "worse in",
+        "open in",
+    ]
+    return table(header, lines)
+
+
+def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """Differences of mean scores between SQL, SQL_m and MIRL."""
+    of = {(row["environment"], row["algorithm"], row["minus"]): row for row in tables["ablation"]}
+    pairs = list(dict.fromkeys((row["algorithm"], row["minus"]) for row in tables["ablation"]))
+    factor = 100.0 if bench.atari else 1.0
+    rows = []
+    for env in bench.envs:
+        cells = [estimate(of[(env, *pair)], factor) if (env, *pair) in of else "no run" for pair in pairs]
+        rows.append([named(env), *cells])
+    return table(["environment", *(" − ".join(map(label, pair)) for pair in pairs)], rows)
+
+
+def prior(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """ρ at the end of the training, of the algorithms that learn one: mean over runs."""
+    rows = []
+    for env in bench.envs:
+        for algorithm in bench.algorithms:
+            own = [row for row in tables["prior"] if (row["environment"], row["algorithm"]) == (env, algorithm)]
+            if own and algorithm != "sql":
+                rows.append([named(env), label(algorithm), ", ".join(f"{row['name']} {row['value']:.2f}" for row in own)])
+    return table(["environment", "algorithm", "ρ"], rows)
+
+
+WRITERS = {
+    "scores": scores,
+    "human": human,
+    "aggregates": aggregates,
+    "claims": claims,
+    "ablation": ablation,
+    "prior": prior,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, compare the tables")
+    check = parser.parse_args().check
+    old = PAGE.read_text("utf-8")
+    benches = {name: read(RESULTS / name) for name in dict.fromkeys(mark[1] for mark in MARK.findall(old))}
+    tables = {name: {table: rows(bench) for table, rows in TABLES.items()} for name, bench in benches.items()}
+
+    def filled(match: re.Match[str]) -> str:
+        begin, folder, wanted, end = match.groups()
+        return f"{begin}\n{WRITERS[wanted](benches[folder], tables[folder])}\n{end}"
+
+    new = MARK.sub(filled, old)
+    if check:
+        if new != old:
+            print(f"{PAGE} is not what `python benchmarks/results_page.py` makes of {RESULTS}", file=sys.stderr)
+        return int(new != old)
+    PAGE.write_text(new, "utf-8")
+    for folder in dict.fromkeys(folder for folder, _ in IMAGE.findall(new)):
+        figures = draw(benches[folder], tables[folder])
+        (FIGURES / folder).mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(name for of, name in IMAGE.findall(new) if of == folder):
+            (FIGURES / folder / f"{name}.png").write_bytes(figures[name])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
