@@ -84,23 +84,12 @@ def aggregates(bench: Bench, tables: dict[str, list[Row]]) -> str:
 
 def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """What the runs say about MIRL > SQL > DQN."""
-    likely = {(row["algorithm"], row["than"]): row for row in tables["improvement"]}
     lines = []
     for row in tables["claims"]:
-        pair = row["algorithm"], row["than"]
         where = [", ".join(map(named, row[key].split())) or "–" for key in ("better_in", "worse_in", "open_in")]
-        difference = estimate(row, 100.0 if bench.atari else 1.0)
-        lines.append([" > ".join(map(label, pair)), difference, estimate(likely[pair]), row["verdict"], *where])
-    header = [
-        "claim",
-        "difference of mean scores",
-        "probability of improvement",
-        "verdict",
-        "better in",
-        "worse in",
-        "open in",
-    ]
-    return table(header, lines)
+        name = f"{label(row['algorithm'])} > {label(row['than'])}"
+        lines.append([name, estimate(row), f"{row['p']:.2g}", row["verdict"], *where])
+    return table(["claim", "probability of improvement", "p", "verdict", "better in", "worse in", "open in"], lines)
 
 
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:

@@ -41,8 +41,10 @@ def load_prior(path: str | Path, env: gym.Env | VecEnv | None = None, uniform_sh
     :raises ValueError: if the file has no ρ, if actions cannot be matched, or if one of ``env`` would never be taken because
         the file does not know it
     """
-    if not 0.0 <= uniform_share <= 1.0:
+    if not isinstance(uniform_share, (int, float)) or not 0.0 <= uniform_share <= 1.0:
         raise ValueError(f"uniform_share must be a number in [0, 1], got {uniform_share!r}")
+    if not isinstance(env, (gym.Env, VecEnv, type(None))):
+        raise ValueError(f"env must be an environment or None, got {env!r}")
     found = inspect_file(path)
     prior = prior_of(found, path)
     if env is not None:
@@ -322,6 +324,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
     args = parser.parse_args(arguments)
     try:
+        if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
+            raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
         all_found = [diagnose(file, args.threshold) for file in args.files]
         if args.json:
             text = json.dumps(_finite(all_found), indent=2)

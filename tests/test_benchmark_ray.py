@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 
 import psutil
@@ -58,7 +59,7 @@ def test_a_node_gives_what_this_process_gives(one_node, tmp_path, capsys):
     jobs = [DQN, MIRL[0]]
     local = here(tmp_path / "here", TINY, jobs)
     for folder, fetch in ((tmp_path / "shared", False), (tmp_path / "fetched", True)):
-        assert bench.run(TINY, jobs, folder, engine=one_node, fetch=fetch, device="auto") == []
+        assert bench.run(TINY, jobs, folder, engine=nullcontext(one_node), fetch=fetch, device="auto") == []
         assert [result(job, folder) for job in jobs] == [result(job, local) for job in jobs]
         files = {file.relative_to(folder) for file in folder.rglob("*")}
         assert files == {file.relative_to(local) for file in local.rglob("*")}
@@ -80,7 +81,7 @@ def test_a_job_of_another_process_is_left_alone(one_node, tmp_path, capsys, monk
     open_folder(folder, TINY, [DQN])
     DQN.run_folder(folder).mkdir(parents=True)
     with locked(DQN.run_folder(folder) / "lock"):
-        assert bench.run(TINY, [DQN], folder, engine=one_node, fetch=True) == [DQN]
+        assert bench.run(TINY, [DQN], folder, engine=nullcontext(one_node), fetch=True) == [DQN]
     assert "another process is at it" in capsys.readouterr().out
     assert DQN.state(folder) == "missing"
 
@@ -184,7 +185,7 @@ class Killer(threading.Thread):
                 command = process.cmdline()
             except psutil.Error:
                 continue
-            if command[4:7] == [job.algorithm, job.env, str(job.seed)]:
+            if command[-3:] == [job.algorithm, job.env, str(job.seed)]:
                 found.append(process)
         return found
 
@@ -209,7 +210,7 @@ def test_a_node_dies_and_nothing_is_lost_or_done_twice(cluster, fetch, tmp_path)
     killer.start()
     try:
         with ray_engine.connected(cluster.address, fetch=fetch) as engine:
-            assert bench.run(LONGER, jobs, folder, engine=engine, save_freq=250, device="auto") == []
+            assert bench.run(LONGER, jobs, folder, engine=nullcontext(engine), save_freq=250, device="auto") == []
     finally:
         killer.over.set()
         killer.join()

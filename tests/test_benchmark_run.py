@@ -1,12 +1,15 @@
 """``sb3-mirl bench``: results depend on the job alone, interruptions and failures lose nothing, and bad input is refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ import sb3_mirl.minatar
 from sb3_mirl import MIRL
 from sb3_mirl.__main__ import main
 from sb3_mirl.benchmark import run as bench
-from sb3_mirl.benchmark.jobs import Job, locked, open_folder, read_folder, write_whole
+from sb3_mirl.benchmark.jobs import Job, is_locked, locked, open_folder, read_folder, write_whole
 from sb3_mirl.benchmark.suites import MINATAR_IDS, SUITES, Suite
 from sb3_mirl.benchmark.training import EVALUATION_SEED, History, check, run_job
 from sb3_mirl.zoo import ALGORITHMS, hyperparams_file
@@ -43,6 +46,12 @@ def in_process(jobs, folder, workers, **options):
 def fresh(folder, suite, *jobs):
     open_folder(folder, suite, jobs)
     return folder
+
+
+def blocked(folder):
+    """A file where an empty folder was."""
+    folder.rmdir()
+    folder.touch()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +106,7 @@ def test_the_curve_is_that_of_the_monitor_file(finished):
 
 def test_a_process_gives_what_this_one_gives(finished, tmp_path):
     jobs = [Job(algorithm, "CartPole-v1", seed) for algorithm in ("mirl", "dqn") for seed in (0, 1)]
-    assert bench.run(TINY, jobs, tmp_path / "here", engine=in_process) == []
+    assert bench.run(TINY, jobs, tmp_path / "here", engine=nullcontext(in_process)) == []
     for job in jobs:
         assert result(job, tmp_path / "here") == result(job, finished)
     assert result(jobs[0], finished)["scores"] != result(jobs[1], finished)["scores"]
@@ -114,7 +123,7 @@ def test_a_finished_suite_is_left_alone_and_at_once(finished):
 
 def test_more_algorithms_and_seeds_may_be_added(finished, capsys):
     more = [Job("sql", "CartPole-v1", 0), Job("a2c", "CartPole-v1", 0)]
-    assert bench.run(TINY, more, finished, engine=in_process) == []
+    assert bench.run(TINY, more, finished, engine=nullcontext(in_process)) == []
     assert result(more[1], finished)["evaluation"]["random actions from"] == "the policy, which has no epsilon"
     assert main(["bench", "status", str(finished)]) == 0
     assert "classic: 6 jobs, 6 done, 0 running, 0 failed, 0 missing" in capsys.readouterr().out
@@ -173,6 +182,29 @@ def test_damaged_checkpoints_are_no_obstacle(tmp_path):
     assert result(CARTPOLE, folder) == result(CARTPOLE, other)
 
 
+def test_checkpoints_of_other_hyperparameters_are_not_gone_on_with(tmp_path, monkeypatch):
+    before, now = (replace(TINY, hyperparams=EARLY | {"gamma": gamma}) for gamma in (0.5, 0.9))
+    folder = fresh(tmp_path / "changed", before, CARTPOLE)
+    with monkeypatch.context() as patch:
+        step = History._on_step
+        patch.setattr(History, "_on_step", lambda self: step(self) if self.num_timesteps < 500 else 1 / 0)
+        assert not run_job(CARTPOLE, folder, save_freq=200)
+    assert (CARTPOLE.run_folder(folder) / "checkpoints").exists()
+    # As if the file of hyper-parameters had been edited: what belongs to a suite itself cannot change within a folder
+    text = (folder / "suite.json").read_text()
+    write_whole(folder / "suite.json", text.replace('"gamma": 0.5', '"gamma": 0.9'))
+    other = fresh(tmp_path / "whole", now, CARTPOLE)
+    assert run_job(CARTPOLE, folder, save_freq=200) and run_job(CARTPOLE, other, save_freq=200)
+    assert CARTPOLE.result(folder)["hyperparameters"]["gamma"] == 0.9
+    assert result(CARTPOLE, folder) == result(CARTPOLE, other)
+    # Finished, it is one that other hyper-parameters cannot be mixed with
+    write_whole(folder / "suite.json", text.replace('"gamma": 0.5', '"gamma": 0.7'))
+    with pytest.raises(
+        ValueError, match=r"holds a result of mirl CartPole-v1 seed 0 with other .*: gamma 0.9 instead of 0.7\."
+    ):
+        check(read_folder(folder)[0], [Job("mirl", "CartPole-v1", 1)], folder)
+
+
 def test_ctrl_c_is_no_failure_and_no_result(tmp_path, monkeypatch):
     folder = fresh(tmp_path / "stopped", TINY, CARTPOLE)
 
@@ -189,7 +221,7 @@ def test_one_job_is_run_once_at_a_time(tmp_path, capsys):
     folder = fresh(tmp_path / "busy", TINY, CARTPOLE)
     CARTPOLE.run_folder(folder).mkdir(parents=True)
     with locked(CARTPOLE.run_folder(folder) / "lock"):
-        assert bench.run(TINY, [CARTPOLE], folder, engine=in_process) == [CARTPOLE]
+        assert bench.run(TINY, [CARTPOLE], folder, engine=nullcontext(in_process)) == [CARTPOLE]
         assert CARTPOLE.state(folder) == "running"
         assert "1 running" in bench.status(folder)[0]
     assert "another process is at it" in capsys.readouterr().out
@@ -206,12 +238,12 @@ def test_a_failure_is_recorded_and_stops_no_other(tmp_path, monkeypatch, capsys)
     jobs = [CARTPOLE, Job("dqn", "CartPole-v1", 0)]
     with monkeypatch.context() as patch:
         patch.setattr(MIRL, "train", fail)
-        assert bench.run(suite, jobs, tmp_path / "out", engine=in_process) == [CARTPOLE]
+        assert bench.run(suite, jobs, tmp_path / "out", engine=nullcontext(in_process)) == [CARTPOLE]
     assert "in fail" in CARTPOLE.failure_file(tmp_path / "out").read_text()
     lines = bench.status(tmp_path / "out")
     assert lines[0] == "classic: 2 jobs, 1 done, 0 running, 1 failed, 0 missing"
     assert lines[1] == "failed   mirl CartPole-v1 seed 0: ValueError: the mse loss was nan"
-    assert bench.run(suite, jobs, tmp_path / "out", engine=in_process) == []
+    assert bench.run(suite, jobs, tmp_path / "out", engine=nullcontext(in_process)) == []
     assert bench.status(tmp_path / "out") == ["classic: 2 jobs, 2 done, 0 running, 0 failed, 0 missing"]
 
 
@@ -243,6 +275,60 @@ def test_processes_end_with_the_engine(tmp_path, monkeypatch):
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
 
 
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (lambda text: "", "Expecting value"),
+        (lambda text: text[:500], "mirl_CartPole-v1_0.json: "),
+        (lambda text: "[]", "a dict was expected, got list"),
+        (lambda text: text.replace('"curve"', '"curves"'), "it has no curve"),
+        (lambda text: text.replace('"scores": [', '"scores": [NaN, '), "scores must be finite numbers"),
+        (lambda text: text.replace('"mirl"', '"dqn"'), "it is the result of dqn CartPole-v1 seed 0"),
+    ],
+)
+def test_a_damaged_result_is_named_and_computed_again(finished, damage, reason, tmp_path, capsys):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    right = result(CARTPOLE, folder)
+    file = CARTPOLE.result_file(folder)
+    file.write_text(damage(file.read_text()))
+    lines = bench.status(folder)
+    assert " 0 running, 1 unreadable, 0 failed" in lines[0] and reason in lines[1]
+    assert bench.run(TINY, [CARTPOLE], folder, engine=nullcontext(in_process)) == []
+    assert f"{CARTPOLE} is run again: " in capsys.readouterr().out
+    assert result(CARTPOLE, folder) == right
+
+
+def test_what_a_killed_process_left_beside_its_result_is_removed(finished, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    left = CARTPOLE.run_folder(folder) / "checkpoints"
+    write_whole(left / "rl_model_500_steps.json", "{}")
+    assert bench.run(TINY, [CARTPOLE], folder) == [] and not left.exists()
+
+
+def test_jobs_whose_process_cannot_start_stop_no_other(tmp_path, capsys):
+    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
+    write_whole(CARTPOLE.run_folder(folder), "a file where a folder belongs")
+    other = Job("dqn", "CartPole-v1", 0)
+    assert bench.run(TINY, [CARTPOLE, other], folder) == [CARTPOLE]
+    assert "could not be started: " in CARTPOLE.failure(folder) and other.state(folder) == "done"
+
+
+def test_a_folder_may_look_like_an_option():
+    command = bench.process_command(CARTPOLE, Path("-x"), {"device": "cpu"})
+    assert command[-5:] == ["--", "-x", "mirl", "CartPole-v1", "0"] and command[-7:-5] == ["--device", "cpu"]
+
+
+def test_who_only_looks_needs_no_right_to_write(tmp_path):
+    file = tmp_path / "lock"
+    assert not is_locked(file) and not file.exists()
+    with locked(file):
+        file.chmod(0o444)
+        assert is_locked(file)
+    assert not is_locked(file)
+
+
 # ---- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -251,8 +337,9 @@ def test_processes_end_with_the_engine(tmp_path, monkeypatch):
     [
         (["run", "clasic"], "argument SUITE: invalid choice: 'clasic'"),
         (["run", "classic", "--envs", "Pong-v4"], "'Pong-v4' is not in suite classic, choose among CartPole-v1, "),
-        (["run", "classic", "--seeds", "0"], "argument --seeds: '0' is not a whole number of 1 or more"),
-        (["run", "classic", "--steps", "1e6"], "argument --steps: '1e6' is not a whole number of 1 or more"),
+        (["run", "classic", "--seeds", "0"], "argument --seeds: '0' is not a whole number from 1 to"),
+        (["run", "classic", "--steps", "1e6"], "argument --steps: '1e6' is not a whole number from 1 to"),
+        (["run", "classic", "--steps", "9" * 20], "is not a whole number from 1 to 1000000000000"),
         (["run", "classic", "--engine", "cloud"], "argument --engine: invalid choice: 'cloud'"),
     ],
 )
@@ -267,7 +354,14 @@ def test_a_command_that_is_wrong(arguments, message, capsys):
     "prepare, changed, message",
     [
         (lambda out: None, ["--algos", "mirl", "dqm"], "unknown algorithm 'dqm', choose among a2c, "),
+        (
+            lambda out: None,
+            ["--algos", "sac"],
+            "sac cannot be trained on CartPole-v1 in suite classic: The algorithm only supports",
+        ),
+        (lambda out: None, ["--device", "abacus"], "device must be auto, cpu, or one that PyTorch has here, got 'abacus'"),
         (lambda out: write_whole(out, "a file"), [], "is not a folder"),
+        (lambda out: blocked(fresh(out, TINY) / "runs"), [], "cannot be written (File exists)"),
         (lambda out: write_whole(out.parent / "file", ""), ["--out", "{tmp}/file/out"], "cannot be written (Not a directory)"),
         (lambda out: write_whole(out / "thesis.tex", ""), [], "is not empty, and has no suite.json"),
         (lambda out: write_whole(out / "suite.json", "{}"), [], "is not what `sb3-mirl bench run` writes ('format')"),

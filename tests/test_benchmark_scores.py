@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_mirl.benchmark import scores as statistics
-from sb3_mirl.benchmark.scores import bootstrap, human_normalized, paper_scores, reference_scores
+from sb3_mirl.benchmark.scores import bootstrap, compare, human_normalized, over_games, paper_scores, reference_scores
 from sb3_mirl.benchmark.suites import ATARI19, ATARI19_IDS
 
 # [runs, games]
@@ -126,3 +126,54 @@ def test_one_run_has_no_interval():
 
 def test_the_same_seed_gives_the_same_interval():
     assert bootstrap(statistics.median, SCORES) == bootstrap(statistics.median, SCORES)
+
+
+# ---- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_by_hand():
+    # At the first game 3 of 4 pairs are won, at the second a tie and a loss
+    comparison = compare([np.array([1.0, 4.0]), np.array([5.0])], [np.array([0.0, 3.0]), np.array([5.0, 6.0])])
+    assert comparison.value == pytest.approx((3 / 4 + 1 / 4) / 2)
+    # A game with a single run says nothing of the spread
+    assert np.isnan(comparison.low) and comparison.p == 1.0
+
+
+def test_p_is_the_share_of_permutations_that_are_as_far():
+    # 3 against 3, all won: 2 of 20 ways to exchange them are as far from a half
+    one = compare([np.arange(3) + 10.0], [np.arange(3.0)])
+    assert one.value == 1.0 and one.p == pytest.approx(0.1, abs=0.01)
+    # Twice: 2 of 400
+    two = compare([np.arange(3) + 10.0] * 2, [np.arange(3.0)] * 2)
+    assert two.p == pytest.approx(0.005, abs=0.003)
+    assert compare([np.arange(3.0)], [np.arange(3) + 10.0]).p == one.p
+
+
+def test_games_may_have_different_numbers_of_runs():
+    games = [np.array([1.0, 2.0, 6.0]), np.array([10.0, 20.0])]
+    assert over_games(statistics.mean, games).value == 9.0
+    same = over_games(statistics.mean, [np.arange(4.0), np.arange(4.0) * 10])
+    assert same.value == pytest.approx(
+        bootstrap(statistics.mean, np.stack([np.arange(4.0), np.arange(4.0) * 10], axis=1)).value
+    )
+    assert same.low < same.value < same.high
+
+
+@pytest.mark.parametrize("runs, most", [(3, 0.0), (5, 0.08)])
+def test_equal_algorithms_are_seldom_told_apart(runs, most):
+    random = np.random.default_rng(1)
+    differ, outside = 0, 0
+    for _ in range(300):
+        ours, theirs = random.normal(size=(2, runs))
+        differ += compare([ours], [theirs], samples=1000).p < 0.05
+        estimate = bootstrap(lambda x, y: statistics.mean(x) - statistics.mean(y), ours[:, None], theirs[:, None], samples=400)
+        outside += not estimate.low <= 0.0 <= estimate.high
+    assert differ / 300 <= most
+    # What the docstring of bootstrap says of 3 runs; this is why verdicts do not rest on it
+    assert runs != 3 or 0.15 < outside / 300 < 0.27
+
+
+@pytest.mark.parametrize("ours, theirs", [([], []), ([[1.0]], [[1.0], [2.0]]), ([[1.0]], [[]])])
+def test_what_cannot_be_compared_is_refused(ours, theirs):
+    with pytest.raises(ValueError, match="scores must be of the same games, with at least one run of each"):
+        compare(ours, theirs)

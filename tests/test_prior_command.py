@@ -174,8 +174,10 @@ def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, monkeypatch):
 
 def test_a_figure_that_cannot_be_written_is_a_mistake(tmp_path, capsys):
     good = str(model_with(RHO).export(tmp_path / "good"))
-    assert main(["prior", good, "--out", str(tmp_path / "figure.doc")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    for out in (tmp_path / "figure.doc", tmp_path):
+        assert main(["prior", good, "--out", str(out)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(out)!r}")
 
 
 # ---- load_prior ----------------------------------------------------------------------------------------------------
@@ -234,6 +236,8 @@ def test_without_names_the_order_counts(tmp_path, file):
         (Named([*NAMES, "LEFT"]), 0.0, r"env has actions that .* does not know, \['LEFT'\].*uniform_share must be above 0"),
         (Named(["LEFT", "RIGHT"]), 0.1, "env must share actions with .*, got"),
         (None, 1.5, r"uniform_share must be a number in \[0, 1\], got 1.5"),
+        (None, "0.1", r"uniform_share must be a number in \[0, 1\], got '0.1'"),
+        ("CartPole-v1", 0.0, "env must be an environment or None, got 'CartPole-v1'"),
         (None, float("nan"), r"uniform_share must be a number in \[0, 1\], got nan"),
         (gym.make("Pendulum-v1"), 0.1, "env must have a Discrete action space"),
     ],

@@ -32,7 +32,7 @@ def test_the_map_of_the_code_is_complete():
     listed = set(re.findall(r"`(sb3_mirl/\w+\.py|sb3_mirl/\w+/|\w+/)`", README))
     modules = {f"sb3_mirl/{file.name}" for file in (ROOT / "sb3_mirl").glob("*.py") if not file.name.startswith("__")}
     packages = {f"sb3_mirl/{file.parent.name}/" for file in (ROOT / "sb3_mirl").glob("*/__init__.py")}
-    assert modules | packages | {"hyperparams/", "benchmarks/", "docs/", "examples/"} == listed
+    assert modules | packages | {"hyperparams/", "benchmarks/", "results/", "docs/", "examples/"} == listed
 
 
 def test_the_project_speaks_of_itself_only():

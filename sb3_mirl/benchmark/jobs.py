@@ -3,14 +3,15 @@ The folder of a benchmark: which suite it holds, which jobs are planned, and how
 torch, so that looking into a folder takes no time.
 
 - ``suite.json``: the suite as it was started, and the jobs that were asked for so far;
-- ``results/<job>.json``: what a finished job has found, or
+- ``results/<job>.json``: what a finished job has found, checked whenever it is read, or
 - ``results/<job>.failed.txt``: why it has not; the next run tries again;
 - ``runs/<job>/``: rl-zoo3's log folder of the job with its model, what it printed, and its checkpoints until it is finished.
 """
 
 import json
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,8 +28,8 @@ except ImportError:  # Windows: there, jobs under way count as missing
 FORMAT = 1
 #: Environment steps from one checkpoint of a job to the next
 SAVE_FREQ = 100_000
-#: Of a job. The first that applies
-STATES = ("done", "running", "failed", "missing")
+#: Of a job. The first that applies; ``unreadable`` is one whose result is damaged, or another job's
+STATES = ("done", "running", "unreadable", "failed", "missing")
 #: Of a suite, what decides whether results are comparable; ``steps`` are compared too
 _COMPARED = ("name", "epsilon", "episodes", "hyperparams", "own_hyperparams")
 
@@ -70,22 +71,46 @@ class Job:
 
     def state(self, folder: Path) -> str:
         """One of :data:`STATES`."""
-        if self.result_file(folder).exists():
+        if self.finished(folder):
             return "done"
-        lock = self.run_folder(folder) / "lock"
-        if lock.exists():
-            with locked(lock) as free:
-                if not free:
-                    return "running"
+        if is_locked(self.run_folder(folder) / "lock"):
+            return "running"
+        if self.result_file(folder).exists():
+            return "unreadable"
         return "failed" if self.failure_file(folder).exists() else "missing"
 
+    def finished(self, folder: Path) -> bool:
+        """Whether there is a result that can be read."""
+        try:
+            self.result(folder)
+        except (OSError, ValueError):
+            return False
+        return True
+
     def result(self, folder: Path) -> dict[str, Any]:
-        """What the finished job has found, see :func:`sb3_mirl.benchmark.training.run_job`."""
-        return json.loads(self.result_file(folder).read_text())
+        """
+        What the finished job has found, see :func:`sb3_mirl.benchmark.training.run_job`.
+
+        :raises OSError: if there is no result
+        :raises ValueError: if the file is damaged, or holds something else
+        """
+        file = self.result_file(folder)
+        try:
+            result = json.loads(file.read_bytes())
+            _check_result(result)
+            found = Job(result["algorithm"], result["environment"], result["seed"])
+            if found != self:
+                raise ValueError(f"it is the result of {found}")
+        except ValueError as error:
+            raise ValueError(f"{file.name}: {error}") from error
+        return result
 
     def failure(self, folder: Path) -> str:
         """The last line of what the job has failed with."""
-        lines = self.failure_file(folder).read_text().strip().splitlines()
+        try:
+            lines = self.failure_file(folder).read_text().strip().splitlines()
+        except FileNotFoundError:
+            lines = []  # It has just begun again
         return lines[-1] if lines else "unknown"
 
     def progress(self, folder: Path) -> int:
@@ -97,6 +122,65 @@ class Job:
 
     def record_failure(self, folder: Path, reason: str) -> None:
         write_whole(self.failure_file(folder), reason.rstrip() + "\n")
+
+
+def _check_result(result: Any) -> None:
+    """:raises ValueError: if a file's content is not what a job writes, or has changed since"""
+    if not isinstance(result, dict):
+        raise ValueError(f"a dict was expected, got {type(result).__name__}")
+    if result.get("format") != FORMAT:
+        raise ValueError(f"format {result.get('format')!r} instead of {FORMAT}")
+    missing = [key for key in _RESULT if key not in result]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    for key, (what, fits) in {**_RESULT, **_RESULT_OF_MIRL}.items():
+        value = result.get(key)
+        if not fits(value) and not (key in _RESULT_OF_MIRL and value is None):
+            raise ValueError(f"{key} must be {what}, got {str(value)[:80]}")
+    if result.get("prior") and result.get("action_names") and len(result["prior"]) != len(result["action_names"]):
+        raise ValueError(f"prior has {len(result['prior'])} actions, action_names has {len(result['action_names'])}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))
+
+
+def _are_columns(value: Any, *keys: str) -> bool:
+    """Numbers, and as many of each."""
+    return (
+        isinstance(value, dict)
+        and all(_are_numbers(value.get(key)) for key in keys)
+        and len({len(value[k]) for k in keys}) == 1
+    )
+
+
+def _has(value: Any, **kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+
+
+_RESULT: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "suite": ("a name", lambda value: isinstance(value, str)),
+    "algorithm": ("a name", lambda value: isinstance(value, str)),
+    "environment": ("a name", lambda value: isinstance(value, str)),
+    "seed": ("an integer", lambda value: isinstance(value, int)),
+    "steps": ("an integer", lambda value: isinstance(value, int)),
+    "scores": ("finite numbers", lambda value: _are_numbers(value) and len(value) > 0),
+    "evaluation": ("settings", lambda value: _has(value, epsilon=(int, float)) and "random actions from" in value),
+    "hyperparameters": ("a dict", lambda value: isinstance(value, dict)),
+    "curve": ("columns of equal length", lambda value: _are_columns(value, "step", "return", "episodes")),
+    "versions": ("a dict", lambda value: isinstance(value, dict)),
+    "machine": ("a dict with device", lambda value: _has(value, device=str)),
+    "time": ("a dict of seconds", lambda value: _has(value, training=(int, float), steps_per_second=(int, float))),
+}
+_RESULT_OF_MIRL: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "prior": ("finite numbers", lambda value: _are_numbers(value) and len(value) > 0),
+    "history": ("columns of equal length", lambda value: _are_columns(value, "step", "beta")),
+    "action_names": ("names", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
+}
 
 
 @contextmanager
@@ -113,6 +197,15 @@ def locked(file: Path, patience: float = 0.0) -> Iterator[bool]:
         while not (free := _try_to_lock(handle)) and time.monotonic() < deadline:
             time.sleep(0.02)
         yield free
+
+
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the file; it need not be there, nor may it be written."""
+    try:
+        with open(file) as handle:
+            return not _try_to_lock(handle)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _try_to_lock(handle: IO[str]) -> bool:
@@ -173,7 +266,11 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
             names = [[job.algorithm, job.env, job.seed] for job in planned]
             content = {"format": FORMAT, "suite": asdict(suite), "jobs": names}
             write_whole(folder / "suite.json", json.dumps(content, indent=1))
-        (folder / "results").mkdir(exist_ok=True)
+        for name in ("results", "runs"):
+            (folder / name).mkdir(exist_ok=True)
+            # Whether files can be made there, before hours of training
+            write_whole(folder / name / ".writable", "")
+            (folder / name / ".writable").unlink()
     except OSError as error:
         raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
     return planned

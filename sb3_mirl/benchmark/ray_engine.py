@@ -132,7 +132,7 @@ def _end(job: Job, folder: Path, task: ray.ObjectRef, end: Callable[[Job, Any], 
     except RayError as error:
         reason = f"Ray could not run the job: {_last_line(error)}"
     end(job, returned)
-    if reason and job.state(folder) in ("missing", "failed"):
+    if reason and job.state(folder) in ("missing", "failed", "unreadable"):
         job.record_failure(folder, reason)
 
 
@@ -217,7 +217,7 @@ def _run_here(job: Job, mark: Path, options: dict[str, Any]) -> None:
     _see(mark)
     job.run_folder(folder).mkdir(parents=True, exist_ok=True)
     with locked(job.run_folder(folder) / "lock", LOCK_PATIENCE) as free:
-        if not free or job.result_file(folder).exists():
+        if not free or job.finished(folder):
             return
     for _ in run_locally([job], folder, 1, **options):
         pass
@@ -310,7 +310,7 @@ class _Fetched:
         runs = job.run_folder(self.folder)
         runs.mkdir(parents=True, exist_ok=True)
         lock = ExitStack()
-        if not lock.enter_context(locked(runs / "lock", patience=1.0)) or job.result_file(self.folder).exists():
+        if not lock.enter_context(locked(runs / "lock", patience=1.0)) or job.finished(self.folder):
             lock.close()
             return False
         self.locks[job] = lock

@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 
 import sb3_mirl
-from sb3_mirl.benchmark.report import ABLATION, STATISTICS, Bench, Row, label
+from sb3_mirl.benchmark.report import ABLATION, LEVEL, STATISTICS, Bench, Row, label, oddities
 from sb3_mirl.benchmark.report_figures import figure_name
 from sb3_mirl.benchmark.scores import human_normalized, paper_scores, reference_scores
 
@@ -178,6 +178,7 @@ def _runs(bench: Bench) -> str:
         for env in bench.envs
     ]
     parts = [_table("Finished runs", ["environment", *map(label, bench.algorithms)], rows)]
+    parts += [f'<p class="mark">{escape(odd)}</p>' for odd in oddities(bench)]
     unused = [env for env in bench.suite.steps if env not in bench.envs]
     if unused:
         parts.append(f"<p>Of the suite, not asked for: {', '.join(_name(bench, env) for env in unused)}.</p>")
@@ -317,33 +318,44 @@ def _improvement(bench: Bench, rows: list[Row]) -> str:
         [
             f"{_label(row['algorithm'])} over {_label(row['than'])}",
             _estimate(row),
+            f"{row['p']:.2g}",
             f"{row['runs']} and {row['other_runs']}",
             f"{row['environments']} of {len(bench.envs)}",
         ]
         for row in rows
     ]
     caption = "Probability that a run is better than one of the other algorithm; 0.5: no difference"
-    return _table(caption, ["", "probability", "runs per environment", "environments"], lines)
+    return _table(caption, ["", "probability", "p", "runs", "environments"], lines)
 
 
 def _claims(bench: Bench, rows: list[Row]) -> str:
     if not rows:
         return ""
-    factor, scale = (100.0, "human-normalised scores in percent (2015)") if bench.atari else (1.0, "relative scores")
     lines = []
     for row in rows:
         where = [
             ", ".join(_name(bench, env) for env in row[key].split()) or "–" for key in ("better_in", "worse_in", "open_in")
         ]
-        lines.append(
-            [f"{_label(row['algorithm'])} better than {_label(row['than'])}", _estimate(row, factor), row["verdict"], *where]
-        )
-    caption = f"The paper's claim, MIRL better than SQL better than DQN: differences of mean {scale}"
-    header = ["", "difference", "the claim", "better in", "worse in", "open in"]
+        numbers = [_estimate(row), f"{row['p']:.2g}", *([_estimate(row, 100.0, "mean_")] if bench.atari else [])]
+        lines.append([f"{_label(row['algorithm'])} better than {_label(row['than'])}", *numbers, row["verdict"], *where])
+    header = [
+        "",
+        "probability of improvement",
+        "p",
+        *(["difference of means, % of human"] if bench.atari else []),
+        "the claim",
+    ]
+    first = len(header)
     return (
-        _table(caption, header, lines, text=[3, 4, 5])
-        + "<p>A claim holds if the interval lies above 0; the opposite, if below. "
-        "The same goes for the raw scores of each environment. Among twenty such intervals one is expected to miss.</p>"
+        _table(
+            "The paper's claim: MIRL better than SQL better than DQN",
+            [*header, "better in", "worse in", "open in"],
+            lines,
+            text=[first, first + 1, first + 2],
+        )
+        + f"<p>A claim holds, or its opposite does, if p &lt; {LEVEL}: if equal algorithms would seldom be as different by "
+        "chance (permutation test, two-sided). The last columns say the same of each environment alone, where with 3 runs or "
+        "less p is never as small.</p>"
     )
 
 

@@ -9,19 +9,21 @@ the folder.
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, open_folder, planned_jobs, read_folder
+from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, is_locked, open_folder, planned_jobs, read_folder
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
 #: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each
@@ -46,13 +48,17 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **option
         while waiting or running:
             while waiting and len(running) < (workers or 1):
                 job = waiting.pop()
-                running[job] = _start(job, folder, options)
+                try:
+                    running[job] = _start(job, folder, options)
+                except OSError as error:
+                    _record(job, folder, f"The process of the job could not be started: {error}")
+                    yield job
             time.sleep(0.1)
             ended = [job for job, process in running.items() if process.poll() is not None]
             for job in ended:
                 status = running.pop(job).returncode
-                if status != 0 and job.state(folder) == "missing":
-                    job.record_failure(folder, _death(status, job.run_folder(folder) / "log.txt"))
+                if status != 0 and job.state(folder) in ("missing", "unreadable"):
+                    _record(job, folder, _death(status, job.run_folder(folder) / "log.txt"))
                 yield job
             if not ended:
                 yield None
@@ -60,6 +66,14 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **option
         for process in running.values():
             process.kill()
             process.wait()
+
+
+def _record(job: Job, folder: Path, reason: str) -> None:
+    """The other jobs go on even where nothing can be written."""
+    try:
+        job.record_failure(folder, reason)
+    except OSError as error:
+        print(f"{job}: {reason}. That cannot be written down ({error})", file=sys.stderr)
 
 
 def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str]:
@@ -71,10 +85,10 @@ def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str
     """
     # Not with -m: in checkpoints the callback would be one of __main__, which nobody else could go on with
     code = "import sys; from sb3_mirl.benchmark.training import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, str(folder), job.algorithm, job.env, str(job.seed)]
+    command = [sys.executable, "-c", code]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    return command
+    return [*command, "--", str(folder), job.algorithm, job.env, str(job.seed)]
 
 
 def _start(job: Job, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
@@ -106,8 +120,12 @@ def _death(status: int, log: Path) -> str:
     return f"The process of the job was ended by signal {-status} ({name})"
 
 
-def _local_engine(args: argparse.Namespace) -> AbstractContextManager[Engine]:
-    return nullcontext(run_locally)
+@contextmanager
+def _local_engine(args: argparse.Namespace) -> Iterator[Engine]:
+    from sb3_mirl.benchmark.training import check_device
+
+    check_device(args.device)
+    yield run_locally
 
 
 def _ray_engine(args: argparse.Namespace) -> AbstractContextManager[Engine]:
@@ -129,7 +147,7 @@ def run(
     jobs: Sequence[Job],
     folder: Path,
     workers: int | None = None,
-    engine: Engine = run_locally,
+    engine: AbstractContextManager[Engine] | None = None,
     **options: Any,
 ) -> list[Job]:
     """
@@ -139,31 +157,48 @@ def run(
     :param jobs: what is asked for
     :param folder: of the results, made if it is not there
     :param workers: jobs at once; None leaves it to the engine
-    :param engine: what runs them
+    :param engine: what runs them, by default :func:`run_locally`; entered only if there is something to do
     :param options: of :func:`sb3_mirl.benchmark.training.run_job`
     :return: the jobs that are not finished now
-    :raises FolderError: if the folder is not for this suite, or cannot be written
-    :raises ValueError: if a job cannot be run (algorithm, environment or hyper-parameters are not there)
+    :raises FolderError: if the folder is not for this suite, has results with other hyper-parameters, or cannot be written
+    :raises ValueError: if a job cannot be run: algorithm, environment or hyper-parameters are not there, or do not go together
     """
     planned_jobs(folder, suite)
-    pending = [job for job in jobs if not job.result_file(folder).exists()]
+    pending = [job for job in jobs if not job.finished(folder)]
     if pending:
         # Imported here, because it takes seconds: looking into a finished folder does not
         from sb3_mirl.benchmark.training import check
 
-        check(suite, pending)
-    open_folder(folder, suite, jobs)
+        check(suite, pending, folder)
+    for job in set(jobs) - set(pending):
+        # Of a process that was killed after its result was written
+        if (job.run_folder(folder) / "checkpoints").exists() and not is_locked(job.run_folder(folder) / "lock"):
+            shutil.rmtree(job.run_folder(folder) / "checkpoints", ignore_errors=True)
     if not pending:
+        open_folder(folder, suite, jobs)
         print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
-    at_once = "" if workers is None else f"{workers} at once, "
-    print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
-    with closing(engine(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
-        _follow(ended, suite, pending, folder)
-    left = [job for job in pending if not job.result_file(folder).exists()]
+    with engine or nullcontext(run_locally) as chosen:
+        open_folder(folder, suite, jobs)
+        at_once = "" if workers is None else f"{workers} at once, "
+        print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
+        for job in pending:
+            if job.state(folder) == "unreadable":
+                print(f"{job} is run again: {_unreadable(job, folder)}")
+        with closing(chosen(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
+            _follow(ended, suite, pending, folder)
+    left = [job for job in pending if not job.finished(folder)]
     if left:
         print(f"{len(left)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again")
     return left
+
+
+def _unreadable(job: Job, folder: Path) -> str:
+    try:
+        job.result(folder)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "it was written in the meantime"
 
 
 def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
@@ -197,7 +232,9 @@ def _outcome(job: Job, folder: Path) -> str:
             f"mean score {np.mean(scores):.4g} of {len(scores)} episodes "
             f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s)"
         )
-    return f"failed: {job.failure(folder)}" if state == "failed" else "another process is at it"
+    return (
+        f"failed: {job.failure(folder)}" if state == "failed" else "another process is at it" if state == "running" else state
+    )
 
 
 def status(folder: Path) -> list[str]:
@@ -210,19 +247,22 @@ def status(folder: Path) -> list[str]:
     suite, jobs = read_folder(folder)
     states = {job: job.state(folder) for job in jobs}
     counts = {state: sum(one == state for one in states.values()) for state in STATES}
-    lines = [f"{suite.name}: {len(jobs)} jobs, " + ", ".join(f"{count} {state}" for state, count in counts.items())]
+    said = (f"{count} {state}" for state, count in counts.items() if count or state != "unreadable")
+    lines = [f"{suite.name}: {len(jobs)} jobs, {', '.join(said)}"]
     for job, state in states.items():
         if state == "running":
             lines.append(f"running  {job}: {job.progress(folder) / suite.steps[job.env]:.0%}")
         elif state == "failed":
             lines.append(f"failed   {job}: {job.failure(folder)}")
+        elif state == "unreadable":
+            lines.append(f"unreadable {job}: {_unreadable(job, folder)}")
     return lines
 
 
-def _positive(text: str) -> int:
+def _positive(text: str, most: int = 10**12) -> int:
     """An argparse type."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {most}")
     return int(text)
 
 
@@ -251,7 +291,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
     runner.add_argument("--algos", nargs="+", metavar="ALGO", help=f"of rl-zoo3; by default {' '.join(Suite.algorithms)}")
     runner.add_argument("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
-    runner.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N-1; by default the suite's number")
+    runner.add_argument(
+        "--seeds", type=partial(_positive, most=10_000), metavar="N", help="seeds 0 to N-1; by default the suite's number"
+    )
     runner.add_argument("--steps", type=_positive, metavar="N", help="environment steps of a training; by default the suite's")
     runner.add_argument("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
     runner.add_argument(
@@ -312,8 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         folder = args.out or Path("logs", "bench", suite.name)
         options = {"save_freq": args.save_freq, "device": args.device}
-        with ENGINES[args.engine](args) as engine:
-            return 1 if run(suite, jobs, folder, args.jobs, engine, **options) else 0
+        return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options) else 0
     except (FolderError, ValueError, ImportError) as error:
         print(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
         return 2

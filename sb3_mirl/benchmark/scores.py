@@ -8,7 +8,7 @@ results are those of their package rliable.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -125,6 +125,9 @@ def bootstrap(
     A statistic with its percentile interval by the stratified bootstrap: runs are drawn anew for each game by itself, games
     are as they are. It speaks of other seeds, not of other games.
 
+    With few runs such intervals are too narrow: of two equal algorithms with 3 runs each at one game, the interval of the
+    difference of means leaves out 0 in a fifth of all cases. :func:`compare` has a test that is exact.
+
     :param statistic: one of those above, or any function of arrays [..., runs, games] that keeps the leading axes
     :param scores: its arguments, [runs, games] each; they are resampled independently
     :param confidence: of the interval, in (0, 1)
@@ -137,13 +140,90 @@ def bootstrap(
     arrays = [np.asarray(array, dtype=np.float64) for array in scores]
     if any(array.ndim != 2 or array.size == 0 or array.shape[1] != arrays[0].shape[1] for array in arrays):
         raise ValueError(f"scores must be [runs, games] with the same games, got shapes {[array.shape for array in arrays]}")
-    value = np.asarray(statistic(*arrays))
-    if any(len(array) == 1 for array in arrays):
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     random = np.random.default_rng(seed)
-    resampled = [
-        array[random.integers(len(array), size=(samples, *array.shape)), np.arange(array.shape[1])] for array in arrays
-    ]
+    resampled = [_resampled(array, samples, random) for array in arrays]
+    single = any(len(array) == 1 for array in arrays)
+    return _estimate(statistic(*arrays), statistic(*resampled), confidence, single)
+
+
+def over_games(
+    statistic: Callable[..., np.ndarray],
+    *scores: Sequence[np.ndarray],
+    confidence: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """
+    The mean over games of a statistic of each, with its interval by the stratified bootstrap. Unlike :func:`bootstrap` it
+    takes games with different numbers of runs.
+
+    :param statistic: of arrays [..., runs, 1]
+    :param scores: its arguments: for each game the scores [runs]
+    :param confidence: of the interval, in (0, 1)
+    :param samples: number of resamples
+    :param seed: of the resamples
+    :return: the mean, [], and the ends of the interval; these are NaN if a game has a single run
+    :raises ValueError: if there is no game or no run, or if the numbers of games differ
+    """
+    games = _games(*scores)
+    random = np.random.default_rng(seed)
+    values = np.mean([statistic(*columns) for columns in games], axis=0)
+    resampled = np.mean([statistic(*(_resampled(column, samples, random) for column in columns)) for columns in games], axis=0)
+    return _estimate(values, resampled, confidence, any(len(column) == 1 for columns in games for column in columns))
+
+
+class Comparison(NamedTuple):
+    """Probability of improvement with its interval, and ``p``, how often equal algorithms are as different by chance."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: float
+
+
+def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = 10_000, seed: int = 0) -> Comparison:
+    """
+    Which of two algorithms is better, from few runs and whatever the scales of the games.
+
+    :param scores: for each game the scores [runs]
+    :param others: those of the other algorithm at the same games, [other runs]
+    :param samples: permutations of the test
+    :param seed: of resamples and permutations
+    :return: :func:`probability_of_improvement`, with the interval of :func:`over_games`; and p, two-sided, of the permutation
+        test which exchanges runs of the two algorithms within each game. Where equal algorithms cannot be told apart with as
+        few runs, p is large: with 3 runs of each at one game, 0.1 at the least
+    :raises ValueError: as :func:`over_games`
+    """
+    estimate = over_games(probability_of_improvement, scores, others, seed=seed)
+    random = np.random.default_rng(seed)
+    permuted = np.zeros(samples)
+    games = _games(scores, others)
+    for ours, theirs in games:
+        pooled = random.permuted(np.tile(np.concatenate([ours, theirs])[:, 0], (samples, 1)), axis=1)[:, :, None]
+        permuted += probability_of_improvement(pooled[:, : len(ours)], pooled[:, len(ours) :]) / len(games)
+    # The scores as they are count as a permutation; sums differ by rounding
+    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
+    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+
+
+def _games(*scores: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """For each game one column of runs [runs, 1] of each argument."""
+    columns = [[np.asarray(runs, dtype=np.float64).reshape(-1, 1) for runs in of_one] for of_one in scores]
+    lengths = [[len(column) for column in of_one] for of_one in columns]
+    if not lengths[0] or len({len(of_one) for of_one in lengths}) > 1 or not all(map(all, lengths)):
+        raise ValueError(f"scores must be of the same games, with at least one run of each, got {lengths} runs")
+    return [list(games) for games in zip(*columns, strict=True)]
+
+
+def _resampled(array: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
+    """[runs, games] → [samples, runs, games], each game by itself."""
+    return array[random.integers(len(array), size=(samples, *array.shape)), np.arange(array.shape[1])]
+
+
+def _estimate(value: np.ndarray, resampled: np.ndarray, confidence: float, single: bool) -> Estimate:
+    value = np.asarray(value)
+    if single:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistic(*resampled), [tail, 1.0 - tail], axis=0)
+    low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
     return Estimate(value, low, high)

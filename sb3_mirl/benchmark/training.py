@@ -38,7 +38,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_mirl
 from sb3_mirl import MIRL, SQL, CheckpointCallback
-from sb3_mirl.benchmark.jobs import FORMAT, SAVE_FREQ, Job, locked, read_folder, write_whole
+from sb3_mirl.benchmark.jobs import FORMAT, SAVE_FREQ, FolderError, Job, locked, read_folder, write_whole
 from sb3_mirl.benchmark.suites import Suite
 from sb3_mirl.callbacks import find_action_names
 from sb3_mirl.state import capture
@@ -106,13 +106,14 @@ class History(BaseCallback):
         }
 
 
-def check(suite: Suite, jobs: Iterable[Job]) -> None:
+def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None:
     """
-    Whether the jobs can be run: algorithms, environments and hyper-parameters are there. Nothing is trained.
+    Whether the jobs can be run: algorithms, environments and hyper-parameters are there and go together. Nothing is trained.
 
     :param suite: of the jobs
     :param jobs: of which each algorithm and environment is looked at once
-    :raises ValueError: if not; the message says what is missing
+    :param folder: of the benchmark, if it is there: results that it has already must be of the same hyper-parameters
+    :raises ValueError: if not; the message says what is missing, or does not fit
     """
     _register(suite)
     pairs = dict.fromkeys((job.algorithm, job.env) for job in jobs)
@@ -126,10 +127,60 @@ def check(suite: Suite, jobs: Iterable[Job]) -> None:
             raise ValueError(f"{env} cannot be made: {error}") from error
     for algorithm, env in pairs:
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-            try:
-                _manager(suite, Job(algorithm, env, 0), Path(os.devnull), "cpu").read_hyperparameters()
-            except (KeyError, OSError) as error:
-                raise ValueError(f"no hyper-parameters of {algorithm} for {env} ({error})") from error
+            wanted = _check_pair(suite, algorithm, env)
+        if folder is not None:
+            _check_results(folder, algorithm, env, wanted)
+
+
+def _check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
+    """:return: the hyper-parameters, as a result has them"""
+    manager = _manager(suite, Job(algorithm, env, 0), Path(os.devnull), "cpu")
+    try:
+        hyperparams, saved = manager.read_hyperparameters()
+    except (KeyError, OSError) as error:
+        raise ValueError(f"no hyper-parameters of {algorithm} for {env} ({error})") from error
+    arguments, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(hyperparams)
+    vec_env = manager.create_envs(1, no_log=True)
+    try:
+        arguments = manager._preprocess_action_noise(arguments, saved, vec_env)
+        # Neither network nor replay buffer are made
+        rl_zoo3.ALGOS[algorithm](env=vec_env, device="cpu", _init_setup_model=False, **arguments)  # type: ignore[call-arg]
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"{algorithm} cannot be trained on {env} in suite {suite.name}: {error}") from error
+    finally:
+        vec_env.close()
+    return _recorded(manager, saved)
+
+
+def _recorded(manager: ExperimentManager, hyperparams: dict[str, Any]) -> dict[str, Any]:
+    """Hyper-parameters as they are in a result's file."""
+    return json.loads(json.dumps({**hyperparams, "n_timesteps": manager.n_timesteps}, default=str))
+
+
+def _check_results(folder: Path, algorithm: str, env: str, wanted: dict[str, Any]) -> None:
+    for file in (folder / "results").glob(f"{Job(algorithm, env, 0).name.removesuffix('0')}*.json"):
+        seed = file.stem.rpartition("_")[2]
+        job = Job(algorithm, env, int(seed) if seed.isdecimal() else 0)
+        if job.result_file(folder) == file and job.finished(folder):
+            there = job.result(folder)["hyperparameters"]
+            different = [
+                f"{key} {there.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
+                for key in sorted({*there, *wanted})
+                if there.get(key) != wanted.get(key)
+            ]
+            if different:
+                raise FolderError(
+                    f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(different)}. "
+                    "Choose another folder"
+                )
+
+
+def check_device(device: str) -> None:
+    """:raises ValueError: if PyTorch has no such device here; SB3 itself would take the CPU instead"""
+    try:
+        th.zeros((), device=None if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device must be auto, cpu, or one that PyTorch has here, got {device!r} ({error})") from error
 
 
 def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "auto") -> bool:
@@ -153,11 +204,12 @@ def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "a
     runs = job.run_folder(folder)
     runs.mkdir(parents=True, exist_ok=True)
     with locked(runs / "lock", patience=1.0) as free:
-        if not free or job.result_file(folder).exists():
-            return job.result_file(folder).exists()
+        if not free or job.finished(folder):
+            return job.finished(folder)
         job.failure_file(folder).unlink(missing_ok=True)
         try:
             suite, _ = read_folder(folder)
+            check_device(device)
             with open(runs / "log.txt", "a") as log, redirect_stdout(log):
                 result = _train_and_evaluate(suite, job, runs, save_freq, device)
             write_whole(job.result_file(folder), _as_json(result))
@@ -224,6 +276,7 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, devi
     resumed_at = 0
     # Where the environment's state is not in a checkpoint, a resumed run would be another one
     if isinstance(model, MIRL) and not capture(model.env).missing:
+        _forget_others(runs, _recorded(manager, hyperparams))
         model = _resumed(model, runs / "checkpoints")
         resumed_at = model.num_timesteps
         manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), runs / "checkpoints"))
@@ -255,7 +308,7 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, devi
             "random actions from": _exploration(model),
             "seed": EVALUATION_SEED + job.seed,
         },
-        "hyperparameters": {**hyperparams, "n_timesteps": manager.n_timesteps},
+        "hyperparameters": _recorded(manager, hyperparams),
         "curve": history.curve(),
         "action_names": action_names,
         **of_mirl,
@@ -269,6 +322,15 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, devi
             "resumed_at": resumed_at,
         },
     }
+
+
+def _forget_others(runs: Path, hyperparams: dict[str, Any]) -> None:
+    """Removes checkpoints of a run with other hyper-parameters, and writes down these."""
+    file, text = runs / "hyperparameters.json", json.dumps(hyperparams, sort_keys=True)
+    if (runs / "checkpoints").exists() and not (file.exists() and file.read_text() == text):
+        print("The hyper-parameters have changed: beginning again")
+        shutil.rmtree(runs / "checkpoints")
+    write_whole(file, text)
 
 
 def _resumed(model: MIRL, checkpoints: Path) -> MIRL:
