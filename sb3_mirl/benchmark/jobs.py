@@ -10,6 +10,7 @@ torch, so that looking into a folder takes no time.
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -269,8 +270,7 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
         for name in ("results", "runs"):
             (folder / name).mkdir(exist_ok=True)
             # Whether files can be made there, before hours of training
-            write_whole(folder / name / ".writable", "")
-            (folder / name / ".writable").unlink()
+            tempfile.TemporaryFile(dir=folder / name).close()
     except OSError as error:
         raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
     return planned
