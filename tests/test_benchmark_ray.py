@@ -179,15 +179,17 @@ class Killer(threading.Thread):
         self.cluster.remove_node(node, allow_graceful=False)
 
     def of(self, job):
-        found = []
+        """The processes of a job, without what they start: a fork has the same command until it is another program."""
+        found = {}
         for process in psutil.process_iter():
             try:
-                command = process.cmdline()
+                command, parent = process.cmdline(), process.ppid()
             except psutil.Error:
                 continue
             if command[-3:] == [job.algorithm, job.env, str(job.seed)]:
-                found.append(process)
-        return found
+                found[process] = parent
+        pids = {process.pid for process in found}
+        return [process for process, parent in found.items() if parent not in pids]
 
     def node(self, job):
         for process in self.of(job):
