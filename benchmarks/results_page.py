@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_mirl.benchmark.report import TABLES, Bench, Row, label, read
+from sb3_mirl.benchmark.report import TABLES, Bench, Row, label, read, scales
 from sb3_mirl.benchmark.report_figures import draw
 from sb3_mirl.benchmark.report_page import number
 
@@ -70,7 +70,7 @@ def human(bench: Bench, tables: dict[str, list[Row]]) -> str:
 
 def aggregates(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """Over the environments that all algorithms have, on the report's first scale."""
-    rows = [row for row in tables["aggregates"] if row["scale"] == tables["aggregates"][0]["scale"]]
+    rows = [row for row in tables["aggregates"] if row["scale"] == scales(bench)[0]]
     factor = 100.0 if bench.atari else 1.0
     statistics = dict.fromkeys(row["statistic"] for row in rows)
     lines = []
@@ -88,8 +88,10 @@ def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
     for row in tables["claims"]:
         where = [", ".join(map(named, row[key].split())) or "–" for key in ("better_in", "worse_in", "open_in")]
         name = f"{label(row['algorithm'])} > {label(row['than'])}"
-        lines.append([name, estimate(row), f"{row['p']:.2g}", row["verdict"], *where])
-    return table(["claim", "probability of improvement", "p", "verdict", "better in", "worse in", "open in"], lines)
+        difference = estimate(row, 100.0 if bench.atari else 1.0, "mean_")
+        lines.append([name, estimate(row), f"{row['p']:.2g}", row["verdict"], *where, difference])
+    header = ["claim", "probability of improvement", "p", "verdict", "better in", "worse in", "open in"]
+    return table([*header, f"difference of means, {'% of human' if bench.atari else 'relative'}"], lines)
 
 
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:

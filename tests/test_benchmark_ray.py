@@ -107,6 +107,15 @@ def test_an_address_without_a_cluster(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_address_of_something_else(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ray_engine, "REACH_PATIENCE", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", address]) == 2
+    assert f"no Ray cluster at {address} (something listens there, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_rays_client_is_refused(tmp_path, capsys):
     assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", "ray://127.0.0.1:10001"]) == 2
     assert "no Ray cluster at ray://127.0.0.1:10001 (Ray's client is not supported, " in capsys.readouterr().err

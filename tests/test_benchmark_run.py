@@ -1,6 +1,8 @@
 """``sb3-mirl bench``: results depend on the job alone, interruptions and failures lose nothing, and bad input is refused."""
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,10 +18,11 @@ import pytest
 import yaml
 
 import sb3_mirl.minatar
-from sb3_mirl import MIRL
+from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.__main__ import main
 from sb3_mirl.benchmark import run as bench
-from sb3_mirl.benchmark.jobs import Job, is_locked, locked, open_folder, read_folder, write_whole
+from sb3_mirl.benchmark import training
+from sb3_mirl.benchmark.jobs import FolderError, Job, is_locked, locked, open_folder, read_folder, write_whole
 from sb3_mirl.benchmark.suites import MINATAR_IDS, SUITES, Suite
 from sb3_mirl.benchmark.training import EVALUATION_SEED, History, check, run_job
 from sb3_mirl.zoo import ALGORITHMS, hyperparams_file
@@ -52,6 +55,13 @@ def blocked(folder):
     """A file where an empty folder was."""
     folder.rmdir()
     folder.touch()
+
+
+def damaged_suite(folder, change):
+    file = fresh(folder, TINY) / "suite.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +309,82 @@ def test_a_damaged_result_is_named_and_computed_again(finished, damage, reason, 
     assert result(CARTPOLE, folder) == right
 
 
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"suite": "gridworld"}, "it is a result of suite gridworld, not classic"),
+        ({"scores": [9999.0]}, "it is a result of an evaluation with episodes 1, not 30"),
+        ({"evaluation": {"epsilon": 0.5, "random actions from": "x"}}, "of an evaluation with epsilon 0.5, not 0.0"),
+        ({"steps": 5}, "it is a result of 5 steps, not 600"),
+    ],
+)
+def test_a_result_from_elsewhere_must_be_of_the_suite(finished, change, reason, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    file = CARTPOLE.result_file(folder)
+    file.write_text(json.dumps(CARTPOLE.result(folder) | change))
+    lines = bench.status(folder)
+    assert " 0 running, 1 unreadable, 0 failed" in lines[0] and reason in lines[1]
+    with pytest.raises(FolderError, match=reason):
+        bench.run(TINY, [CARTPOLE], folder)
+
+
+def test_folders_without_rights(finished, tmp_path, capsys):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    CARTPOLE.result_file(folder).chmod(0)
+    if os.access(CARTPOLE.result_file(folder), os.R_OK):
+        pytest.skip("root reads and writes everything")
+    CARTPOLE.result_file(folder).chmod(0o444)
+    for path in (folder / "results", folder / "runs", folder):
+        path.chmod(0o555)
+    assert bench.run(TINY, [CARTPOLE], folder) == [] and "nothing to do" in capsys.readouterr().out
+    CARTPOLE.result_file(folder).chmod(0)
+    for command in (["status", str(folder)], ["report", str(folder), "--out", str(tmp_path / "report")]):
+        main(["bench", *command])
+        assert "Traceback" not in "".join(capsys.readouterr())
+    assert CARTPOLE.state(folder) == "unreadable"
+    assert main([*COMMAND, "--seeds", "2", "--out", str(folder)]) == 2 and "Permission denied" in capsys.readouterr().err
+
+
+def test_a_finished_suite_needs_no_right_to_write(finished, tmp_path, monkeypatch, capsys):
+    def write(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("sb3_mirl.files.write_whole", write)
+    assert bench.run(TINY, [CARTPOLE], finished) == [] and "nothing to do" in capsys.readouterr().out
+
+
+def test_who_looks_is_not_taken_for_who_runs(tmp_path):
+    file = tmp_path / "lock"
+    with open(file, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as is_locked does for a moment
+        assert not is_locked(file)
+
+
+def test_checkpoints_are_a_tenth_of_the_training_apart(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        training, "CheckpointCallback", lambda freq, folder: made.append(freq) or CheckpointCallback(freq, folder)
+    )
+    for steps, given, expected in ((600, None, 60), (600, 250, 250)):
+        job, suite = Job("mirl", "CartPole-v1", 0), replace(TINY, steps={"CartPole-v1": steps})
+        assert run_job(job, fresh(tmp_path / f"{given}", suite, job), save_freq=given)
+        assert made.pop() == expected
+    assert bench.process_command(CARTPOLE, tmp_path, {"save_freq": None, "device": "cpu"})[3:5] == ["--device", "cpu"]
+
+
+def test_other_kinds_of_algorithms_keep_the_zoos_settings():
+    suite = replace(SUITES["atari19-100k"], steps={"BoxingNoFrameskip-v4": 100})
+    settings = {
+        algorithm: training._check_pair(suite, algorithm, "BoxingNoFrameskip-v4")
+        for algorithm in ("ppo", "qrdqn", "sql", "mirl")
+    }
+    assert "buffer_size" not in settings["ppo"] and settings["ppo"]["n_steps"] == 128
+    assert {settings[name]["buffer_size"] for name in ("qrdqn", "sql", "mirl")} == {100_000}
+    assert "prior_lr" not in settings["sql"] and settings["mirl"]["prior_lr"] == 2e-4
+
+
 def test_what_a_killed_process_left_beside_its_result_is_removed(finished, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(finished, folder)
@@ -368,6 +454,19 @@ def test_a_command_that_is_wrong(arguments, message, capsys):
         (lambda out: fresh(out, SUITES["classic"]), [], "holds other results: 50000 steps of CartPole-v1 instead of 600"),
         (lambda out: fresh(out, SUITES["minatar"]), [], "holds other results: name 'minatar' instead of 'classic'"),
         (lambda out: fresh(out, replace(TINY, epsilon=0.5)), [], "holds other results: epsilon 0.5 instead of 0.0"),
+        (lambda out: None, ["--out", "a" * 300], "File name too long"),
+        (
+            lambda out: damaged_suite(out, lambda content: content["suite"].update(steps=["CartPole-v1"])),
+            [],
+            "steps must be numbers by environment, got ('CartPole-v1',)",
+        ),
+        (
+            lambda out: damaged_suite(out, lambda content: content["jobs"].append([1, 2, 3])),
+            [],
+            "jobs must be [algorithm, environment, seed], got 1 2 seed 3",
+        ),
+        # Where it cannot be said whether a job is finished, it is not done twice
+        (lambda out: CARTPOLE.result_file(fresh(out, TINY)).mkdir(), [], "Is a directory"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_a_job_starts(prepare, changed, message, tmp_path, capsys, monkeypatch):

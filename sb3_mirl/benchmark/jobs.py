@@ -27,8 +27,8 @@ except ImportError:  # Windows: there, jobs under way count as missing
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
-#: Environment steps from one checkpoint of a job to the next
-SAVE_FREQ = 100_000
+#: Environment steps from one checkpoint of a job to the next, at most
+MAX_SAVE_FREQ = 100_000
 #: Of a job. The first that applies; ``unreadable`` is one whose result is damaged, or another job's
 STATES = ("done", "running", "unreadable", "failed", "missing")
 #: Of a suite, what decides whether results are comparable; ``steps`` are compared too
@@ -72,19 +72,26 @@ class Job:
 
     def state(self, folder: Path) -> str:
         """One of :data:`STATES`."""
-        if self.finished(folder):
-            return "done"
-        if is_locked(self.run_folder(folder) / "lock"):
-            return "running"
-        if self.result_file(folder).exists():
-            return "unreadable"
-        return "failed" if self.failure_file(folder).exists() else "missing"
-
-    def finished(self, folder: Path) -> bool:
-        """Whether there is a result that can be read."""
+        without = "missing"
         try:
             self.result(folder)
+            return "done"
+        except (FileNotFoundError, NotADirectoryError):
+            if self.failure_file(folder).exists():
+                without = "failed"
         except (OSError, ValueError):
+            without = "unreadable"
+        return "running" if is_locked(self.run_folder(folder) / "lock") else without
+
+    def finished(self, folder: Path) -> bool:
+        """
+        Whether there is a result. A damaged one is none.
+
+        :raises OSError: if that cannot be said, because the file is there and its disk or its rights do not let it be read
+        """
+        try:
+            self.result(folder)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return False
         return True
 
@@ -140,6 +147,25 @@ def _check_result(result: Any) -> None:
             raise ValueError(f"{key} must be {what}, got {str(value)[:80]}")
     if result.get("prior") and result.get("action_names") and len(result["prior"]) != len(result["action_names"]):
         raise ValueError(f"prior has {len(result['prior'])} actions, action_names has {len(result['action_names'])}")
+
+
+def check_suite(result: dict[str, Any], suite: Suite) -> None:
+    """
+    :param result: of a job, see :meth:`Job.result`
+    :param suite: of the folder that holds it
+    :raises ValueError: if it was trained or evaluated otherwise than this suite's jobs are
+    """
+    evaluation, env = result["evaluation"], result["environment"]
+    for what, found, asked in (
+        ("of suite", result["suite"], suite.name),
+        ("of n_timesteps", result["hyperparameters"].get("n_timesteps"), suite.steps.get(env)),
+        ("of an evaluation with epsilon", evaluation["epsilon"], suite.epsilon),
+        ("of an evaluation with episodes", len(result["scores"]), suite.episodes),
+    ):
+        if found != asked:
+            raise ValueError(f"it is a result {what} {found}, not {asked}")
+    if result["steps"] < suite.steps[env]:
+        raise ValueError(f"it is a result of {result['steps']} steps, not {suite.steps[env]}")
 
 
 def _is_number(value: Any) -> bool:
@@ -204,16 +230,17 @@ def is_locked(file: Path) -> bool:
     """Whether a process holds the file; it need not be there, nor may it be written."""
     try:
         with open(file) as handle:
-            return not _try_to_lock(handle)
+            # Shared, so that those who only look do not see each other
+            return not _try_to_lock(handle, shared=True)
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _try_to_lock(handle: IO[str]) -> bool:
+def _try_to_lock(handle: IO[str], shared: bool = False) -> bool:
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -290,7 +317,13 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
         data: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in content["suite"].items()
         }
-        return Suite(**data), [Job(*job) for job in content["jobs"]]
+        suite, jobs = Suite(**data), [Job(*job) for job in content["jobs"]]
+        if not isinstance(suite.steps, dict) or not all(isinstance(steps, int) for steps in suite.steps.values()):
+            raise ValueError(f"steps must be numbers by environment, got {str(suite.steps)[:80]}")
+        for job in jobs:
+            if not isinstance(job.algorithm, str) or job.env not in suite.steps or not isinstance(job.seed, int):
+                raise ValueError(f"jobs must be [algorithm, environment, seed], got {str(job)[:80]}")
+        return suite, jobs
     except OSError as error:
         raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -35,6 +36,8 @@ from sb3_mirl.benchmark.suites import Suite
 
 #: Of a job, after its node or Ray's worker there has died. More than this is hardly the nodes' fault
 RETRIES = 20
+#: Seconds in which the head of a cluster must answer
+REACH_PATIENCE = 30.0
 #: Seconds that a job waits for its lock, which a process may still hold on a node that has just been given up
 LOCK_PATIENCE = 60.0
 #: Seconds between two looks at how far a job is
@@ -79,6 +82,11 @@ def _reach(address: str | None) -> None:
     host, separator, port = (address or "").rpartition(":")
     if separator and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=5.0).close()
+        try:
+            command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", f"{host}:{port}"]
+            subprocess.run(command, timeout=REACH_PATIENCE, check=True, capture_output=True)
+        except subprocess.SubprocessError as error:
+            raise ValueError("something listens there, but it does not answer as the head of a Ray cluster does") from error
 
 
 def run_on_ray(

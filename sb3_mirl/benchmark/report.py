@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import false_discovery_control
 
-from sb3_mirl.benchmark.jobs import FolderError, Job, read_folder
+from sb3_mirl.benchmark.jobs import FolderError, Job, check_suite, read_folder
 from sb3_mirl.benchmark.scores import (
     CONVENTIONS,
     Estimate,
@@ -39,7 +40,7 @@ ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
 #: The paper's claim MIRL > SQL > DQN
 CLAIMS = (("mirl", "sql"), ("sql", "dqn"), ("mirl", "dqn"))
 STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
-#: Claims are judged at this level, each for itself
+#: Claims are judged at this level, each for itself; environments so that no more of those that are named are false
 LEVEL = 0.05
 #: Parts of a training in a learning curve; results have more, with few episodes each
 POINTS = 50
@@ -129,7 +130,9 @@ def read(folder: Path) -> Bench:
             reasons[job] = job.failure(folder)
         elif state in ("done", "unreadable"):
             try:
-                results[job] = _of_suite(job.result(folder), suite)
+                result = job.result(folder)
+                check_suite(result, suite)
+                results[job] = result
             except (OSError, ValueError) as error:
                 state, reasons[job] = "unreadable", str(error)
         states[job] = state
@@ -146,15 +149,6 @@ def _unplanned(folder: Path, suite: Suite) -> list[Job]:
             if algorithm != head and seed.isdecimal():
                 jobs.append(Job(algorithm, env, int(seed)))
     return jobs
-
-
-def _of_suite(result: dict[str, Any], suite: Suite) -> dict[str, Any]:
-    if result["suite"] != suite.name:
-        raise ValueError(f"it is a result of suite {result['suite']}, not {suite.name}")
-    asked, trained = suite.steps[result["environment"]], result["hyperparameters"].get("n_timesteps")
-    if trained != asked:
-        raise ValueError(f"it is the result of {trained} environment steps, not {asked}")
-    return result
 
 
 def oddities(bench: Bench) -> list[str]:
@@ -216,28 +210,25 @@ def score_rows(bench: Bench) -> list[Row]:
     return rows
 
 
-def scales(bench: Bench, envs: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """
-    Scores that can be aggregated over environments, by the name of the scale and the algorithm: [runs, envs] each.
+def scales(bench: Bench) -> list[str]:
+    """Names of the scales on which scores of different environments are comparable, see :func:`on_scale`."""
+    return [f"human_{name}" for name in CONVENTIONS] if bench.atari else ["relative"]
 
-    :param envs: in which all algorithms have run
-    :return: for Atari, shares of a human's score by both conventions. Else the place between the lowest (0) and the highest
-        (1) score that any run of the folder has in an environment
+
+def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarray:
     """
-    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if envs and bench.of(algorithm, envs[0])}
-    if bench.atari:
-        return {
-            f"human_{name}": {
-                algorithm: np.stack([human_normalized(env, scores[:, k], name) for k, env in enumerate(envs)], axis=-1)
-                for algorithm, scores in raw.items()
-            }
-            for name in CONVENTIONS
-        }
-    pooled = [np.concatenate([bench.scores(algorithm, env) for algorithm in bench.algorithms]) for env in envs]
-    low, high = np.array([scores.min() for scores in pooled]), np.array([scores.max() for scores in pooled])
+    :param scale: for Atari, shares of a human's score by one of both conventions. Else ``"relative"``, the place between the
+        lowest (0) and the highest (1) score that any run of the folder has in the environment
+    :param env: of the scores
+    :param scores: raw, any shape
+    :return: the same shape
+    """
+    if scale != "relative":
+        return human_normalized(env, scores, scale.removeprefix("human_"))
+    pooled = np.concatenate([bench.scores(algorithm, env) for algorithm in bench.algorithms])
+    low, span = pooled.min(), np.ptp(pooled)
     # Where all runs have the same score there is neither: all are in the middle
-    span = np.where(high > low, high - low, np.inf)
-    return {"relative": {algorithm: np.where(high > low, (scores - low) / span, 0.5) for algorithm, scores in raw.items()}}
+    return (scores - low) / span if span else np.full_like(scores, 0.5)
 
 
 def aggregate_rows(bench: Bench) -> list[Row]:
@@ -245,14 +236,23 @@ def aggregate_rows(bench: Bench) -> list[Row]:
     envs = bench.common_envs()
     if not envs:
         return []
-    return [
-        {"scale": scale, "statistic": name, "algorithm": algorithm}
-        | _columns(bootstrap(statistic, scores))
-        | {"runs": len(scores), "environments": len(envs)}
-        for scale, matrices in scales(bench, envs).items()
-        for name, statistic in STATISTICS.items()
-        for algorithm, scores in matrices.items()
-    ]
+    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if bench.of(algorithm, envs[0])}
+    rows = []
+    for scale in scales(bench):
+        matrices = {
+            algorithm: np.stack([on_scale(bench, scale, env, scores[:, k]) for k, env in enumerate(envs)], axis=-1)
+            for algorithm, scores in raw.items()
+        }
+        for name, statistic in STATISTICS.items():
+            for algorithm, scores in matrices.items():
+                row: Row = {
+                    "scale": scale,
+                    "statistic": name,
+                    "algorithm": algorithm,
+                    **_columns(bootstrap(statistic, scores)),
+                }
+                rows.append(row | {"runs": len(scores), "environments": len(envs)})
+    return rows
 
 
 def improvement_rows(bench: Bench) -> list[Row]:
@@ -274,9 +274,10 @@ def claim_rows(bench: Bench) -> list[Row]:
     What the runs say about each of :data:`CLAIMS`, over the environments in which both algorithms have run.
 
     The verdict rests on the probability of improvement and its permutation test: ``"holds"`` or ``"the opposite"`` if
-    p < :data:`LEVEL`, else ``"open"``. ``better_in``, ``worse_in`` and ``open_in`` say the same of each environment. Unlike
-    the difference of mean scores it depends neither on the scale of an environment nor on what else is in the folder. For
-    Atari the difference of the mean human-normalised scores (2015), which the paper compares, is there beside it.
+    p < :data:`LEVEL`, else ``"open"``. ``better_in``, ``worse_in`` and ``open_in`` say the same of each environment, with p
+    adjusted for how many there are (Benjamini and Hochberg, 1995). Unlike the difference of mean scores it depends neither on
+    the scale of an environment nor on what else is in the folder. That difference is there beside it, on the first of the
+    :func:`scales`: for Atari of human-normalised scores (2015), which the paper compares.
     """
     rows = []
     for algorithm, other in CLAIMS:
@@ -284,15 +285,17 @@ def claim_rows(bench: Bench) -> list[Row]:
         if envs:
             row = _compared(bench, algorithm, other, envs)
             row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row)]
-            sides = {env: _side(_compared(bench, algorithm, other, [env])) for env in envs}
+            alone = [_compared(bench, algorithm, other, [env]) for env in envs]
+            adjusted = false_discovery_control([one["p"] for one in alone])
+            sides = {env: _side(one | {"p": p}) for env, one, p in zip(envs, alone, adjusted, strict=True)}
             for side, name in ((1, "better_in"), (-1, "worse_in"), (0, "open_in")):
                 row[name] = " ".join(env for env in envs if sides[env] == side)
-            if bench.atari:
-                ours, others = (
-                    [human_normalized(env, bench.scores(name, env)) for env in envs] for name in (algorithm, other)
-                )
-                row |= {f"mean_{key}": number for key, number in _columns(over_games(_difference, ours, others)).items()}
-            rows.append(row)
+            ours, others = (
+                [on_scale(bench, scales(bench)[0], env, bench.scores(name, env)) for env in envs]
+                for name in (algorithm, other)
+            )
+            difference = _columns(over_games(_difference, ours, others))
+            rows.append(row | {f"mean_{key}": number for key, number in difference.items()})
     return rows
 
 

@@ -336,13 +336,13 @@ def _claims(bench: Bench, rows: list[Row]) -> str:
         where = [
             ", ".join(_name(bench, env) for env in row[key].split()) or "–" for key in ("better_in", "worse_in", "open_in")
         ]
-        numbers = [_estimate(row), f"{row['p']:.2g}", *([_estimate(row, 100.0, "mean_")] if bench.atari else [])]
+        numbers = [_estimate(row), f"{row['p']:.2g}", _estimate(row, 100.0 if bench.atari else 1.0, "mean_")]
         lines.append([f"{_label(row['algorithm'])} better than {_label(row['than'])}", *numbers, row["verdict"], *where])
     header = [
         "",
         "probability of improvement",
         "p",
-        *(["difference of means, % of human"] if bench.atari else []),
+        f"difference of means, {'% of human' if bench.atari else 'relative'}",
         "the claim",
     ]
     first = len(header)
@@ -354,8 +354,8 @@ def _claims(bench: Bench, rows: list[Row]) -> str:
             text=[first, first + 1, first + 2],
         )
         + f"<p>A claim holds, or its opposite does, if p &lt; {LEVEL}: if equal algorithms would seldom be as different by "
-        "chance (permutation test, two-sided). The last columns say the same of each environment alone, where with 3 runs or "
-        "less p is never as small.</p>"
+        "chance (permutation test, two-sided). The last columns say the same of each environment alone, with p adjusted for "
+        "their number (Benjamini and Hochberg); with 3 runs of each or less it is never as small there.</p>"
     )
 
 

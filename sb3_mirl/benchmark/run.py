@@ -23,7 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.benchmark.jobs import SAVE_FREQ, STATES, FolderError, Job, is_locked, open_folder, planned_jobs, read_folder
+from sb3_mirl.benchmark.jobs import (
+    MAX_SAVE_FREQ,
+    STATES,
+    FolderError,
+    Job,
+    check_suite,
+    is_locked,
+    open_folder,
+    planned_jobs,
+    read_folder,
+)
 from sb3_mirl.benchmark.suites import SUITES, Suite
 
 #: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each
@@ -87,7 +97,8 @@ def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str
     code = "import sys; from sb3_mirl.benchmark.training import main; sys.exit(main())"
     command = [sys.executable, "-c", code]
     for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
     return [*command, "--", str(folder), job.algorithm, job.env, str(job.seed)]
 
 
@@ -160,11 +171,15 @@ def run(
     :param engine: what runs them, by default :func:`run_locally`; entered only if there is something to do
     :param options: of :func:`sb3_mirl.benchmark.training.run_job`
     :return: the jobs that are not finished now
+    :raises OSError: if the folder cannot be read
     :raises FolderError: if the folder is not for this suite, has results with other hyper-parameters, or cannot be written
     :raises ValueError: if a job cannot be run: algorithm, environment or hyper-parameters are not there, or do not go together
     """
-    planned_jobs(folder, suite)
+    planned = set(planned_jobs(folder, suite))
     pending = [job for job in jobs if not job.finished(folder)]
+    for job in set(jobs) - set(pending):
+        if reason := _unreadable(job, folder, suite):
+            raise FolderError(f"{str(job.result_file(folder))!r}: {reason}. Remove it, or choose another folder")
     if pending:
         # Imported here, because it takes seconds: looking into a finished folder does not
         from sb3_mirl.benchmark.training import check
@@ -175,7 +190,8 @@ def run(
         if (job.run_folder(folder) / "checkpoints").exists() and not is_locked(job.run_folder(folder) / "lock"):
             shutil.rmtree(job.run_folder(folder) / "checkpoints", ignore_errors=True)
     if not pending:
-        open_folder(folder, suite, jobs)
+        if not planned.issuperset(jobs):
+            open_folder(folder, suite, jobs)
         print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
     with engine or nullcontext(run_locally) as chosen:
@@ -184,7 +200,7 @@ def run(
         print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
         for job in pending:
             if job.state(folder) == "unreadable":
-                print(f"{job} is run again: {_unreadable(job, folder)}")
+                print(f"{job} is run again: {_unreadable(job, folder, suite)}")
         with closing(chosen(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
             _follow(ended, suite, pending, folder)
     left = [job for job in pending if not job.finished(folder)]
@@ -193,12 +209,13 @@ def run(
     return left
 
 
-def _unreadable(job: Job, folder: Path) -> str:
+def _unreadable(job: Job, folder: Path, suite: Suite) -> str:
+    """Why a result does not count, or nothing if it does."""
     try:
-        job.result(folder)
+        check_suite(job.result(folder), suite)
     except (OSError, ValueError) as error:
         return str(error)
-    return "it was written in the meantime"
+    return ""
 
 
 def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
@@ -246,6 +263,8 @@ def status(folder: Path) -> list[str]:
     """
     suite, jobs = read_folder(folder)
     states = {job: job.state(folder) for job in jobs}
+    reasons = {job: _unreadable(job, folder, suite) for job, state in states.items() if state in ("done", "unreadable")}
+    states |= {job: "unreadable" for job, reason in reasons.items() if reason}
     counts = {state: sum(one == state for one in states.values()) for state in STATES}
     said = (f"{count} {state}" for state, count in counts.items() if count or state != "unreadable")
     lines = [f"{suite.name}: {len(jobs)} jobs, {', '.join(said)}"]
@@ -255,7 +274,7 @@ def status(folder: Path) -> list[str]:
         elif state == "failed":
             lines.append(f"failed   {job}: {job.failure(folder)}")
         elif state == "unreadable":
-            lines.append(f"unreadable {job}: {_unreadable(job, folder)}")
+            lines.append(f"unreadable {job}: {reasons[job]}")
     return lines
 
 
@@ -299,7 +318,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     runner.add_argument(
         "--jobs", type=_positive, metavar="J", help="jobs at once, each with one thread; by default 1, with Ray all"
     )
-    runner.add_argument("--save-freq", type=_positive, metavar="N", default=SAVE_FREQ, help="steps between checkpoints")
+    runner.add_argument(
+        "--save-freq",
+        type=_positive,
+        metavar="N",
+        help=f"steps between checkpoints; by default a tenth of the training, {MAX_SAVE_FREQ} at most",
+    )
     runner.add_argument("--device", default="auto", help="cpu, cuda, ...")
     runner.add_argument("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     of_ray = runner.add_argument_group("with --engine ray")
@@ -355,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = args.out or Path("logs", "bench", suite.name)
         options = {"save_freq": args.save_freq, "device": args.device}
         return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options) else 0
-    except (FolderError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

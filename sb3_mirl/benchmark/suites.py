@@ -5,8 +5,9 @@ A suite is plain data, and a new one an entry of :data:`SUITES`. How each algori
 hyper-parameters. The rule there: what algorithms share (network, learning rate, buffer, schedule of ε, ...) is equal in the
 suites ``gridworld``, ``minatar`` and ``atari19`` and their short versions, where nothing was tuned for any of them. In
 ``classic`` ``dqn`` and ``qrdqn`` have the settings that rl-zoo3 ships, which were tuned for them. Ours have the same on
-MountainCar and LunarLander, and on CartPole and Acrobot those that were tuned for ours.
-The number of environment steps is the same for all.
+MountainCar and (but for ``learning_starts``) LunarLander, and on CartPole and Acrobot those that were tuned for ours.
+The number of environment steps is the same for all. The loss is each algorithm's own: SB3's DQN has Huber's, ours the squared
+error.
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,8 @@ class Suite:
     :param algorithms: those that are compared unless others are asked for, as rl-zoo3 names them
     :param seeds: how many, unless another number is asked for
     :param packages: modules that register the environments when they are imported
-    :param hyperparams: in place of those in the files, for every algorithm
+    :param hyperparams: in place of those in the files, for every algorithm whose constructor has all of them: DQN and its
+        relatives. Others, such as PPO, keep rl-zoo3's
     :param own_hyperparams: the same for one algorithm, by its name
     """
 

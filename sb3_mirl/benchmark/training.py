@@ -13,6 +13,7 @@ started it.
 import argparse
 import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_mirl
 from sb3_mirl import MIRL, SQL, CheckpointCallback
-from sb3_mirl.benchmark.jobs import FORMAT, SAVE_FREQ, FolderError, Job, locked, read_folder, write_whole
+from sb3_mirl.benchmark.jobs import FORMAT, MAX_SAVE_FREQ, FolderError, Job, locked, read_folder, write_whole
 from sb3_mirl.benchmark.suites import Suite
 from sb3_mirl.callbacks import find_action_names
 from sb3_mirl.state import capture
@@ -183,7 +184,7 @@ def check_device(device: str) -> None:
         raise ValueError(f"device must be auto, cpu, or one that PyTorch has here, got {device!r} ({error})") from error
 
 
-def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "auto") -> bool:
+def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = "auto") -> bool:
     """
     Train and evaluate, unless the result is there already or another process is at it. The folder gets either the whole result
     or, if the job fails, the traceback.
@@ -197,7 +198,8 @@ def run_job(job: Job, folder: Path, save_freq: int = SAVE_FREQ, device: str = "a
 
     :param job: of those that the folder's suite has
     :param folder: made by :func:`sb3_mirl.benchmark.jobs.open_folder`
-    :param save_freq: environment steps from one checkpoint to the next
+    :param save_freq: environment steps from one checkpoint to the next; by default a tenth of the training, and
+        :data:`~sb3_mirl.benchmark.jobs.MAX_SAVE_FREQ` at most
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
     :return: whether the result is there
     """
@@ -234,6 +236,7 @@ def _register(suite: Suite) -> None:
 
 def _manager(suite: Suite, job: Job, log_folder: Path, device: str) -> ExperimentManager:
     """rl-zoo3's, without its own evaluations and checkpoints, and with our hyper-parameters where we have some."""
+    shared = suite.hyperparams if _takes(job.algorithm, suite.hyperparams) else {}
     file = hyperparams_file(job.algorithm)
     config: str | None = str(file)
     if job.algorithm not in ALGORITHMS and not _has_section(file, job.env):
@@ -246,13 +249,22 @@ def _manager(suite: Suite, job: Job, log_folder: Path, device: str) -> Experimen
         n_timesteps=suite.steps[job.env],
         eval_freq=-1,
         save_freq=-1,
-        hyperparams={**suite.hyperparams, **suite.own_hyperparams.get(job.algorithm, {})},
+        hyperparams={**shared, **suite.own_hyperparams.get(job.algorithm, {})},
         seed=job.seed,
         verbose=0,
         log_interval=-2,
         device=device,
         config=config,
     )
+
+
+def _takes(algorithm: str, arguments: Iterable[str]) -> bool:
+    """Whether the algorithm's constructor has all these arguments."""
+    parameters = inspect.signature(rl_zoo3.ALGOS[algorithm]).parameters
+    # SQL and SQL_m hand theirs on to MIRL
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return True
+    return all(name in parameters for name in arguments)
 
 
 def _has_section(file: Path, env: str) -> bool:
@@ -262,7 +274,7 @@ def _has_section(file: Path, env: str) -> bool:
     return env in sections or (ExperimentManager.is_atari(env) and "atari" in sections)
 
 
-def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, device: str) -> dict[str, Any]:
+def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | None, device: str) -> dict[str, Any]:
     _register(suite)
     # What is left of an interrupted run; its checkpoints lie beside it
     shutil.rmtree(runs / job.algorithm, ignore_errors=True)
@@ -279,6 +291,7 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int, devi
         _forget_others(runs, _recorded(manager, hyperparams))
         model = _resumed(model, runs / "checkpoints")
         resumed_at = model.num_timesteps
+        save_freq = save_freq or min(manager.n_timesteps // 10, MAX_SAVE_FREQ)
         manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), runs / "checkpoints"))
     manager.learn(model)
     seconds = (time.time_ns() - model.start_time) / 1e9
@@ -400,7 +413,7 @@ def main() -> int:
     parser.add_argument("algorithm")
     parser.add_argument("env")
     parser.add_argument("seed", type=int)
-    parser.add_argument("--save-freq", type=int, default=SAVE_FREQ)
+    parser.add_argument("--save-freq", type=int)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
