@@ -72,16 +72,21 @@ class Job:
 
     def state(self, folder: Path) -> str:
         """One of :data:`STATES`."""
-        without = "missing"
+        left = self._left(folder)
+        if left == "done":
+            return left
+        # It may end between the two looks
+        return "running" if is_locked(self.run_folder(folder) / "lock") else self._left(folder)
+
+    def _left(self, folder: Path) -> str:
+        """What files say of the job."""
         try:
             self.result(folder)
             return "done"
         except (FileNotFoundError, NotADirectoryError):
-            if self.failure_file(folder).exists():
-                without = "failed"
+            return "failed" if self.failure_file(folder).exists() else "missing"
         except (OSError, ValueError):
-            without = "unreadable"
-        return "running" if is_locked(self.run_folder(folder) / "lock") else without
+            return "unreadable"
 
     def finished(self, folder: Path) -> bool:
         """

@@ -40,7 +40,7 @@ ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
 #: The paper's claim MIRL > SQL > DQN
 CLAIMS = (("mirl", "sql"), ("sql", "dqn"), ("mirl", "dqn"))
 STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
-#: Claims are judged at this level, each for itself; environments so that no more of those that are named are false
+#: Claims are judged at this level, each for itself, and environments with p adjusted for their number
 LEVEL = 0.05
 #: Parts of a training in a learning curve; results have more, with few episodes each
 POINTS = 50
