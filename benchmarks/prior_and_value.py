@@ -11,44 +11,41 @@ Krull`` plays with a model that ``sb3-mirl bench run`` has left in ``runs/`` and
 import argparse
 
 import ale_py  # noqa: F401  registers the games
-import numpy as np
 import torch as th
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl.callbacks import find_action_names
-
-CLASSES = {"mirl": MIRL, "sql": SQL, "sql_m": SQLm}
+from sb3_mirl.operators import soft_policy
+from sb3_mirl.zoo import ALGORITHMS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("algorithm", choices=list(CLASSES))
+    parser.add_argument("algorithm", choices=list(ALGORITHMS))
     parser.add_argument("model")
     parser.add_argument("game", help="Krull, RoadRunner, ...")
     parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
     th.set_num_threads(1)
-    model = CLASSES[args.algorithm].load(args.model, device="cpu", custom_objects={"buffer_size": 1})
+    model = ALGORITHMS[args.algorithm].load(args.model, device="cpu", custom_objects={"buffer_size": 1})
     model.exploration_rate = 0.05
     env = VecFrameStack(make_atari_env(f"{args.game}NoFrameskip-v4", 1, seed=0), 4)
     observation, rows = env.reset(), []
     for _ in range(args.steps):
         with th.no_grad():
-            rows.append(model.q_net(model.policy.obs_to_tensor(observation)[0])[0].double().numpy())
+            rows.append(model.q_net(model.policy.obs_to_tensor(observation)[0])[0])
         actions, _ = model.predict(observation, deterministic=False)
         observation = env.step(actions)[0]
-    values = np.array(rows)
-    # SQL_m learns ρ, but neither its target nor its choice has it
-    log_prior = np.log(model.prior) if args.algorithm == "mirl" else np.zeros(values.shape[1])
-    ordered = np.sort(values, axis=1)
-    choice = (log_prior + model.beta * values).argmax(axis=1)
-    counts = np.bincount(choice, minlength=values.shape[1]) / len(choice)
-    name = find_action_names(env, len(counts))[counts.argmax()]
-    gap = model.beta * np.mean(ordered[:, -1] - ordered[:, -2])
+    values, prior = th.stack(rows), model.policy.reference_prior
+    best, second = values.topk(2).values.T
+    gap = model.beta * (best - second).mean()
+    choice = soft_policy(values, prior, model.beta).argmax(dim=1)
+    counts = choice.bincount(minlength=len(prior)) / len(choice)
+    name = find_action_names(env, len(prior))[counts.argmax()]
     print(f"{args.algorithm} {args.game}: β {model.beta:.1f}, β (best Q − second) {gap:.2f}")
-    print(f"range of log ρ {np.ptp(log_prior):.2f}, choice is that of Q in {(choice == values.argmax(axis=1)).mean():.0%}")
+    same = (choice == values.argmax(dim=1)).double().mean()
+    print(f"range of log ρ {(prior.max() / prior.min()).log():.2f}, choice is that of Q in {same:.0%}")
     print(f"{name} in {counts.max():.0%}")
 
 

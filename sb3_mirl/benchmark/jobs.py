@@ -335,6 +335,30 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
         raise FolderError(f"{str(file)!r} is not what `sb3-mirl bench run` writes ({error})") from error
 
 
+def look(folder: Path, suite: Suite, jobs: Iterable[Job]) -> tuple[dict[Job, str], dict[Job, dict[str, Any]], dict[Job, str]]:
+    """
+    :param folder: of a benchmark
+    :param suite: that it holds
+    :param jobs: which to look at
+    :return: the states of all jobs, with ``unreadable`` for results that are not of this suite; the results of those that are
+        done; and why others are failed or unreadable
+    """
+    states, results, reasons = {}, {}, {}
+    for job in jobs:
+        state = job.state(folder)
+        if state == "failed":
+            reasons[job] = job.failure(folder)
+        elif state in ("done", "unreadable"):
+            try:
+                result = job.result(folder)
+                check_suite(result, suite)
+                state, results[job] = "done", result
+            except (OSError, ValueError) as error:
+                state, reasons[job] = "unreadable", str(error)
+        states[job] = state
+    return states, results, reasons
+
+
 def _differences(there: Suite, wanted: Suite) -> list[str]:
     different = [
         f"{name} {getattr(there, name)!r} instead of {getattr(wanted, name)!r}"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from sb3_mirl.benchmark.jobs import FolderError, Job, check_suite, read_folder
+from sb3_mirl.benchmark.jobs import FolderError, Job, look, read_folder
 from sb3_mirl.benchmark.scores import (
     CONVENTIONS,
     Estimate,
@@ -123,20 +123,7 @@ def read(folder: Path) -> Bench:
     :raises FolderError: if it is none
     """
     suite, jobs = read_folder(folder)
-    states, results, reasons = {}, {}, {}
-    for job in dict.fromkeys([*jobs, *_unplanned(folder, suite)]):
-        state = job.state(folder)
-        if state == "failed":
-            reasons[job] = job.failure(folder)
-        elif state in ("done", "unreadable"):
-            try:
-                result = job.result(folder)
-                check_suite(result, suite)
-                results[job] = result
-            except (OSError, ValueError) as error:
-                state, reasons[job] = "unreadable", str(error)
-        states[job] = state
-    return Bench(suite, states, results, reasons)
+    return Bench(suite, *look(folder, suite, dict.fromkeys([*jobs, *_unplanned(folder, suite)])))
 
 
 def _unplanned(folder: Path, suite: Suite) -> list[Job]:

@@ -30,6 +30,7 @@ from sb3_mirl.benchmark.jobs import (
     Job,
     check_suite,
     is_locked,
+    look,
     open_folder,
     planned_jobs,
     read_folder,
@@ -262,9 +263,7 @@ def status(folder: Path) -> list[str]:
     :raises FolderError: if it is none
     """
     suite, jobs = read_folder(folder)
-    states = {job: job.state(folder) for job in jobs}
-    reasons = {job: _unreadable(job, folder, suite) for job, state in states.items() if state in ("done", "unreadable")}
-    states |= {job: "unreadable" for job, reason in reasons.items() if reason}
+    states, _, reasons = look(folder, suite, jobs)
     counts = {state: sum(one == state for one in states.values()) for state in STATES}
     said = (f"{count} {state}" for state, count in counts.items() if count or state != "unreadable")
     lines = [f"{suite.name}: {len(jobs)} jobs, {', '.join(said)}"]
@@ -272,7 +271,7 @@ def status(folder: Path) -> list[str]:
         if state == "running":
             lines.append(f"running  {job}: {job.progress(folder) / suite.steps[job.env]:.0%}")
         elif state == "failed":
-            lines.append(f"failed   {job}: {job.failure(folder)}")
+            lines.append(f"failed   {job}: {reasons[job]}")
         elif state == "unreadable":
             lines.append(f"unreadable {job}: {reasons[job]}")
     return lines
