@@ -1,0 +1,23 @@
+"""Text from files, environments and exceptions, made safe to print."""
+
+
+def printable(text: object) -> str:
+    """
+    One line that cannot control a terminal: escape sequences, line breaks and invisible characters are shown as ``\\x1b`` etc.
+
+    :param text: from a file, an environment or an exception
+    """
+    return "".join(character if character.isprintable() else _escaped(character) for character in str(text))
+
+
+def printable_lines(text: object) -> str:
+    """
+    :func:`printable` for each line, such as those of a traceback.
+
+    :param text: from a file, an environment or an exception
+    """
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
