@@ -45,13 +45,14 @@ except ImportError:  # Windows
 
 from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer, Planes, Stacks, TensorOnDevice
 from sb3_mirl.files import UNFINISHED, write_whole
-from sb3_mirl.state import State, UnknownClass, capture, replace_content, restore
+from sb3_mirl.state import State, StateMismatch, capture, replace_content, restore
+from sb3_mirl.text import printable
 
 if TYPE_CHECKING:
     from sb3_mirl.mirl import MIRL
 
 FORMAT = "sb3_mirl checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 #: Bytes of a file of replayed transitions: more are written as several files, so that memory is needed for one only
 SEGMENT_BYTES = 16_000_000
 # Callbacks that may be missing when a run is resumed
@@ -404,6 +405,32 @@ def _class_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+def _own(model: "MIRL") -> dict[str, Any]:
+    """What environments and callbacks may refer to and a checkpoint has already, by name."""
+    policy = model.policy
+    parts = {"model": model, "policy": policy, "optimizer": policy.optimizer, "replay buffer": model.replay_buffer}
+    parts["logger"] = getattr(model, "_logger", None)
+    parts |= {f"module {name} of the policy": module for name, module in policy.named_modules() if name}
+    parts |= {f"callback {index}": callback for index, callback in enumerate(model._callbacks)}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _own_environments(model: "MIRL") -> dict[str, Any]:
+    """The same for callbacks: the environments, to the innermost."""
+    found: dict[str, Any] = {}
+    pending: list[Any] = [model.env]
+    while pending:
+        env = pending.pop()
+        found[f"environment {len(found)}"] = env
+        pending += [*vars(env).get("envs", ()), *(vars(env)[name] for name in ("venv", "env") if name in vars(env))]
+    return found
+
+
+def _names(missing: list[str]) -> str:
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return f"{'; '.join(map(printable, missing[:5]))}{more}"
+
+
 class _Arrays:
     """States as JSON, with their arrays apart."""
 
@@ -492,15 +519,15 @@ class CheckpointWriter:
         assert buffer is not None
         replay = self._replay.write(buffer, model._n_calls - self._calls)
 
-        arrays = _Arrays()
+        arrays, own = _Arrays(), _own(model) | _own_environments(model)
         state = {
-            "env": arrays.put(capture(model.env)),
+            "env": arrays.put(capture(model.env, _own(model))),
             "replay": arrays.put(capture(_rest_of_replay(buffer))),
             "random": arrays.put(capture(_random_states())),
             "logger": arrays.put(capture(_logger_values(model))),
             "log_files": arrays.put(capture(_log_files(model))),
             "callbacks": [
-                [_class_name(one), arrays.put(capture(_callback_attributes(one)))]
+                [_class_name(one), arrays.put(capture(_callback_attributes(one), own))]
                 for one in callbacks
                 if not isinstance(one, _STATELESS)
             ],
@@ -660,18 +687,14 @@ class Checkpoint:
         assert env is not None
         last_obs, state = model._last_obs, self._arrays.get(self.manifest["state"]["env"])
         env.reset()
-        missing = state.missing
         try:
-            restore(env, state)
-        except UnknownClass as error:
-            missing = [str(error), *missing]
-        except ValueError as error:
+            restore(env, state, _own(model))
+        except StateMismatch as error:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
         model._last_obs = last_obs
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        if state.missing:
             warnings.warn(
-                f"The environment's state is not in the checkpoint, because it cannot be read: {missing[0]}{more}. "
+                f"The environment's state is not in the checkpoint, because it cannot be read: {_names(state.missing)}. "
                 "Training goes on with new episodes; nothing else is lost.",
                 stacklevel=3,
             )
@@ -702,7 +725,7 @@ class Checkpoint:
             model._custom_logger = False
         model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
         model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
-        self._restore_callbacks(state["callbacks"], callbacks)
+        self._restore_callbacks(model, state["callbacks"], callbacks)
         vars(model.logger).update(restore(_logger_values(model), self._arrays.get(state["logger"])))
         _restore_logs(model, restore({}, self._arrays.get(state["log_files"])))
         versions = _versions()
@@ -715,9 +738,9 @@ class Checkpoint:
             )
         _set_random_states(restore(_random_states(), self._arrays.get(state["random"])))
 
-    def _restore_callbacks(self, saved: list[Any], callbacks: list[BaseCallback]) -> None:
+    def _restore_callbacks(self, model: "MIRL", saved: list[Any], callbacks: list[BaseCallback]) -> None:
         """Each gets the state of the one of its class at the same place among those of its class."""
-        waiting = list(callbacks)
+        waiting, own = list(callbacks), _own(model) | _own_environments(model)
         for name, node in saved:
             callback = next((one for one in waiting if _class_name(one) == name), None)
             if callback is None:
@@ -725,13 +748,10 @@ class Checkpoint:
                     warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=2)
                 continue
             waiting.remove(callback)
-            lost = list(node["missing"])
-            try:
-                vars(callback).update(restore(_callback_attributes(callback), self._arrays.get(node)))
-            except ValueError as error:
-                lost.append(str(error))
-            if lost:
-                warnings.warn(f"The state of the {name} is not restored as a whole: {'; '.join(lost)}", stacklevel=2)
+            state = self._arrays.get(node)
+            vars(callback).update(restore(_callback_attributes(callback), state, own))
+            if state.missing:
+                warnings.warn(f"The state of the {name} is not restored as a whole: {_names(state.missing)}", stacklevel=2)
 
 
 def new_run_id() -> str:
