@@ -142,14 +142,14 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
     training. It is there whole or not at all, it includes the replay buffer, of which only what is new is written, and the
     oldest ones are removed when a newer one is complete. If it cannot be written, because the disk is full, a warning says so
     and training goes on. ``save_path`` then holds ``<name_prefix>_<steps>_steps.zip``, as SB3's would, and what belongs to it
-    (:mod:`sb3_mirl.checkpoints`).
+    (:mod:`sb3_mirl.checkpoints`). Where a checkpoint of that name is kept, the name of the new one has a number more.
 
     :param save_freq: environment steps (of each environment, as SB3 counts) from one checkpoint to the next
     :param save_path: the folder
     :param name_prefix: of the files' names
     :param keep: number of checkpoints that are kept
     :param verbose: 0: no output, 1: where checkpoints are
-    :raises ValueError: if an argument is out of range, or if ``save_path`` holds checkpoints of another run
+    :raises ValueError: if an argument is out of range, or if ``save_path`` holds files of another run
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):
         others = [one for one in self.model._callbacks if isinstance(one, CheckpointCallback) and one is not self]
         if any(os.path.realpath(one.save_path) == os.path.realpath(self.save_path) for one in others):
             raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
-        if self._writer is None or self._writer.model is not self.model:
+        if self._writer is None or self._writer.model is not self.model or not self._writer.is_up_to_date():
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)
 
     def _on_step(self) -> bool:

@@ -3,7 +3,8 @@ Checkpoints on disk: what they hold, how they are written so that none is ever h
 
 A folder of checkpoints holds, for each of them,
 
-- ``rl_model_5000_steps.zip``: the model, as ``model.save()`` writes it;
+- ``rl_model_5000_steps.zip``: the model, as ``model.save()`` writes it. Where an earlier ``learn()`` has left a checkpoint of
+  that name, a number is added: ``rl_model_7_5000_steps.zip``;
 - ``rl_model_5000_steps.safetensors``: the arrays of the run's state (environments, random generators, callbacks, logs);
 - ``rl_model_5000_steps.json``: the rest of that state, and sizes and SHA-256 sums of all files that belong to the checkpoint.
   It is written last: without it there is no checkpoint;
@@ -24,7 +25,7 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -97,6 +98,8 @@ def _lock(folder: Path) -> IO[str]:
     :raises ValueError: if another process writes there
     """
     path = folder / ".lock"
+    if path.exists() and not path.is_file():  # a pipe would never open
+        raise ValueError(f"save_path must be a folder in which .lock is a file, got {str(folder)!r}: remove {path.name}")
     path.touch()
     identity = (path.stat().st_dev, path.stat().st_ino)
     if (locked := _locks.get(identity)) is not None:
@@ -142,15 +145,28 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or "sha256" not in manifest or manifest["sha256"] != _checksum(manifest):
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"{path.name} is not of a checkpoint")
+    if manifest.get("sha256") != _checksum(manifest):
         raise DamagedCheckpoint(f"{path.name} is not what was written: its SHA-256 sum differs")
-    if (manifest["format"], manifest["version"]) != (FORMAT, FORMAT_VERSION):
-        raise DamagedCheckpoint(f"{path.name} has version {manifest['version']!r}, this package reads {FORMAT_VERSION}")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise DamagedCheckpoint(f"{path.name} has version {manifest.get('version')!r}, this package reads {FORMAT_VERSION}")
+    types = {"run": str, "serial": int, "name": str, "calls": int, "files": dict, "replay": dict, "state": dict}
+    if wrong := [key for key, cls in types.items() if not isinstance(manifest.get(key), cls)]:
+        raise DamagedCheckpoint(f"{path.name} is not what was written: {', '.join(wrong)}")
+    if manifest["name"] != path.stem:
+        raise DamagedCheckpoint(f"{path.name} is a copy of {manifest['name']}.json")
     return manifest
 
 
-def _manifests(folder: Path) -> Iterator[Path]:
-    return folder.glob("*_steps.json")
+def _manifests(folder: Path) -> list[Path]:
+    """Of a folder, and not of those inside of it."""
+    return sorted(path for path in folder.glob("*_steps.json") if path.is_file())
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    names = [printable(path.name) for path in paths]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # -------------------------------------------------------------------------------------------------------- replay buffers
@@ -220,8 +236,10 @@ class ReplayLog:
                 for others, _ in self._images:
                     images = np.setdiff1d(images, others, assume_unique=True)
                 arrays |= {"images": buffer.planes.images[images], "image_numbers": images}
-            name = f"{self.prefix}_{begin}_{end}.safetensors"
-            entry = _write(self.folder / name, safetensors.numpy.save(arrays))
+            content = safetensors.numpy.save(arrays)
+            # By its content: another buffer's file of the same steps belongs to another checkpoint
+            name = f"{self.prefix}_{hashlib.sha256(content).hexdigest()[:8]}_{begin}_{end}.safetensors"
+            entry = _write(self.folder / name, content)
             new.append({"file": name, "first": begin, "last": end, **entry})
             if isinstance(buffer, FrameReplayBuffer):
                 self._images.append((images, _number(entry)))
@@ -479,27 +497,57 @@ class CheckpointWriter:
         (folder / "replay").mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         self._kept: list[tuple[int, str, set[str]]] = []
-        newest: dict[str, Any] | None = None
-        for path in _manifests(folder):
-            try:
-                manifest = _read_manifest(path)
-            except DamagedCheckpoint:
-                continue
-            if manifest["run"] != model._run_id:
-                raise ValueError(
-                    f"save_path must be a folder without checkpoints of another run, got {str(folder)!r}, which holds "
-                    f"{path.name}. {type(model).__name__}.resume(folder, env) goes on with them."
-                )
+        self._known: set[str] = set()
+        self._own_name = re.compile(rf"{re.escape(prefix)}(_\d+)?_\d+_steps")
+        # After a fall-back, the model has not seen what is newer
+        seen = [one for one in self._look() if one["serial"] <= model._checkpoint_serial]
+        for manifest in sorted(seen, key=lambda one: one["serial"]):
             self._remember(manifest)
-            # After a fall-back, the model has not seen what is newer
-            if manifest["serial"] <= model._checkpoint_serial and (newest is None or manifest["serial"] > newest["serial"]):
-                newest = manifest
-        self._kept = [entry for entry in sorted(self._kept) if entry[0] <= model._checkpoint_serial]
+        newest = max(seen, key=lambda one: one["serial"], default=None)
         self._replay = ReplayLog(folder / "replay", prefix)
         self._calls = newest["calls"] if newest else 0
         self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
         if model._resumed_from is not None and model._resumed_from.new_episodes:
             self._replay.n_changed = 1  # see end_trajectory
+
+    def _look(self) -> list[dict[str, Any]]:
+        """
+        The manifests in the folder that were not there when it was looked at before.
+
+        :raises ValueError: if one is of another run
+        """
+        paths = [path for path in _manifests(self.folder) if path.stem not in self._known]
+        own, foreign, unreadable = [], [], []
+        for path in paths:
+            try:
+                manifest = _read_manifest(path)
+            except DamagedCheckpoint as error:
+                if self._own_name.fullmatch(path.stem):
+                    unreadable.append(str(error))
+                continue
+            if manifest["run"] == self.model._run_id:
+                own.append(manifest)
+            else:
+                foreign.append(path)
+        where, run = f"got {str(self.folder)!r}", f"{type(self.model).__name__} run {self.model._run_id[:8]}"
+        begun = self.model._checkpoint_serial > 0
+        if foreign:
+            go_on = "" if begun else f", {type(self.model).__name__}.resume(folder, env) goes on with them"
+            raise ValueError(
+                f"save_path must be a folder without checkpoints of another run, {where}, in which those of another one lie "
+                f"({_listed(foreign)}{go_on}). For this {run}, remove these files, or choose another folder."
+            )
+        if unreadable and not begun:  # otherwise resume() has named them
+            raise ValueError(
+                f"save_path must be a folder in which each {self.prefix}_*_steps.json is of this {run}, {where}, in which "
+                f"{printable('; '.join(unreadable))}. Remove these files, or choose another folder."
+            )
+        self._known.update(path.stem for path in paths)
+        return own
+
+    def is_up_to_date(self) -> bool:
+        """Whether no other callback has written to the folder since this one did."""
+        return not any(manifest["serial"] > self._kept[-1][0] if self._kept else True for manifest in self._look())
 
     def _remember(self, manifest: dict[str, Any]) -> None:
         segments = {segment["file"] for segment in manifest["replay"]["segments"]}
@@ -512,9 +560,11 @@ class CheckpointWriter:
         :param callbacks: those whose state belongs to the run
         :return: path of its manifest
         :raises OSError: if it cannot be written: then everything is as before
+        :raises ValueError: if another run has written to the folder in the meantime
         """
         model = self.model
-        name = f"{self.prefix}_{model.num_timesteps}_steps"
+        self._look()
+        name = self._free_name()
         buffer = model.replay_buffer
         assert buffer is not None
         replay = self._replay.write(buffer, model._n_calls - self._calls)
@@ -534,10 +584,9 @@ class CheckpointWriter:
         }
         zipped = io.BytesIO()
         model.save(zipped)
-        files = {
-            f"{name}.zip": _write(self.folder / f"{name}.zip", zipped.getvalue()),
-            f"{name}.safetensors": _write(self.folder / f"{name}.safetensors", safetensors.numpy.save(arrays.arrays)),
-        }
+        # In this order: what has a .zip only is SB3's
+        contents = {f"{name}.safetensors": safetensors.numpy.save(arrays.arrays), f"{name}.zip": zipped.getvalue()}
+        files = {file: _write(self.folder / file, content) for file, content in contents.items()}
         _sync_folder(self.folder / "replay")
         _sync_folder(self.folder)
         manifest = {
@@ -567,7 +616,7 @@ class CheckpointWriter:
         self._replay.commit(buffer, replay)
         self._calls = model._n_calls
         model._checkpoint_serial += 1
-        self._kept = [entry for entry in self._kept if entry[1] != name]
+        self._known.add(name)
         self._remember(manifest)
         try:
             self._prune()
@@ -575,21 +624,36 @@ class CheckpointWriter:
             warnings.warn(f"What is not needed any more could not be removed from {self.folder} ({error})", stacklevel=3)
         return path
 
+    def _free_name(self) -> str:
+        """``rl_model_5000_steps``, or with a number more where that is taken: ``learn()`` counts from 0 again."""
+        name = f"{self.prefix}_{self.model.num_timesteps}_steps"
+        of_others = _is_of_others(self.folder / f"{name}.zip")
+        if of_others or any(name == kept for _, kept, _ in self._kept):
+            return f"{self.prefix}_{self.model._checkpoint_serial + 1}_{self.model.num_timesteps}_steps"
+        return name
+
     def _prune(self) -> None:
         """Removes all but the newest checkpoints, and what no checkpoint refers to."""
         self._kept = self._kept[-self.keep :]
         names = {name for _, name, _ in self._kept}
         segments = {segment for _, _, of_one in self._kept for segment in of_one}
-        own_name, own_segment = (re.compile(re.escape(self.prefix) + end) for end in (r"_\d+_steps", r"_\d+_\d+\.safetensors"))
-        for manifest in list(_manifests(self.folder)):
-            if own_name.fullmatch(manifest.stem) and manifest.stem not in names:
-                for extension in (".json", ".safetensors", ".zip"):
-                    manifest.with_suffix(extension).unlink(missing_ok=True)
+        own_segment = re.compile(rf"{re.escape(self.prefix)}_[0-9a-f]{{8}}_\d+_\d+")
+        # Those that were never finished have no manifest
+        for path in [*_manifests(self.folder), *self.folder.glob("*_steps.safetensors")]:
+            if self._own_name.fullmatch(path.stem) and path.stem not in names:
+                for extension in (".json", ".zip", ".safetensors"):
+                    path.with_suffix(extension).unlink(missing_ok=True)
         for path in (self.folder / "replay").iterdir():
-            if path.name not in segments and own_segment.fullmatch(path.name):
+            if path.name not in segments and own_segment.fullmatch(path.stem):
                 path.unlink()
-        for path in self.folder.rglob(f".{self.prefix}_*{UNFINISHED}"):
-            path.unlink()
+        for folder in (self.folder, self.folder / "replay"):
+            for path in folder.glob(f".{self.prefix}_*{UNFINISHED}"):
+                path.unlink()
+
+
+def _is_of_others(zip_file: Path) -> bool:
+    """Whether a model file belongs to no checkpoint of ours, not even to one that was never finished."""
+    return zip_file.exists() and not any(zip_file.with_suffix(one).exists() for one in (".json", ".safetensors"))
 
 
 def _logger_values(model: "MIRL") -> dict[str, Any]:
@@ -599,6 +663,10 @@ def _logger_values(model: "MIRL") -> dict[str, Any]:
         "name_to_count": logger.name_to_count,
         "name_to_excluded": logger.name_to_excluded,
     }
+
+
+def _reasons(damaged: list[tuple[Path, str]]) -> str:
+    return printable("; ".join(reason for _, reason in damaged))
 
 
 class Checkpoint:
@@ -613,10 +681,13 @@ class Checkpoint:
     def __init__(self, folder: Path, path: Path) -> None:
         self.folder = folder
         self.manifest = _read_manifest(path)
-        for name, entry in self.manifest["files"].items():
-            _check_file(folder, name, entry)
-        for segment in self.manifest["replay"]["segments"]:
-            _check_file(folder / "replay", segment["file"], segment)
+        try:
+            for name, entry in self.manifest["files"].items():
+                _check_file(folder, name, entry)
+            for segment in self.manifest["replay"]["segments"]:
+                _check_file(folder / "replay", segment["file"], segment)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DamagedCheckpoint(f"{path.name} is not what was written: {type(error).__name__} {error}") from error
         #: Whether the environment could not be put into its state
         self.new_episodes = False
         self._logger_is_ours = False
@@ -634,30 +705,48 @@ class Checkpoint:
         :raises ValueError: if there is none that is whole
         """
         folder = Path(folder)
-        paths = list(_manifests(folder))
+        paths = _manifests(folder)
         if not paths:
+            if models := sorted(filter(_is_of_others, folder.glob("*_steps.zip"))):
+                raise ValueError(
+                    f"folder must hold checkpoints of sb3_mirl.CheckpointCallback, got {str(folder)!r}, which holds those of "
+                    f"stable_baselines3's CheckpointCallback ({_listed(models)}). A run cannot be resumed from these: "
+                    f"load() reads their models, and `from sb3_mirl import CheckpointCallback` gives the one to train with."
+                )
             raise FileNotFoundError(f"folder must hold a checkpoint (*_steps.json), got {str(folder)!r}, which holds none")
-        damaged: list[str] = []
+        damaged: list[tuple[Path, str]] = []
         readable: list[tuple[int, Path]] = []
+        runs: dict[str, list[Path]] = {}
         for path in paths:
             try:
-                readable.append((_read_manifest(path)["serial"], path))
+                manifest = _read_manifest(path)
             except DamagedCheckpoint as error:
-                damaged.append(str(error))
+                damaged.append((path, str(error)))
+            else:
+                readable.append((manifest["serial"], path))
+                runs.setdefault(manifest["run"], []).append(path)
+        if len(runs) > 1:
+            raise ValueError(
+                f"folder must hold the checkpoints of one run, got {str(folder)!r}, which holds those of {len(runs)}: "
+                f"{' and '.join(map(_listed, runs.values()))}. Remove the files of all but one of them."
+            )
         for _, path in sorted(readable, reverse=True):
             try:
                 checkpoint = cls(folder, path)
             except DamagedCheckpoint as error:
-                damaged.append(str(error))
+                damaged.append((path, str(error)))
                 continue
             if damaged:
                 warnings.warn(
-                    f"Damaged checkpoint in {str(folder)!r} ({'; '.join(damaged)}): going on with {path.stem}", stacklevel=3
+                    f"Damaged checkpoint in {str(folder)!r} ({_reasons(damaged)}): going on with {path.stem}. To get rid of "
+                    f"this warning, remove {_listed(one for one, _ in damaged)}.",
+                    stacklevel=3,
                 )
             return checkpoint
         raise ValueError(
-            f"folder must hold a whole checkpoint, got {str(folder)!r}, in which all are damaged: {'; '.join(damaged)}. Where "
-            "only a file in replay/ is damaged, load() still reads the model from its zip file."
+            f"folder must hold a whole checkpoint, got {str(folder)!r}, in which all are damaged: {_reasons(damaged)}. Where "
+            "only a file in replay/ is damaged, load() still reads the model from its zip file. To begin a new run in the "
+            f"folder, remove {_listed(path for path, _ in damaged)}."
         )
 
     @property

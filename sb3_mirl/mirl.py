@@ -639,8 +639,9 @@ class MIRL(DQN):
         return export.load(cls, path, env, device, custom_objects, arguments)  # type: ignore[return-value]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function
-        none = {"_compiled_update": None, "_resumed_from": None}
+        # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function, and are
+        # runs of their own
+        none = {"_compiled_update": None, "_resumed_from": None, "_run_id": new_run_id(), "_checkpoint_serial": 0}
         return {**self.__dict__, "_gradient_step_callbacks": [], "_callbacks": [], **none}
 
     def _excluded_save_params(self) -> list[str]:

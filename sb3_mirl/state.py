@@ -31,8 +31,8 @@ import time
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import IO, Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -89,7 +89,7 @@ _OUTPUT_MODULES = tuple(
 #: What stands for something outside of the object: processes, connections, files
 _RESOURCE_MODULES = ("subprocess", "multiprocessing", "concurrent", "asyncio", "socket", "ssl", "selectors", "tempfile")
 #: Of these classes, attributes that are no state
-_PASSING: tuple[tuple[type, frozenset[str]], ...] = (
+_PASSING: tuple[tuple[type, Collection[str]], ...] = (
     (DummyVecEnv, frozenset({"buf_infos", "reset_infos"})),  # of the latest step
     (VecEnvWrapper, frozenset({"class_attributes"})),  # a table of methods
     (BaseCallback, frozenset({"locals", "globals", "parent"})),
@@ -102,8 +102,7 @@ _ENVIRONMENTS = (gym.Env, gym.vector.VectorEnv, VecEnv)
 #: What counts seconds since its ``t_start``: not those between a checkpoint and the resumption
 _TIMED = (Monitor, VecMonitor)
 _BIT_GENERATORS = {
-    one.__name__: one
-    for one in (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
+    one.__name__: one for one in (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
 }
 _IMMUTABLE = frozenset({type(None), bool, int, float, str})
 #: Python refuses to write longer integers in decimals
@@ -494,7 +493,7 @@ def _base(cls: type) -> type:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _adds_attributes_only(cls: type) -> bool:
+def _adds_attributes_only(cls: Any) -> bool:
     """Whether objects of a class have no memory of a C library besides that of :data:`_BASES`. As Python's pickle asks."""
     base = _base(cls)
     size = base.__basicsize__ + _BYTES_OF_A_POINTER * sum(len(_slots(one)) for one in cls.__mro__)
@@ -511,7 +510,13 @@ def _adds_attributes_only(cls: type) -> bool:
 
 def _is_python_object(value: Any) -> bool:
     """Whether its attributes are all there is to it: no object of a C library, nor of a class derived from one."""
-    return _base(type(value)) is object and _adds_attributes_only(type(value))
+    cls: Any = type(value)
+    return _base(cls) is object and _adds_attributes_only(cls)
+
+
+def _is_of_a_subclass(value: Any) -> bool:
+    cls: Any = type(value)
+    return cls not in _PLAIN and _adds_attributes_only(cls)
 
 
 def _slots(cls: type) -> list[str]:
@@ -529,7 +534,7 @@ def _slot_attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    passing = frozenset[str]().union(*(names for cls, names in _PASSING if _is(value, cls)))
+    passing = {name for cls, names in _PASSING if _is(value, cls) for name in names}
     for name, attribute in list(vars(value).items()) if hasattr(value, "__dict__") else ():
         if name not in passing:
             yield name, attribute
@@ -585,7 +590,8 @@ def _new_object(walk: _Restore, name: str, old: Any, path: str) -> Any:
                 return copy.deepcopy(one)
     if any(issubclass(cls, passing) for passing, _ in _PASSING):
         raise UnknownClass(f"at {_place(path)} there was a {name}, of which there is none here whose state it could be")
-    return _base(cls).__new__(cls)
+    base: Any = _base(cls)
+    return base.__new__(cls)
 
 
 def _all_entries(walk: _Restore, nodes: dict[str, Any], before: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
@@ -720,7 +726,11 @@ def _take_dict(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
     return {"type": type(value).__name__, "pairs": pairs, **factory}
 
 
-_DICTS: dict[str, Callable[[], Any]] = {"dict": dict, "OrderedDict": collections.OrderedDict, "defaultdict": collections.defaultdict}
+_DICTS: dict[str, Callable[[], Any]] = {
+    "dict": dict,
+    "OrderedDict": collections.OrderedDict,
+    "defaultdict": collections.defaultdict,
+}
 _FACTORIES = {f"builtins.{one.__name__}": one for one in (bool, int, float, str, list, tuple, dict, set, frozenset)}
 
 
@@ -745,8 +755,13 @@ def _put_dict(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
 
 def _take_array(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
     array = np.asarray(value)
-    order = "F" if array.flags.fnc else "C"
-    node = {"dtype": _dtype_text(array.dtype), "shape": array.shape, "order": order, "content": walk.bytes(array.tobytes(order))}
+    order: Literal["F", "C"] = "F" if array.flags.fnc else "C"
+    node = {
+        "dtype": _dtype_text(array.dtype),
+        "shape": array.shape,
+        "order": order,
+        "content": walk.bytes(array.tobytes(order)),
+    }
     return {**node, "scalar": True} if _is(value, np.generic) else {**node, "owner": walk.owner(array)}
 
 
@@ -901,7 +916,7 @@ def _put_value(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any
 
 
 def _take_bit_generator(walk: _Capture, value: np.random.BitGenerator, path: str) -> dict[str, Any]:
-    seeds = value.seed_seq
+    seeds: Any = value.seed_seq
     spawned = isinstance(seeds, np.random.SeedSequence) and seeds.n_children_spawned > 0
     return {"state": walk.value(value.state, path), **({"seeds": walk.value(seeds.state, path)} if spawned else {})}
 
@@ -910,7 +925,9 @@ def _put_bit_generator(walk: _Restore, node: dict[str, Any], old: Any, path: str
     state = walk.value(node["state"], None, path)
     name = state["bit_generator"]
     if name not in _BIT_GENERATORS:
-        raise ValueError(f"at {_place(path)} the state has a generator {name!r}, which is none of {', '.join(_BIT_GENERATORS)}")
+        raise ValueError(
+            f"at {_place(path)} the state has a generator {name!r}, which is none of {', '.join(_BIT_GENERATORS)}"
+        )
     new = old if type(old) is _BIT_GENERATORS[name] else _BIT_GENERATORS[name]()
     if "seeds" in node:  # of generators that it has spawned
         seeds = walk.value(node["seeds"], None, path)
@@ -1133,5 +1150,10 @@ _KINDS: list[tuple[Callable[[Any], bool], str, Callable[..., dict[str, Any]], Ca
     (_is_emulator, "emulator", _take_emulator, _put_emulator),
     (_kind_of(spaces.Space), "space", _take_space, _put_space),
     (_is_python_object, "object", _take_object, _put_object),
-    (lambda value: type(value) not in _PLAIN and _adds_attributes_only(type(value)), "subclass", _take_subclass, _put_subclass),
+    (
+        _is_of_a_subclass,
+        "subclass",
+        _take_subclass,
+        _put_subclass,
+    ),
 ]

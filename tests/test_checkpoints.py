@@ -5,6 +5,7 @@ import errno
 import gc
 import itertools
 import json
+import pickle
 import random
 import resource
 import subprocess
@@ -19,6 +20,7 @@ import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import ConstantReward, Image, Mixed
 from resuming import content, copy, run
+from stable_baselines3.common import callbacks
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -37,7 +39,9 @@ from sb3_mirl import MIRL, SQL, CheckpointCallback, checkpoints
 from sb3_mirl.atari import AtariVecEnv
 from sb3_mirl.buffers import DeviceReplayBuffer, FrameReplayBuffer
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:`n_steps=3` is ignored", "ignore:.*Monitor")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore:`n_steps=3` is ignored", "ignore:.*Monitor", "ignore:builtin type (Swig|swig)"
+)
 
 SETTINGS = {
     "learning_starts": 50,
@@ -230,8 +234,8 @@ def finished(tmp_path_factory):
     return folder, options, content(model, ended)
 
 
-def names(folder):
-    return sorted(path.name for path in folder.glob("checkpoints/*.json"))
+def names(folder, pattern="checkpoints/*.json"):
+    return sorted(path.name for path in folder.glob(pattern))
 
 
 class TestDamage:
@@ -290,6 +294,9 @@ class TestDamage:
 
     def test_there_is_none(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="folder must hold a checkpoint"):
+            MIRL.resume(tmp_path, "CartPole-v1")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, callbacks.CheckpointCallback(10, tmp_path))
+        with pytest.raises(ValueError, match=r"stable_baselines3's CheckpointCallback \(rl_model_10_steps\.zip, rl_model_20"):
             MIRL.resume(tmp_path, "CartPole-v1")
 
 
@@ -350,6 +357,112 @@ class TestFolder:
         assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 200
         model.learn(100, CheckpointCallback(40, tmp_path))  # from the beginning, in SB3's way
         assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 100
+
+    def test_repeated_learning_keeps_as_many_checkpoints(self, tmp_path, monkeypatch):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        for _ in range(4):
+            model.learn(20, CheckpointCallback(1000, tmp_path, keep=3))
+        assert names(tmp_path, "*.json") == [f"rl_model_{n}_20_steps.json" for n in (2, 3, 4)]
+        model.learn(20, CheckpointCallback(1000, tmp_path, keep=3))  # the name is free again
+        assert names(tmp_path, "*.json")[0] == "rl_model_20_steps.json"
+        assert checkpoints.Checkpoint.newest(tmp_path).manifest["serial"] == 5
+        for path in tmp_path.glob("*.json"):
+            checkpoints.Checkpoint(tmp_path, path)
+        write = checkpoints._write
+
+        def killed(path, content):
+            if path.suffix == ".json":
+                raise KeyboardInterrupt
+            return write(path, content)
+
+        monkeypatch.setattr(checkpoints, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(20, CheckpointCallback(1000, tmp_path, keep=3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert checkpoints.Checkpoint.newest(tmp_path).manifest["serial"] == 5
+        for path in tmp_path.glob("*.json"):
+            checkpoints.Checkpoint(tmp_path, path)
+
+    def test_another_replay_buffer_leaves_older_checkpoints_whole(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        callback = CheckpointCallback(1000, tmp_path)
+        model.learn(20, callback)
+        model.save_replay_buffer(tmp_path / "buffer.pkl")
+        model.load_replay_buffer(tmp_path / "buffer.pkl")
+        model.replay_buffer.rewards += 1.0
+        model.learn(20, callback)
+        for path in tmp_path.glob("*.json"):
+            checkpoints.Checkpoint(tmp_path, path)
+        assert MIRL.resume(tmp_path, "CartPole-v1").replay_buffer.rewards[0] == 2.0
+
+    def test_two_callbacks_by_turns(self, tmp_path):
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        first, second = (CheckpointCallback(1000, tmp_path) for _ in range(2))
+        for callback in (first, second, first):
+            model.learn(20, callback, reset_num_timesteps=False)
+        assert names(tmp_path, "*.json") == [f"rl_model_{n}_steps.json" for n in (20, 40, 60)]
+        assert MIRL.resume(tmp_path, "CartPole-v1").replay_buffer.pos == 60
+
+    def test_two_runs_of_one_process(self, tmp_path):
+        class Begins(BaseCallback):
+            def _on_step(self):
+                if self.n_calls == 6:
+                    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+                return True
+
+        model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+        with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run") as error:
+            model.learn(40, [CheckpointCallback(10, tmp_path), Begins()])
+        assert str(tmp_path) in str(error.value) and model._run_id[:8] in str(error.value)
+        assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 20
+        copied = pickle.loads(pickle.dumps(MIRL.resume(tmp_path, "CartPole-v1")))
+        copied.set_env(gym.make("CartPole-v1"))
+        with pytest.raises(ValueError, match="checkpoints of another run"):
+            copied.learn(40, CheckpointCallback(10, tmp_path))
+
+    def test_folder_inside_of_the_folder_of_another_run(self, tmp_path):
+        inner = tmp_path / "replay" / "inner"
+        inner.mkdir(parents=True)
+        (inner / ".rl_model_8_steps.zip.1.unfinished").write_text("")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+        assert [path.name for path in inner.iterdir()] == [".rl_model_8_steps.zip.1.unfinished"]
+
+    def test_model_files_of_others_stay(self, tmp_path):
+        (tmp_path / "rl_model_20_steps.zip").write_text("another's")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path, keep=1))
+        assert (tmp_path / "rl_model_20_steps.zip").read_text() == "another's"
+        assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 20
+
+    def test_files_of_a_checkpoint_that_was_never_finished_go(self, tmp_path):
+        for name in ("rl_model_7_steps.safetensors", "rl_model_7_steps.zip", "rl_model_20_steps.safetensors"):
+            (tmp_path / name).write_text("")
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path))
+        assert names(tmp_path, "rl_model*") == [f"rl_model_20_steps.{end}" for end in ("json", "safetensors", "zip")]
+
+    @pytest.mark.parametrize(
+        "malformed", [b"", b"{}", b"[]", b'{"format": "sb3_mirl checkpoint", "run": 1}', b"\xff", b"[" * 99999]
+    )
+    def test_malformed_manifest(self, tmp_path, malformed):
+        (tmp_path / "rl_model_5_steps.json").write_bytes(malformed)
+        with pytest.raises(ValueError, match=r"all are damaged.*remove rl_model_5_steps\.json"):
+            MIRL.resume(tmp_path, "CartPole-v1")
+        with pytest.raises(ValueError, match=r"rl_model_5_steps\.json .*Remove these files, or choose another folder"):
+            MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+
+    def test_manifest_of_another_run(self, tmp_path):
+        for folder in "ab":
+            MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path / folder, folder))
+        manifest = (tmp_path / "a" / "a_20_steps.json").read_bytes()
+        model = MIRL.resume(tmp_path / "b", "CartPole-v1")
+        (tmp_path / "b" / "a_20_steps.json").write_bytes(manifest)
+        with pytest.raises(ValueError, match=r"(?s)lie \(a_20_steps\.json\).*remove these files"):
+            model.learn(40, CheckpointCallback(10, tmp_path / "b"))
+        with pytest.raises(ValueError, match=r"holds those of 2: a_20_steps\.json and b_20_steps\.json\. Remove"):
+            MIRL.resume(tmp_path / "b", "CartPole-v1")
+        (tmp_path / "a" / "copy_steps.json").write_bytes(manifest)
+        with pytest.warns(UserWarning, match=r"copy_steps\.json is a copy of a_20_steps\.json.*remove copy_steps"):
+            MIRL.resume(tmp_path / "a", "CartPole-v1")
 
     def test_a_new_folder_gets_the_whole_buffer(self, tmp_path):
         model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
@@ -555,6 +668,63 @@ def test_objects_of_a_class_that_is_not_there_cost_the_episodes_only(tmp_path):
     assert resumed.num_timesteps == 84
 
 
+class AgainstAnother(ConstantReward):
+    """Draws its observations from the policy of an opponent that it plays against, and remembers those before."""
+
+    def __init__(self, model=None):
+        super().__init__()
+        self.own, self.pool, self.opponent = model, [], MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+
+    def step(self, action):
+        if self.own is not None and self.steps == 3:
+            self.pool.append(copy_of(self.own.policy))
+            self.opponent.policy.load_state_dict(
+                {name: value + 0.1 for name, value in self.opponent.policy.state_dict().items()}
+            )
+        return super().step(action)
+
+
+def copy_of(policy):
+    return pickle.loads(pickle.dumps(policy))
+
+
+class KeepsModels(BaseCallback):
+    def __init__(self):
+        super().__init__()
+        self.best, self.same = None, None
+
+    def _on_step(self):
+        if self.n_calls == 60:
+            self.best, self.same = copy_of(self.model.policy), self.model.policy
+        return True
+
+
+def test_opponents_come_back(tmp_path):
+    env, callback = AgainstAnother(), KeepsModels()
+    model = MIRL("MlpPolicy", env, **SETTINGS)
+    env.own = model
+    model.learn(84, [CheckpointCallback(1000, tmp_path), callback])
+    again, other = AgainstAnother(), KeepsModels()
+    resumed = MIRL.resume(tmp_path, again)
+    resumed.learn(84, other)
+    assert len(again.pool) == len(env.pool) > 1 and again.own is resumed and other.same is resumed.policy
+    pairs = [
+        *zip(env.pool, again.pool, strict=True),
+        (env.opponent.policy, again.opponent.policy),
+        (callback.best, other.best),
+    ]
+    for one, two in pairs:
+        assert th.equal(th.nn.utils.parameters_to_vector(one.parameters()), th.nn.utils.parameters_to_vector(two.parameters()))
+
+
+def test_opponent_that_cannot_come_back_is_named(tmp_path):
+    env = AgainstAnother()
+    env.pool.append(MIRL("MlpPolicy", "CartPole-v1", **SETTINGS))
+    MIRL("MlpPolicy", env, **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path))
+    with pytest.warns(UserWarning, match=r"cannot be read: at envs\[0\].env.pool\[0\] there was a .*MIRL"):
+        MIRL.resume(tmp_path, AgainstAnother())
+
+
 class LimitFileSize(BaseCallback):
     """Makes the system refuse files beyond a size, as it does when a disk is full, from one step to another."""
 
@@ -571,6 +741,7 @@ class LimitFileSize(BaseCallback):
         return True
 
 
+@pytest.mark.filterwarnings("ignore:No checkpoint at step")
 def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
     options = {"total": 480, "save_freq": 36, "settings": SETTINGS}
     whole = run(tmp_path / "whole", lambda: cartpole(tmp_path / "whole"), **options)

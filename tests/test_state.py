@@ -16,7 +16,6 @@ import queue
 import random
 import re
 import subprocess
-import sys
 import threading
 import time
 import types
@@ -37,6 +36,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_mirl.state import State, capture, restore
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:builtin type (Swig|swig)", "ignore:torch.quantize", "ignore:`torch.jit.script`:DeprecationWarning"
+)
 
 
 class Colour(enum.Enum):
