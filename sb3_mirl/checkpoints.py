@@ -445,8 +445,8 @@ def _own_environments(model: "MIRL") -> dict[str, Any]:
 
 
 def _names(missing: list[str]) -> str:
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return f"{'; '.join(map(printable, missing[:5]))}{more}"
+    more = f" and {len(missing) - 30} more" if len(missing) > 30 else ""
+    return f"{'; '.join(map(printable, missing[:30]))}{more}"
 
 
 class _Arrays:

@@ -239,6 +239,7 @@ class _Capture:
             except RecursionError:
                 node = self.leave_out(value, f"{path}.{name}", ", nested too deeply")
             if len(self.missing) > self._dealt_with:
+                del self.missing[self._dealt_with + 1 :]  # one reason is enough
                 node, self._dealt_with = {"is": "missing"}, len(self.missing)
                 # What is a part of it and of another value is captured there
                 self._seen = {key: seen for key, seen in self._seen.items() if seen[0] < count}
