@@ -146,7 +146,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path.name} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"{path.name} is not of a checkpoint")
+        raise DamagedCheckpoint(f"{path.name} is not what was written: not a manifest")
     if manifest.get("sha256") != _checksum(manifest):
         raise DamagedCheckpoint(f"{path.name} is not what was written: its SHA-256 sum differs")
     if manifest.get("version") != FORMAT_VERSION:

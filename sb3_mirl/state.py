@@ -12,6 +12,7 @@ when the state is captured and when it is restored. Neither raises because of it
 
 import ast
 import collections
+import contextlib
 import copy
 import csv
 import datetime
@@ -178,7 +179,7 @@ class _Capture:
         self.missing: list[str] = []
         self._own = {id(one): name for name, one in own.items()}
         self._constants = _Constants()
-        self._dealt_with = self._depth = self._count = 0
+        self.dealt_with = self._depth = self._count = 0
         # By id; the objects are kept, since an id is free when its object is gone
         self._seen: dict[int, tuple[int, Any]] = {}
         self._owners: dict[int, tuple[int, Any]] = {}
@@ -238,9 +239,9 @@ class _Capture:
                 node = self.value(value, f"{path}.{name}")
             except RecursionError:
                 node = self.leave_out(value, f"{path}.{name}", ", nested too deeply")
-            if len(self.missing) > self._dealt_with:
-                del self.missing[self._dealt_with + 1 :]  # one reason is enough
-                node, self._dealt_with = {"is": "missing"}, len(self.missing)
+            if len(self.missing) > self.dealt_with:
+                del self.missing[self.dealt_with + 1 :]  # one reason is enough
+                node, self.dealt_with = {"is": "missing"}, len(self.missing)
                 # What is a part of it and of another value is captured there
                 self._seen = {key: seen for key, seen in self._seen.items() if seen[0] < count}
             entries[name] = node
@@ -262,6 +263,8 @@ class _Restore:
         self.arrays, self.missing, self.own = state.arrays, state.missing, own
         self.references: list[tuple[str, weakref.ref[Any]]] = []
         self._made: dict[int, Any] = {}
+        self._under_way: set[int] = set()
+        self._tree = state.tree
         self._packages: set[str] = set()
         self._constants = _Constants()
         self._look_through(root)
@@ -289,13 +292,34 @@ class _Restore:
         if kind == "long":
             return int(node["hex"], 16)
         if kind == "same":
-            if node["id"] not in self._made:
-                raise UnknownClass(f"at {_place(path)} there was an object that is not restored, or refers to itself")
-            return self._made[node["id"]]
-        for _, name, _, put in _KINDS:
-            if name == kind:
-                return put(self, node, self._for_itself(node, old), path)
-        raise ValueError(f"unknown kind of state {kind!r} at {path}")
+            if node["id"] in self._made:
+                return self._made[node["id"]]
+            node = self._nodes[node["id"]]  # what it was first met in cannot be restored
+            kind = node["is"]
+        put = next((put for _, name, _, put in _KINDS if name == kind), None)
+        if put is None or node["id"] in self._under_way:
+            raise UnknownClass(f"at {_place(path)} there was a {'value that contains itself' if put else kind}")
+        self._under_way.add(node["id"])
+        try:
+            return put(self, node, self._for_itself(node, old), path)
+        finally:
+            self._under_way.remove(node["id"])
+
+    @functools.cached_property
+    def _nodes(self) -> dict[int, dict[str, Any]]:
+        """The nodes of the tree by their numbers."""
+        found: dict[int, dict[str, Any]] = {}
+        pending = [self._tree]
+        while pending:
+            node = pending.pop()
+            if isinstance(node, dict):
+                if "id" in node and node["is"] != "same":
+                    found[node["id"]] = node
+                if node.get("is") != "workers":  # of which each has its own numbers
+                    pending.extend(node.values())
+            elif isinstance(node, (list, tuple)):
+                pending.extend(node)
+        return found
 
     def entries(self, nodes: dict[str, Any], before: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
         """The values that can be restored, by name. The others are reported."""
@@ -364,7 +388,8 @@ class _Restore:
             elif _is_python_object(one):
                 self._constants.add(type(one))
                 self._packages.update(_module(base).partition(".")[0] for base in type(one).__mro__)
-                pending.extend(attribute for _, attribute in _attributes(one))
+                with contextlib.suppress(Exception):  # of code in the object
+                    pending.extend(attribute for _, attribute in _attributes(one))
 
     def find_class(self, name: str, old: Any, path: str) -> type:
         """A class that is already there, and belongs to the packages of what is restored or not to Python's own."""
@@ -721,10 +746,13 @@ def _put_frozenset(walk: _Restore, node: dict[str, Any], old: Any, path: str) ->
 def _take_dict(walk: _Capture, value: Any, path: str) -> dict[str, Any]:
     pairs = []
     for index, (key, one) in enumerate(value.items()):
-        name = repr(key)[:80] if type(key) in _IMMUTABLE else f"key {index}"
-        pairs.append([walk.value(key, f"{path}.keys()[{index}]"), walk.value(one, f"{path}[{name}]")])
+        pairs.append([walk.value(key, f"{path}.keys()[{index}]"), walk.value(one, _path_of_key(path, key))])
     factory = {"factory": walk.value(value.default_factory, path)} if _is(value, collections.defaultdict) else {}
     return {"type": type(value).__name__, "pairs": pairs, **factory}
+
+
+def _path_of_key(path: str, key: Any) -> str:
+    return f"{path}[{repr(key)[:80] if type(key) in _IMMUTABLE else f'a {type(key).__name__}'}]"
 
 
 _DICTS: dict[str, Callable[[], Any]] = {
@@ -747,7 +775,7 @@ def _put_dict(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     new = []
     for key_node, child in node["pairs"]:
         key = walk.value(key_node, None, path)
-        new.append((key, walk.value(child, before.get(key), f"{path}[{key!r}]")))
+        new.append((key, walk.value(child, before.get(key), _path_of_key(path, key))))
     old.clear()
     for key, value in new:
         old[key] = value
@@ -1089,6 +1117,7 @@ def _take_workers(walk: _Capture, value: SubprocVecEnv, path: str) -> dict[str, 
         walk.missing += [f"{path}.envs[{index}].{one}".lstrip(".") for one in state.missing]
         children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
         walk.arrays += state.arrays
+    walk.dealt_with = len(walk.missing)
     # With which the next reset begins, if there was none yet
     names = ("_seeds", "_options")
     return {"children": children, "attributes": walk.entries([(name, getattr(value, name)) for name in names], path)}

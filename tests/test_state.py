@@ -625,6 +625,13 @@ def test_object_that_is_a_part_of_a_missing_value_is_captured_elsewhere():
     assert restore({"first": None, "second": None}, state) == {"first": None, "second": [[1]]}
 
 
+def test_object_that_is_a_part_of_a_value_that_is_not_there_is_restored_elsewhere():
+    shared = [1]
+    state = through_json(capture({"first": (shared, len), "second": [shared]}))
+    assert restore({"first": None, "second": None}, state) == {"first": None, "second": [[1]]}
+    assert state.missing == ["at first[1] there was builtins.len, which is a part of the program"]
+
+
 def test_value_that_contains_itself_is_restored_or_named():
     stack = Stack([1])
     stack.append(stack)
