@@ -331,6 +331,7 @@ def _fill_replay(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any], res
             target = targets[name]
             target[slots] = th.as_tensor(rows, device=target.device) if isinstance(target, th.Tensor) else rows
     values = restore(_rest_of_replay(buffer), rest)
+    _warn_of_missing("The replay buffer", rest)
     if planes is not None:
         planes.frame_channels = values.pop("frame_channels")
     vars(buffer).update(values)
@@ -442,6 +443,11 @@ def _own_environments(model: "MIRL") -> dict[str, Any]:
         found[f"environment {len(found)}"] = env
         pending += [*vars(env).get("envs", ()), *(vars(env)[name] for name in ("venv", "env") if name in vars(env))]
     return found
+
+
+def _warn_of_missing(what: str, state: State) -> None:
+    if state.missing:
+        warnings.warn(f"{what} is not restored as a whole: {_names(state.missing)}", stacklevel=3)
 
 
 def _names(missing: list[str]) -> str:
@@ -815,7 +821,9 @@ class Checkpoint:
         model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
         model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
         self._restore_callbacks(model, state["callbacks"], callbacks)
-        vars(model.logger).update(restore(_logger_values(model), self._arrays.get(state["logger"])))
+        recorded = self._arrays.get(state["logger"])
+        vars(model.logger).update(restore(_logger_values(model), recorded))
+        _warn_of_missing("What the logger has recorded", recorded)
         _restore_logs(model, restore({}, self._arrays.get(state["log_files"])))
         versions = _versions()
         changed = [f"{name} {old} -> {versions[name]}" for name, old in manifest["versions"].items() if versions[name] != old]
@@ -839,8 +847,7 @@ class Checkpoint:
             waiting.remove(callback)
             state = self._arrays.get(node)
             vars(callback).update(restore(_callback_attributes(callback), state, own))
-            if state.missing:
-                warnings.warn(f"The state of the {name} is not restored as a whole: {_names(state.missing)}", stacklevel=2)
+            _warn_of_missing(f"The state of the {name}", state)
 
 
 def new_run_id() -> str:

@@ -185,7 +185,7 @@ class _Capture:
         self._owners: dict[int, tuple[int, Any]] = {}
 
     def value(self, value: Any, path: str) -> Any:
-        cls = type(value)
+        cls: Any = type(value)
         if cls in _IMMUTABLE:
             if cls is int and value.bit_length() > _BITS_OF_A_LONG_INTEGER:
                 return {"is": "long", "hex": hex(value)}
@@ -194,7 +194,7 @@ class _Capture:
             return {"is": "own", "name": self._own[id(value)]}
         if id(value) in self._seen:
             return {"is": "same", "id": self._seen[id(value)][0]}
-        if issubclass(cls, _PROGRAM):
+        if _is_program(cls):
             return {"is": "program", "name": _program_name(value)}
         if _is_in(cls, _OUTPUT_MODULES):
             return {"is": "output"}
@@ -432,8 +432,8 @@ class _Constants:
                 self._add(dict(vars(module)), _module(base), 0)
 
     def _add(self, value: Any, name: str, depth: int) -> None:
-        cls = type(value)
-        if cls in _IMMUTABLE or id(value) in self.names or issubclass(cls, (*_PROGRAM, *_ENVIRONMENTS, enum.Enum)):
+        cls: Any = type(value)
+        if cls in _IMMUTABLE or _is_program(cls) or id(value) in self.names or issubclass(cls, (*_ENVIRONMENTS, enum.Enum)):
             return
         if depth > 0 and cls is not tuple:
             self.names[id(value)] = name
@@ -458,6 +458,11 @@ def _memory(value: Any) -> int:
 def _is(value: Any, classes: type | tuple[type, ...]) -> bool:
     """isinstance() that does not believe what a proxy says of its class."""
     return issubclass(type(value), classes)
+
+
+@functools.lru_cache(maxsize=10_000)  # some of them are slow to ask
+def _is_program(cls: Any) -> bool:
+    return issubclass(cls, _PROGRAM)
 
 
 def _module(cls: type) -> str:

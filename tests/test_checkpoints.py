@@ -737,6 +737,28 @@ def test_odd_attributes_are_restored_or_named(tmp_path, workers):
     resumed.env.close()
 
 
+class OddInfo(BitFlippingEnv):
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, reward, terminated, truncated, {**info, "sparse": th.ones(2).to_sparse()}
+
+
+class Records(BaseCallback):
+    def _on_step(self):
+        self.logger.record("view", memoryview(b"a"), exclude=("stdout", "csv", "log", "json", "tensorboard"))
+        return True
+
+
+def test_what_is_lost_of_the_replay_buffer_and_the_logger_is_named(tmp_path):
+    her = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": True}}
+    model = MIRL("MultiInputPolicy", OddInfo(n_bits=4, max_steps=7), **{**SETTINGS, **her})
+    model.learn(20, [CheckpointCallback(1000, tmp_path), Records()], log_interval=None)
+    with pytest.warns(UserWarning, match=r"The replay buffer is not restored as a whole: infos\[.*torch.Tensor"):
+        resumed = MIRL.resume(tmp_path, OddInfo(n_bits=4, max_steps=7))
+    with pytest.warns(UserWarning, match=r"What the logger has recorded is not restored as a whole: name_to_value"):
+        resumed.learn(24, Records(), log_interval=None)
+
+
 class KeepsModels(BaseCallback):
     def __init__(self):
         super().__init__()
