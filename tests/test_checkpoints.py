@@ -46,7 +46,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*Monitor",
     "ignore:builtin type (Swig|swig)",
     "ignore:torch.quantize",
-    "ignore:`torch.jit.script`:DeprecationWarning",
+    "ignore:`torch.jit:DeprecationWarning",
 )
 
 SETTINGS = {
@@ -144,7 +144,8 @@ def test_an_interrupted_run_ends_like_one_that_was_not(case, tmp_path, monkeypat
     whole = part("whole")
     n_calls = whole._n_calls
     moments = (n_calls // 3, n_calls // 3 + 5, 4 * n_calls // 5)
-    for interrupted_at in moments[:1] if case == "compiled" else moments:  # compiling takes seconds each time
+    step = 3 if case == "compiled" else 2 if options.get("policy") == "CnnPolicy" else 1  # these take seconds each time
+    for interrupted_at in moments[::step]:
         assert part("parts", interrupted_at=interrupted_at)._n_calls == interrupted_at
     resumed = part("parts")
 

@@ -38,7 +38,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_mirl.state import State, capture, restore
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:builtin type (Swig|swig)", "ignore:torch.quantize", "ignore:`torch.jit.script`:DeprecationWarning"
+    "ignore:builtin type (Swig|swig)", "ignore:torch.quantize", "ignore:`torch.jit:DeprecationWarning"
 )
 
 
