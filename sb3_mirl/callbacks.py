@@ -82,36 +82,14 @@ class PriorUpdateCallback(MIRLCallback):
 
     During the warm-up (``learning_starts``) nothing moves: π is then an artefact of the random initial network.
 
-    :param log_interval: log ρ, by action name where the environment has names, once in that many environment steps;
-        0 or less: never
     :param verbose: 0: no output, 1: info messages
     """
-
-    #: With more actions than this, ρ is not logged entry by entry
-    MAX_LOGGED_ACTIONS = 32
-
-    def __init__(self, log_interval: int = 10_000, verbose: int = 0) -> None:
-        super().__init__(verbose)
-        self.log_interval = log_interval
-        self._next_log = 0
-        self._log_keys: list[str] = []
-
-    def _on_training_start(self) -> None:
-        self._next_log = self.num_timesteps
-        self._log_keys = []
-        if len(self.prior) <= self.MAX_LOGGED_ACTIONS and self.log_interval > 0:
-            names = self.model.action_names or [f"action_{action}" for action in range(len(self.prior))]
-            self._log_keys = [f"prior/{name}" for name in names]
 
     def _on_step(self) -> bool:
         policy = self.model.rollout_action_probabilities
         step_size = self.model.prior_step_size
         if policy is not None and step_size > 0:
             self.prior.copy_(update_prior(self.prior, policy, step_size))
-        if self._log_keys and self.num_timesteps >= self._next_log:
-            self._next_log = self.num_timesteps + self.log_interval
-            for key, value in zip(self._log_keys, self.prior.tolist(), strict=True):
-                self.logger.record(key, value)
         return True
 
 

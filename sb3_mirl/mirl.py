@@ -67,8 +67,11 @@ PAPER_ATARI: dict[str, Any] = {
     "beta_schedule": "adaptive",
     "beta_init": 0.01,
     "beta_lr": 3.3e-6,
+    "loss": "mse",
 }
 
+# With more actions than this, ρ is not logged entry by entry
+MAX_LOGGED_ACTIONS = 32
 # With train_freq in episodes, training ends with one: so many steps are waited for it
 LONGEST_LAST_EPISODE = 100_000
 
@@ -131,7 +134,7 @@ class MIRL(DQN):
         :func:`auto_beta_lr`
     :param beta_scale: k > 0, without unit, of ``"normalized"``: the larger, the less regularised
     :param beta_max: the largest β that schedules may reach, see ``benchmarks/beta_limits.py``
-    :param loss: ``"mse"`` (paper) or ``"huber"``; β follows the mean squared error with either
+    :param loss: ``"huber"`` (DQN's) or ``"mse"`` (paper); β follows the mean squared TD error with either
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
     :param compile_update: run each gradient step, and each choice of actions, as one compiled function, which is faster and
@@ -188,7 +191,7 @@ class MIRL(DQN):
         beta_lr: float | str = "auto",
         beta_scale: float = 3.0,
         beta_max: float = 1e4,
-        loss: str = "mse",
+        loss: str = "huber",
         regularization: str = "mutual_information",
         compile_update: bool = False,
         mixed_precision: bool = False,
@@ -565,8 +568,7 @@ class MIRL(DQN):
         :param kl: the penalty on the last batch
         :raises ValueError: if a loss was not finite
         """
-        prior_entropy = -th.xlogy(self.policy.prior, self.policy.prior).sum()
-        *loss_values, kl_value, beta, entropy = th.stack([*losses, kl, self.policy.beta, prior_entropy]).tolist()
+        *loss_values, kl_value, beta = th.stack([*losses, kl, self.policy.beta]).tolist()
 
         finite = np.isfinite(loss_values)
         if not finite.all():
@@ -583,7 +585,15 @@ class MIRL(DQN):
         self.logger.record("train/loss", np.mean(loss_values))
         self.logger.record("train/beta", beta)
         self.logger.record("train/kl", kl_value)
-        self.logger.record("rollout/prior_entropy", entropy)
+
+    def dump_logs(self) -> None:
+        prior = self.policy.prior
+        self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
+        if len(prior) <= MAX_LOGGED_ACTIONS:
+            for action, probability in enumerate(prior.tolist()):
+                name = self.action_names[action] if self.action_names else f"action_{action}"
+                self.logger.record(f"prior/{name}", probability)
+        super().dump_logs()
 
     def learn(
         self: SelfMIRL,
@@ -719,7 +729,7 @@ def soft_td_loss(
     discounts: th.Tensor | float,
     prior: th.Tensor,
     beta: th.Tensor,
-    loss: str = "mse",
+    loss: str = "huber",
 ) -> tuple[th.Tensor, th.Tensor]:
     """
     The loss of Q(s,a) against r + (1 - done) γ β⁻¹ log Σ ρ(a') exp(β Q_target(s',a')).
@@ -732,7 +742,7 @@ def soft_td_loss(
     :param discounts: γ, or γⁿ [batch, 1]
     :param prior: ρ, [n_actions]
     :param beta: β, []
-    :param loss: ``"mse"`` or ``"huber"``
+    :param loss: ``"huber"`` or ``"mse"``
     :return: the loss, [], and the mean squared TD error, [], which β follows whatever the loss is
     """
     with th.no_grad():
