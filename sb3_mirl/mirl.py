@@ -189,7 +189,7 @@ class MIRL(DQN):
         beta_schedule: str = "normalized",
         beta_init: float = 0.01,
         beta_lr: float | str = "auto",
-        beta_scale: float = 3.0,
+        beta_scale: float = 30.0,
         beta_max: float = 1e4,
         loss: str = "huber",
         regularization: str = "mutual_information",

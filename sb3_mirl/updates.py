@@ -221,6 +221,9 @@ class CompiledGradient:
         )
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter, gradient in zip(trained, gradients, strict=True):
+            if gradient.stride() != parameter.stride():
+                # As backward() does; fused optimisers take it for granted
+                gradient = th.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return loss, squared_td_error, q_values
 
