@@ -7,13 +7,14 @@ from sb3_mirl import gridworld  # noqa: F401 (registers the environments)
 
 if TYPE_CHECKING:
     from sb3_mirl.callbacks import BetaUpdateCallback, CheckpointCallback, MIRLCallback, PriorUpdateCallback
-    from sb3_mirl.mirl import MIRL, SQL, SQLm
+    from sb3_mirl.mirl import MIRL, PAPER_ATARI, SQL, SQLm
     from sb3_mirl.prior import load_prior
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MIRL",
+    "PAPER_ATARI",
     "SQL",
     "BetaUpdateCallback",
     "CheckpointCallback",

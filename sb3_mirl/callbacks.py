@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Event
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.checkpoints import CheckpointWriter
-from sb3_mirl.operators import update_beta, update_prior
+from sb3_mirl.operators import update_beta, update_beta_normalized, update_prior
 from sb3_mirl.policies import MIRLPolicy
 
 if TYPE_CHECKING:
@@ -82,35 +82,14 @@ class PriorUpdateCallback(MIRLCallback):
 
     During the warm-up (``learning_starts``) nothing moves: π is then an artefact of the random initial network.
 
-    :param log_interval: log ρ, by action name where the environment has names, once in that many environment steps;
-        0 or less: never
     :param verbose: 0: no output, 1: info messages
     """
 
-    #: With more actions than this, ρ is not logged entry by entry
-    MAX_LOGGED_ACTIONS = 32
-
-    def __init__(self, log_interval: int = 10_000, verbose: int = 0) -> None:
-        super().__init__(verbose)
-        self.log_interval = log_interval
-        self._next_log = 0
-        self._log_keys: list[str] = []
-
-    def _on_training_start(self) -> None:
-        self._next_log = self.num_timesteps
-        self._log_keys = []
-        if len(self.prior) <= self.MAX_LOGGED_ACTIONS and self.log_interval > 0:
-            names = self.model.action_names or [f"action_{action}" for action in range(len(self.prior))]
-            self._log_keys = [f"prior/{name}" for name in names]
-
     def _on_step(self) -> bool:
         policy = self.model.rollout_action_probabilities
-        if policy is not None and self.model.prior_lr > 0:
-            self.prior.copy_(update_prior(self.prior, policy, self.model.prior_lr))
-        if self._log_keys and self.num_timesteps >= self._next_log:
-            self._next_log = self.num_timesteps + self.log_interval
-            for key, value in zip(self._log_keys, self.prior.tolist(), strict=True):
-                self.logger.record(key, value)
+        step_size = self.model.prior_step_size
+        if policy is not None and step_size > 0:
+            self.prior.copy_(update_prior(self.prior, policy, step_size))
         return True
 
 
@@ -118,20 +97,24 @@ class BetaUpdateCallback(MIRLCallback):
     """
     Moves β, by the model's ``beta_schedule``.
 
-    ``"adaptive"``: β ← (1 - α_β) β + α_β / L at each gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
-    environment transition. ``"constant"``: never.
+    ``"normalized"``: β ← (1 - α_β) β + α_β k / √L at each gradient step. ``"adaptive"``: β ← (1 - α_β) β + α_β / L at each
+    gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th environment transition. ``"constant"``: never.
     """
 
     def _on_step(self) -> bool:
-        if self.model.beta_schedule == "linear":
-            increase = self.model.beta_lr * self.training_env.num_envs
-            self.beta.add_(increase).clamp_(max=self.model.beta_max)
+        model = self.model
+        if model.beta_schedule == "linear":
+            self.beta.add_(model.beta_step_size * self.training_env.num_envs).clamp_(max=model.beta_max)
         return True
 
     def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
-        if self.model.beta_schedule == "adaptive":
-            model = self.model
-            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_lr, model.beta_max))
+        model = self.model
+        if model.beta_schedule == "adaptive":
+            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_step_size, model.beta_max))
+        elif model.beta_schedule == "normalized":
+            self.beta.copy_(
+                update_beta_normalized(self.beta, squared_td_error, model.beta_step_size, model.beta_max, model.beta_scale)
+            )
 
 
 class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):

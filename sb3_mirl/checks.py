@@ -17,7 +17,8 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from sb3_mirl.policies import REGULARIZATIONS
 
-BETA_SCHEDULES = ("adaptive", "linear", "constant")
+BETA_SCHEDULES = ("normalized", "adaptive", "linear", "constant")
+AUTO = "auto"
 LOSSES = ("mse", "huber")
 INF = float("inf")
 LARGEST = float(np.finfo(np.float64).max)
@@ -198,8 +199,24 @@ def _beta_init(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
     return value
 
 
-def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
-    return _number(0.0, 1.0 if arguments["beta_schedule"] == "adaptive" else LARGEST)(name, value, arguments)
+def _prior_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    return (
+        value
+        if isinstance(value, str) and value == AUTO
+        else _number(0.0, 1.0, "'auto' or a number in [0, 1]")(name, value, arguments)
+    )
+
+
+def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    if arguments["beta_schedule"] == "linear":
+        # An increase per transition, for which the paper has no value to be scaled
+        return _number(0.0, LARGEST, "a number >= 0 with beta_schedule='linear'")(name, value, arguments)
+    high = LARGEST if arguments["beta_schedule"] == "constant" else 1.0
+    return (
+        value
+        if isinstance(value, str) and value == AUTO
+        else _number(0.0, high, f"'auto' or a number in [0, {high:g}]")(name, value, arguments)
+    )
 
 
 def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
@@ -245,12 +262,13 @@ RULES: dict[str, Rule] = {
     "tensorboard_log": _optional(_path),
     "policy_kwargs": _dict,
     "seed": _optional(_integer(0, 2**32 - 1)),
-    "prior_lr": UNIT_INTERVAL,
+    "prior_lr": _prior_lr,
     "prior_init": _optional(_distribution),
     "beta_schedule": _choice(BETA_SCHEDULES),
     "beta_max": _number(0.0, INF),
     "beta_init": _beta_init,
     "beta_lr": _beta_lr,
+    "beta_scale": _number(np.nextafter(0, 1), accepted="a finite number > 0"),
     "loss": _choice(LOSSES),
     "regularization": _choice(REGULARIZATIONS),
     "compile_update": _bool,

@@ -5,8 +5,8 @@ Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the s
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,7 +17,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule, TrainFrequencyUnit
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TrainFrequencyUnit
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
@@ -46,20 +46,32 @@ from sb3_mirl.checks import (
 )
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
-from sb3_mirl.updates import (
-    CompiledUpdate,
-    adam_step,
-    check_compilable_optimizer,
-    clear_tiny_averages,
-    clip_gradient_norm,
-    flushed_denormals,
-    split_samples,
-)
+from sb3_mirl.updates import CompiledGradient, check_compiler, clear_tiny_averages, flushed_denormals
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
-# Transitions that are taken from the replay buffer at once: 58 MB of Atari's
-LARGEST_SAMPLE = 1024
+#: The paper's values for Atari as far as they are known, see the README: ``MIRL("CnnPolicy", env, **PAPER_ATARI)``
+PAPER_ATARI: dict[str, Any] = {
+    "learning_rate": 2e-5,
+    "buffer_size": 1_000_000,
+    "learning_starts": 10_000,
+    "batch_size": 32,
+    "gamma": 0.99,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 10_000,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+    "max_grad_norm": 10,
+    "prior_lr": 2e-6,
+    "beta_schedule": "adaptive",
+    "beta_init": 0.01,
+    "beta_lr": 3.3e-6,
+    "loss": "mse",
+}
+
+# With more actions than this, ρ is not logged entry by entry
+MAX_LOGGED_ACTIONS = 32
 # With train_freq in episodes, training ends with one: so many steps are waited for it
 LONGEST_LAST_EPISODE = 100_000
 
@@ -74,48 +86,55 @@ class MIRL(DQN):
     It is DQN with the maximum in the target replaced by β⁻¹ log Σₐ ρ(a) exp(β Q(s',a)), where the action prior ρ follows
     the marginal of the policy over visited states and the inverse temperature β follows 1 / (mean squared TD error).
 
-    Defaults marked (paper) are the paper's for Atari, as told by people who reproduced it; the others are SB3's.
+    What MIRL shares with DQN has DQN's defaults. The paper's values for Atari are :data:`PAPER_ATARI`:
+    ``MIRL("CnnPolicy", env, **PAPER_ATARI)``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of
         :class:`~sb3_mirl.policies.MIRLPolicy`
     :param env: the environment, or its id; its action space is Discrete and starts at 0
-    :param learning_rate: of the optimiser; a number (paper: 2e-5) or a function of the remaining progress (from 1 to 0)
-    :param buffer_size: transitions in the replay buffer (paper: 1e6)
-    :param learning_starts: environment steps before learning, in which actions are drawn from ρ (paper: 1e4)
-    :param batch_size: of a gradient step (paper: 32)
+    :param learning_rate: of the optimiser; a number or a function of the remaining progress (from 1 to 0)
+    :param buffer_size: transitions in the replay buffer
+    :param learning_starts: environment steps before learning, in which actions are drawn from ρ
+    :param batch_size: of a gradient step
     :param tau: Polyak coefficient of the target network's update; 1 copies
-    :param gamma: discount factor (paper: 0.99)
-    :param train_freq: learn every so many steps (paper: 4), or ``(n, "step" | "episode")``
+    :param gamma: discount factor
+    :param train_freq: learn every so many steps, or ``(n, "step" | "episode")``
     :param gradient_steps: gradient steps each time; -1: as many as environment steps since the last time
     :param replay_buffer_class: by default chosen by observation space and ``n_steps``
     :param replay_buffer_kwargs: its arguments
     :param optimize_memory_usage: SB3's memory-saving variant of the replay buffer
     :param n_steps: length of the n-step return. SB3's buffer sums rewards only: with ``n_steps > 1`` the divergences
         KL(π‖ρ)/β of the steps between are left out of the target
-    :param target_update_interval: environment steps between two updates of the target network (paper: 1e4)
+    :param target_update_interval: environment steps between two updates of the target network
     :param exploration_fraction: fraction of the training in which ε falls
     :param exploration_initial_eps: first ε
-    :param exploration_final_eps: last ε (paper: 0.01)
-    :param max_grad_norm: bound on the norm of the gradient (paper: 10)
+    :param exploration_final_eps: last ε
+    :param max_grad_norm: bound on the norm of the gradient
     :param stats_window_size: episodes in the logged averages
     :param tensorboard_log: folder for TensorBoard logs
     :param policy_kwargs: arguments of the policy
     :param verbose: 0: no output, 1: info messages, 2: debug messages
     :param seed: of the pseudo-random generators
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
-    :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition (paper: 2e-6, a memory of 5e5 transitions);
-        0 keeps ρ fixed
+    :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"`` scales the paper's
+        memory, 5e5 of 1e7 transitions, to the length of the first :meth:`learn`: 20 / ``total_timesteps``, between 2e-6 and
+        1e-2, see :func:`auto_prior_lr`
     :param prior_init: the first ρ, [n_actions], non-negative and summing to 1; by default uniform. With
         ``"mutual_information"``, an action that has 0 here is never tried nor used in the target.
         :func:`~sb3_mirl.load_prior` reads that of another model
-    :param beta_schedule: ``"adaptive"``: β follows 1/L (paper, Atari); ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th
-        environment transition (paper, grid worlds), whatever ``learn`` is called how often; ``"constant"``: β = β₀
-    :param beta_init: β₀ ≥ 0 in 1/reward (paper: 0.01, for millions of steps); ∞ is allowed for ``"constant"``. Like
-        ``prior_init`` it is for new models: a loaded one goes on with the β and ρ of its file
-    :param beta_lr: α_β in [0, 1] per gradient step for ``"adaptive"`` (paper: 3.3e-6), or the increase of β per
-        environment transition for ``"linear"``
-    :param beta_max: the largest β that ``"adaptive"`` and ``"linear"`` may reach, see ``benchmarks/beta_limits.py``
-    :param loss: ``"mse"`` (paper) or ``"huber"``; β follows the mean squared error with either
+    :param beta_schedule: ``"normalized"``: β follows ``beta_scale`` / √L with L the mean squared TD error, so that a change of
+        the rewards' unit changes nothing; ``"adaptive"``: β follows 1/L (paper, Atari), for clipped or normalised rewards;
+        ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th environment transition (paper, grid worlds), whatever ``learn`` is
+        called how often; ``"constant"``: β = β₀
+    :param beta_init: β₀ ≥ 0 in 1/reward; ∞ is allowed for ``"constant"``. Like ``prior_init`` it is for new models: a loaded
+        one goes on with the β and ρ of its file
+    :param beta_lr: α_β in [0, 1] per gradient step for ``"normalized"`` and ``"adaptive"``, or the increase of β per
+        environment transition for ``"linear"``, which needs a number. ``"auto"`` scales the paper's value, 3.3e-6 for 2.5e6
+        gradient steps, to those of the first :meth:`learn`: 8.25 / gradient steps, between 3e-5 and 1e-2, see
+        :func:`auto_beta_lr`
+    :param beta_scale: k > 0, without unit, of ``"normalized"``: the larger, the less regularised
+    :param beta_max: the largest β that schedules may reach, see ``benchmarks/beta_limits.py``
+    :param loss: ``"huber"`` (DQN's) or ``"mse"`` (paper); β follows the mean squared TD error with either
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
     :param compile_update: run each gradient step, and each choice of actions, as one compiled function, which is faster and
@@ -141,9 +160,9 @@ class MIRL(DQN):
         self,
         policy: str | type[MIRLPolicy],
         env: GymEnv | str,
-        learning_rate: float | Schedule = 2e-5,
+        learning_rate: float | Schedule = 1e-4,
         buffer_size: int = 1_000_000,
-        learning_starts: int = 10_000,
+        learning_starts: int = 100,
         batch_size: int = 32,
         tau: float = 1.0,
         gamma: float = 0.99,
@@ -156,7 +175,7 @@ class MIRL(DQN):
         target_update_interval: int = 10_000,
         exploration_fraction: float = 0.1,
         exploration_initial_eps: float = 1.0,
-        exploration_final_eps: float = 0.01,
+        exploration_final_eps: float = 0.05,
         max_grad_norm: float = 10,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -165,13 +184,14 @@ class MIRL(DQN):
         seed: int | None = None,
         device: th.device | str = "auto",
         *,
-        prior_lr: float = 2e-6,
+        prior_lr: float | str = "auto",
         prior_init: np.ndarray | list[float] | None = None,
-        beta_schedule: str = "adaptive",
+        beta_schedule: str = "normalized",
         beta_init: float = 0.01,
-        beta_lr: float = 3.3e-6,
+        beta_lr: float | str = "auto",
+        beta_scale: float = 30.0,
         beta_max: float = 1e4,
-        loss: str = "mse",
+        loss: str = "huber",
         regularization: str = "mutual_information",
         compile_update: bool = False,
         mixed_precision: bool = False,
@@ -215,14 +235,18 @@ class MIRL(DQN):
         self.beta_schedule = beta_schedule
         self.beta_init = beta_init
         self.beta_lr = beta_lr
+        self.beta_scale = beta_scale
         self.beta_max = beta_max
         self.loss = loss
         self.regularization = regularization
         self.compile_update = compile_update
         self.mixed_precision = mixed_precision
+        #: What ``"auto"`` became in the first :meth:`learn`, for good; None before it
+        self.resolved_prior_lr: float | None = None
+        self.resolved_beta_lr: float | None = None
         #: What the actions are called, where an environment has said it to :meth:`learn`; plain text in saved files
         self.action_names: list[str] | None = None
-        self._compiled_update: CompiledUpdate | None = None
+        self._compiled_gradient: CompiledGradient | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
         # Those of the current learn() that want to know of gradient steps
@@ -258,7 +282,7 @@ class MIRL(DQN):
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_init)
         if self.compile_update:
-            check_compilable_optimizer(self.policy.optimizer)
+            check_compiler(self.device)
             self.policy.compile_acting()
 
     def _check_arguments(self) -> None:
@@ -297,6 +321,37 @@ class MIRL(DQN):
     def beta(self) -> float:
         """β, in 1/reward."""
         return self.policy.beta.item()
+
+    @property
+    def prior_step_size(self) -> float | None:
+        """α_ρ per environment transition; None for ``"auto"`` before the first :meth:`learn`."""
+        return self.resolved_prior_lr if self.prior_lr == "auto" else self.prior_lr  # type: ignore[return-value]
+
+    @property
+    def beta_step_size(self) -> float | None:
+        """α_β per gradient step, or per environment transition; None for ``"auto"`` before the first :meth:`learn`."""
+        return self.resolved_beta_lr if self.beta_lr == "auto" else self.beta_lr  # type: ignore[return-value]
+
+    def _resolve_step_sizes(self, total_timesteps: int) -> None:
+        """Turns ``"auto"`` into numbers, once in the life of a model."""
+        if self.prior_lr == "auto" and self.resolved_prior_lr is None:
+            self.resolved_prior_lr = auto_prior_lr(total_timesteps)
+        if self.beta_lr == "auto" and self.resolved_beta_lr is None:
+            self.resolved_beta_lr = auto_beta_lr(self._count_gradient_steps(total_timesteps))
+
+    def _count_gradient_steps(self, total_timesteps: int) -> int:
+        """
+        :param total_timesteps: environment transitions of a training that begins now
+        :return: gradient steps of that training; ``total_timesteps`` where ``train_freq`` counts episodes, whose length is
+            not known
+        """
+        if self.train_freq.unit is TrainFrequencyUnit.EPISODE:  # type: ignore[union-attr]
+            return total_timesteps
+        per_rollout = self.train_freq.frequency * self.n_envs  # type: ignore[union-attr]
+        rollouts = -(-total_timesteps // per_rollout)
+        # SB3 learns after a rollout that ends beyond learning_starts
+        warm_up = min(rollouts, max(0, self.learning_starts - self.num_timesteps) // per_rollout)
+        return (rollouts - warm_up) * (per_rollout if self.gradient_steps < 0 else self.gradient_steps)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if isinstance(callback, list):
@@ -393,17 +448,27 @@ class MIRL(DQN):
         self._update_learning_rate(self.policy.optimizer)
 
         prior, beta = self.policy.reference_prior, self.policy.beta
-        update = self._compiled() if self.compile_update else self._update
+        compute_gradient = self._compute_gradient_compiled if self.compile_update else self._compute_gradient
         losses: list[th.Tensor] = []
         q_values: list[th.Tensor] = []
-        for replay_data in self._sample_batches(gradient_steps, batch_size):
+        for gradient_step in range(gradient_steps):
+            # A callback of the gradient step before may have called predict()
+            if not self.policy.training:
+                self.policy.set_training_mode(True)
+            # Sample replay buffer
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
 
-            if (self._n_updates + len(losses)) % 100 == 0:
+            if (self._n_updates + gradient_step) % 100 == 0:
                 clear_tiny_averages(self.policy.optimizer)
             with flushed_denormals():
-                loss, squared_td_error, all_q_values = update(replay_data, discounts, prior, beta)
+                # Optimize the policy
+                self.policy.optimizer.zero_grad()
+                loss, squared_td_error, all_q_values = compute_gradient(replay_data, discounts, prior, beta)
+                # Clip gradient norm
+                th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
             losses.append(loss)
             q_values.append(all_q_values)
 
@@ -436,72 +501,63 @@ class MIRL(DQN):
                 f"after total_timesteps = {total_timesteps}: count steps, or limit the episodes (gymnasium.wrappers.TimeLimit)"
             )
 
-    def _sample_batches(self, n_batches: int, batch_size: int) -> Iterator[ReplayBufferSamples]:
-        """Batches from the replay buffer. Several small ones are sampled at once, which takes a fraction of the time."""
-        at_once = max(1, LARGEST_SAMPLE // batch_size)
-        for first in range(0, n_batches, at_once):
-            n_sampled = min(at_once, n_batches - first)
-            sample = self.replay_buffer.sample(n_sampled * batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
-            yield from split_samples(sample, n_sampled)
-
-    def _update(
-        self, replay_data: ReplayBufferSamples, discounts: th.Tensor | float, prior: th.Tensor, beta: th.Tensor
+    def _compute_gradient(
+        self, replay_data: Any, discounts: th.Tensor | float, prior: th.Tensor, beta: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
-        One gradient step.
+        The loss of one batch and its gradient, which is added to that of the parameters.
 
         :param replay_data: the batch
         :param discounts: γ, or γⁿ [batch, 1]
         :param prior: ρ of the target, [n_actions]
         :param beta: β, []
-        :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions], all before the step
+        :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
         """
-        with th.no_grad():
-            # Compute the next Q-values using the target network
-            with self._network_precision():
-                next_q_values = self.q_net_target(replay_data.next_observations).float()
-            # The log-sum-exp weighted by ρ, where DQN has the maximum
-            target_q_values = soft_td_target(replay_data.rewards, replay_data.dones, discounts, next_q_values, prior, beta)
-
-        # Get current Q-values estimates
         with self._network_precision():
-            all_q_values = self.q_net(replay_data.observations).float()
-
-        # Retrieve the q-values for the actions from the replay buffer
-        current_q_values = th.gather(all_q_values, dim=1, index=replay_data.actions.long())
-
-        # β follows the squared error whatever the loss is: its scale must not depend on the loss
-        squared_td_error = F.mse_loss(current_q_values, target_q_values)
-        loss = squared_td_error if self.loss == "mse" else F.smooth_l1_loss(current_q_values, target_q_values)
-
-        # Optimize the policy
-        # Not self.policy.parameters(): walking through the modules takes a tenth of a small network's gradient step
-        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None
+            with th.no_grad():
+                # Compute the next Q-values using the target network
+                next_q_values = self.q_net_target(replay_data.next_observations).float()
+            # Get current Q-values estimates
+            q_values = self.q_net(replay_data.observations).float()
+        loss, squared_td_error = soft_td_loss(
+            q_values,
+            next_q_values,
+            replay_data.actions,
+            replay_data.rewards,
+            replay_data.dones,
+            discounts,
+            prior,
+            beta,
+            loss=self.loss,
+        )
         loss.backward()
-        # Clip gradient norm
-        clip_gradient_norm(parameters, self.max_grad_norm)
-        adam_step(self.policy.optimizer)
-        return loss.detach(), squared_td_error.detach(), all_q_values.detach()
+        return loss.detach(), squared_td_error.detach(), q_values.detach()
+
+    def _compute_gradient_compiled(
+        self, replay_data: Any, discounts: th.Tensor | float, prior: th.Tensor, beta: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """:meth:`_compute_gradient` as one compiled function, made anew when networks or loss have been exchanged."""
+        compiled = self._compiled_gradient
+        used = (self.q_net, self.q_net_target, self.loss)
+        if compiled is None or (compiled.q_net, compiled.q_net_target, compiled.loss.keywords["loss"]) != used:  # type: ignore[attr-defined]
+            if self.verbose >= 1:
+                print("Compiling the gradient step: the first one may take a minute")
+            loss = partial(soft_td_loss, loss=self.loss)
+            compiled = CompiledGradient(self.q_net, self.q_net_target, loss, self._network_precision)
+            self._compiled_gradient = compiled
+        return compiled(
+            replay_data.observations,
+            replay_data.next_observations,
+            replay_data.actions,
+            replay_data.rewards,
+            replay_data.dones,
+            th.as_tensor(discounts, device=self.device),
+            prior,
+            beta,
+        )
 
     def _network_precision(self) -> AbstractContextManager:
         return th.autocast(self.device.type, th.bfloat16) if self.mixed_precision else nullcontext()
-
-    def _compiled(self) -> CompiledUpdate:
-        """:meth:`_update` as one compiled function; compiled again if the policy was exchanged."""
-        if self._compiled_update is None or self._compiled_update.optimizer is not self.policy.optimizer:
-            if self.verbose >= 1:
-                print("Compiling the gradient step: the first one may take a minute")
-            self._compiled_update = CompiledUpdate(
-                self.q_net,
-                self.q_net_target,
-                self.policy.optimizer,
-                self.loss,
-                self.max_grad_norm,
-                self._network_precision,
-            )
-        return self._compiled_update
 
     def _log_training(self, losses: list[th.Tensor], q_values: list[th.Tensor], kl: th.Tensor) -> None:
         """
@@ -512,8 +568,7 @@ class MIRL(DQN):
         :param kl: the penalty on the last batch
         :raises ValueError: if a loss was not finite
         """
-        prior_entropy = -th.xlogy(self.policy.prior, self.policy.prior).sum()
-        *loss_values, kl_value, beta, entropy = th.stack([*losses, kl, self.policy.beta, prior_entropy]).tolist()
+        *loss_values, kl_value, beta = th.stack([*losses, kl, self.policy.beta]).tolist()
 
         finite = np.isfinite(loss_values)
         if not finite.all():
@@ -530,7 +585,15 @@ class MIRL(DQN):
         self.logger.record("train/loss", np.mean(loss_values))
         self.logger.record("train/beta", beta)
         self.logger.record("train/kl", kl_value)
-        self.logger.record("rollout/prior_entropy", entropy)
+
+    def dump_logs(self) -> None:
+        prior = self.policy.prior
+        self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
+        if len(prior) <= MAX_LOGGED_ACTIONS:
+            for action, probability in enumerate(prior.tolist()):
+                name = self.action_names[action] if self.action_names else f"action_{action}"
+                self.logger.record(f"prior/{name}", probability)
+        super().dump_logs()
 
     def learn(
         self: SelfMIRL,
@@ -542,6 +605,7 @@ class MIRL(DQN):
         progress_bar: bool = False,
     ) -> SelfMIRL:
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
+        self._resolve_step_sizes(total_timesteps)
         outer_callbacks = self._gradient_step_callbacks
         if self._resumed_from is not None:
             self._resumed_from.set_logger(self)
@@ -641,7 +705,7 @@ class MIRL(DQN):
     def __getstate__(self) -> dict[str, Any]:
         # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function, and are
         # runs of their own
-        none = {"_compiled_update": None, "_resumed_from": None, "_run_id": new_run_id(), "_checkpoint_serial": 0}
+        none = {"_compiled_gradient": None, "_resumed_from": None, "_run_id": new_run_id(), "_checkpoint_serial": 0}
         return {**self.__dict__, "_gradient_step_callbacks": [], "_callbacks": [], **none}
 
     def _excluded_save_params(self) -> list[str]:
@@ -649,12 +713,68 @@ class MIRL(DQN):
             *super()._excluded_save_params(),
             "rollout_action_probabilities",
             "_gradient_step_callbacks",
-            "_compiled_update",
+            "_compiled_gradient",
             "_callbacks",
             "_run_id",
             "_checkpoint_serial",
             "_resumed_from",
         ]
+
+
+def soft_td_loss(
+    q_values: th.Tensor,
+    next_q_values: th.Tensor,
+    actions: th.Tensor,
+    rewards: th.Tensor,
+    dones: th.Tensor,
+    discounts: th.Tensor | float,
+    prior: th.Tensor,
+    beta: th.Tensor,
+    loss: str = "huber",
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    The loss of Q(s,a) against r + (1 - done) γ β⁻¹ log Σ ρ(a') exp(β Q_target(s',a')).
+
+    :param q_values: Q(s, ·), [batch, n_actions]
+    :param next_q_values: Q_target(s', ·), [batch, n_actions]
+    :param actions: a, [batch, 1]
+    :param rewards: r, [batch, 1]
+    :param dones: 1 where the episode ended at s', else 0, [batch, 1]
+    :param discounts: γ, or γⁿ [batch, 1]
+    :param prior: ρ, [n_actions]
+    :param beta: β, []
+    :param loss: ``"huber"`` or ``"mse"``
+    :return: the loss, [], and the mean squared TD error, [], which β follows whatever the loss is
+    """
+    with th.no_grad():
+        # The log-sum-exp weighted by ρ, where DQN has the maximum
+        target_q_values = soft_td_target(rewards, dones, discounts, next_q_values, prior, beta)
+    # Retrieve the q-values for the actions from the replay buffer
+    current_q_values = th.gather(q_values, dim=1, index=actions.long())
+    squared_td_error = F.mse_loss(current_q_values, target_q_values)
+    if loss == "mse":
+        return squared_td_error, squared_td_error
+    return F.smooth_l1_loss(current_q_values, target_q_values), squared_td_error
+
+
+def auto_prior_lr(total_timesteps: int) -> float:
+    """
+    The paper's α_ρ, 2e-6 for 1e7 environment steps, scaled to another length of training.
+
+    :param total_timesteps: environment transitions
+    :return: 20 / ``total_timesteps``, at least 2e-6 and at most 1e-2
+    """
+    return float(np.clip(20 / max(total_timesteps, 1), 2e-6, 1e-2))
+
+
+def auto_beta_lr(gradient_steps: int) -> float:
+    """
+    The paper's α_β, 3.3e-6 for 2.5e6 gradient steps, scaled to another length of training.
+
+    :param gradient_steps: of the training
+    :return: 8.25 / ``gradient_steps``, at least 3e-5 and at most 1e-2
+    """
+    return float(np.clip(8.25 / max(gradient_steps, 1), 3e-5, 1e-2))
 
 
 class SQL(MIRL):
@@ -667,7 +787,7 @@ class SQL(MIRL):
 
     algorithm = "SQL"
 
-    def __init__(self, *args: Any, prior_lr: float = 0.0, regularization: str = "entropy", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, prior_lr: float | str = 0.0, regularization: str = "entropy", **kwargs: Any) -> None:
         super().__init__(*args, prior_lr=prior_lr, regularization=regularization, **kwargs)
 
 

@@ -176,3 +176,22 @@ def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, st
     error = th.as_tensor(squared_td_error, dtype=th.float64, device=beta.device)
     moved = (1.0 - step_size) * beta + step_size / error.clamp(min=MIN_SQUARED_TD_ERROR)
     return th.where(th.isnan(error), beta, moved.clamp(max=beta_max))
+
+
+def update_beta_normalized(
+    beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float, scale: float
+) -> th.Tensor:
+    """
+    β ← (1 - α_β) β + α_β k / √L: :func:`update_beta` with a target in 1/reward, the unit of β.
+
+    Where all rewards are multiplied by c, so are Q and √L, and β · Q stays what it was.
+
+    :param beta: β, a number or a tensor without axes
+    :param squared_td_error: L, the mean squared TD error of one batch, in reward²
+    :param step_size: α_β in [0, 1], per gradient step
+    :param beta_max: the largest β
+    :param scale: k > 0, without unit
+    :return: the new β, a float64 tensor without axes
+    """
+    error = th.as_tensor(squared_td_error, dtype=th.float64)
+    return update_beta(beta, error.sqrt() / scale, step_size, beta_max)

@@ -6,7 +6,8 @@ the way of acting that follows from them.
 optimiser sees them. Only the callbacks of :mod:`sb3_mirl.callbacks` move them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from sb3_mirl.operators import soft_policy
-from sb3_mirl.updates import Compiled, Layers, channels_last, check_compilable_network
+from sb3_mirl.updates import CompiledActing, channels_last
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -39,7 +40,7 @@ class MIRLPolicy(DQNPolicy):
     beta: th.Tensor
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
-    _compiled_acting: "_CompiledActing | None" = None
+    _compiled_acting: CompiledActing | None = None
 
     def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,10 +54,6 @@ class MIRLPolicy(DQNPolicy):
     def make_q_net(self) -> QNetwork:
         net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         return _QNetwork(**net_args).to(self.device)
-
-    def set_training_mode(self, mode: bool) -> None:
-        _set_training_mode(self.q_net, mode)
-        self.__dict__["training"] = mode
 
     def _build(self, lr_schedule: Schedule) -> None:
         if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach", "differentiable"}:
@@ -76,12 +73,36 @@ class MIRLPolicy(DQNPolicy):
         :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
         :return: [batch, n_actions] in the dtype of the network, rows sum to 1
         """
-        self.set_training_mode(False)
+        with self._evaluation_mode(), th.no_grad():
+            return soft_policy(self.q_net(self._as_tensors(obs)), self.reference_prior, self.beta)
+
+    def sample_policy(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """
+        Actions drawn from π(·|s) with NumPy's global generator. :meth:`MIRL.predict` does not draw from π: its actions are
+        argmaxₐ π(a|s), replaced by draws from ρ with probability ε.
+
+        :param obs: as :meth:`action_probabilities` takes them
+        :return: one action for each observation, int64 [batch]
+        """
+        cumulative = self.action_probabilities(obs).double().cumsum(dim=1).cpu().numpy()
+        # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with π(a|s) = 0 is drawn
+        draws = np.random.random((len(cumulative), 1)) * cumulative[:, -1:]
+        return (cumulative > draws).argmax(axis=1)
+
+    def _as_tensors(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
-        if not isinstance(first, th.Tensor):
-            obs, _ = self.obs_to_tensor(obs)  # type: ignore[arg-type]
-        with th.no_grad():
-            return soft_policy(self.q_net(obs), self.reference_prior, self.beta)
+        return obs if isinstance(first, th.Tensor) else self.obs_to_tensor(obs)[0]  # type: ignore[arg-type, return-value]
+
+    @contextmanager
+    def _evaluation_mode(self) -> Iterator[None]:
+        """The network in evaluation mode, and back in the mode that it was in."""
+        training = self.training
+        self.set_training_mode(False)
+        try:
+            yield
+        finally:
+            if training:
+                self.set_training_mode(True)
 
     def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> "MIRLPolicy":
         # policy.float() must not make ρ and β float32: only their device changes
@@ -101,8 +122,7 @@ class MIRLPolicy(DQNPolicy):
             probabilities, actions = _act(self.q_net(obs), self.reference_prior, self.beta)
         else:
             probabilities, actions = self._compiled_acting(obs, self.reference_prior, self.beta)
-        # Not by assignment, which takes torch's modules 5 µs
-        self.__dict__["last_action_probabilities"] = probabilities
+        self.last_action_probabilities = probabilities
         return actions
 
     def compile_acting(self) -> None:
@@ -112,8 +132,7 @@ class MIRLPolicy(DQNPolicy):
 
         :raises ValueError: if the network cannot be compiled; the message says why
         """
-        check_compilable_network(self.q_net)
-        self.__dict__["_compiled_acting"] = _CompiledActing(self.q_net)
+        self._compiled_acting = CompiledActing(self.q_net, _act)
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
         """
@@ -149,23 +168,6 @@ def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tens
     return [probabilities, probabilities.argmax(dim=1)]
 
 
-class _CompiledActing:
-    """:func:`_act` with the network before it, compiled."""
-
-    def __init__(self, q_net: QNetwork) -> None:
-        self.layers = Layers(q_net)
-        self.parameters = [*self.layers.parameters()]
-        self._function = Compiled(self._act)
-
-    def __call__(self, obs: PyTorchObs, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
-        return self._function([*self.parameters, prior, beta], self.layers.prepare(obs))
-
-    def _act(self, *tensors: th.Tensor) -> list[th.Tensor]:
-        n = len(self.parameters)
-        prior, beta, *observations = tensors[n:]
-        return _act(self.layers.call(tensors[:n], observations), prior, beta)
-
-
 class _QNetwork(QNetwork):
     """SB3's, with the images of a training batch laid out in memory as convolutions like them best."""
 
@@ -175,17 +177,6 @@ class _QNetwork(QNetwork):
         if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
             obs = channels_last(obs)  # type: ignore[arg-type]
         return super().extract_features(obs, features_extractor)
-
-
-def _set_training_mode(module: th.nn.Module, mode: bool) -> None:
-    """``module.train(mode)`` without its detours, which take as long as acting with a small network."""
-    if type(module).train is not th.nn.Module.train:
-        module.train(mode)
-        return
-    module.__dict__["training"] = mode
-    for child in module._modules.values():
-        if child is not None:
-            _set_training_mode(child, mode)
 
 
 def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Recorder(MIRLCallback):
         model = self.model
         for network in (model.q_net, model.q_net_target):
             network.register_forward_hook(lambda _, __, output: self.outputs.append(output.detach().double().numpy()))
-        act, sample_batches = model._sample_action, model._sample_batches
+        act, sample = model._sample_action, model.replay_buffer.sample
 
         def spy_on_act(*args, **kwargs):
             self.outputs.clear()
@@ -45,12 +45,12 @@ class Recorder(MIRLCallback):
             self.outputs.clear()
             return actions, actions
 
-        def spy_on_batches(*args):
-            for self.batch in sample_batches(*args):
-                self.outputs.clear()
-                yield self.batch
+        def spy_on_sample(*args, **kwargs):
+            self.outputs.clear()
+            self.batch = sample(*args, **kwargs)
+            return self.batch
 
-        model._sample_action, model._sample_batches = spy_on_act, spy_on_batches
+        model._sample_action, model.replay_buffer.sample = spy_on_act, spy_on_sample
 
     def _on_step(self):
         self.events[-1]["prior"] = self.model.prior

@@ -1,25 +1,30 @@
 """MIRL, SQL and SQLm used as people use SB3's DQN."""
 
 import copy
+import inspect
 import io
+from pathlib import Path
 
 import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+import yaml
 from probes import ConstantReward, Image, Mixed, NamedActions, TwoArms
 from stable_baselines3 import DQN, PPO, HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import KVWriter, Logger, configure
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
 from sb3_mirl import MIRL, SQL, BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, SQLm
+from sb3_mirl.mirl import PAPER_ATARI, auto_beta_lr, auto_prior_lr
+from sb3_mirl.operators import update_beta_normalized
 from sb3_mirl.policies import MIRLPolicy
 
 ALGORITHMS = [MIRL, SQL, SQLm]
@@ -60,9 +65,104 @@ def test_every_policy_learns_saves_and_loads(algorithm, policy, env, tmp_path):
 
 def test_names_of_the_paper_are_settings():
     env = TwoArms()
-    assert (MIRL("MlpPolicy", env).prior_lr, MIRL("MlpPolicy", env).regularization) == (2e-6, "mutual_information")
+    assert (MIRL("MlpPolicy", env).prior_lr, MIRL("MlpPolicy", env).regularization) == ("auto", "mutual_information")
     assert (SQL("MlpPolicy", env).prior_lr, SQL("MlpPolicy", env).regularization) == (0.0, "entropy")
-    assert (SQLm("MlpPolicy", env).prior_lr, SQLm("MlpPolicy", env).regularization) == (2e-6, "entropy")
+    assert (SQLm("MlpPolicy", env).prior_lr, SQLm("MlpPolicy", env).regularization) == ("auto", "entropy")
+
+
+def test_what_is_shared_with_dqn_has_the_default_of_dqn():
+    ours, theirs = inspect.signature(MIRL).parameters, inspect.signature(DQN).parameters
+    shared = [name for name in theirs if name not in ("policy", "env")]
+    assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
+
+
+def test_the_papers_atari_values_are_a_constant_and_the_zoos():
+    model = MIRL("MlpPolicy", TwoArms(), **{**PAPER_ATARI, "buffer_size": 100})
+    assert (model.prior_step_size, model.beta_step_size, model.beta_schedule) == (2e-6, 3.3e-6, "adaptive")
+    zoo = yaml.safe_load((Path(__file__).parent.parent / "hyperparams" / "mirl.yml").read_text())["atari"]
+    assert {name: zoo[name] for name in PAPER_ATARI} == PAPER_ATARI
+
+
+# ---- "auto" -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps, step_size", [(50_000, 4e-4), (10**9, 2e-6), (100, 1e-2), (0, 1e-2), (10**7, 2e-6)])
+def test_auto_prior_lr_is_the_papers_scaled_to_the_length_of_the_run(steps, step_size):
+    assert auto_prior_lr(steps) == pytest.approx(step_size)
+
+
+@pytest.mark.parametrize("steps, step_size", [(12_475, 8.25 / 12_475), (10**9, 3e-5), (10, 1e-2), (0, 1e-2)])
+def test_auto_beta_lr_is_the_papers_scaled_to_the_length_of_the_run(steps, step_size):
+    assert auto_beta_lr(steps) == pytest.approx(step_size)
+
+
+@pytest.mark.parametrize(
+    "n_envs, settings, steps",
+    [
+        (1, {}, 300),
+        (1, {"learning_starts": 0}, 301),
+        (1, {"learning_starts": 17, "train_freq": 1}, 40),
+        (3, {"train_freq": 4, "gradient_steps": 2}, 200),
+        (3, {"train_freq": 2, "gradient_steps": -1, "learning_starts": 30}, 100),
+        (2, {"learning_starts": 500}, 100),
+    ],
+)
+def test_gradient_steps_are_counted_in_advance(n_envs, settings, steps):
+    model = MIRL("MlpPolicy", make_vec_env(TwoArms, n_envs), **{**FAST, **settings})
+    expected = model._count_gradient_steps(steps)
+    assert model.learn(steps)._n_updates == expected
+    assert model.resolved_beta_lr == auto_beta_lr(expected)
+
+
+def test_gradient_steps_are_the_environment_steps_where_training_follows_episodes():
+    model = MIRL("MlpPolicy", TwoArms(), train_freq=(1, "episode"), **FAST).learn(300)
+    assert model.resolved_beta_lr == auto_beta_lr(300)
+
+
+def test_auto_is_resolved_once_and_stays_in_the_argument(tmp_path):
+    model = MIRL("MlpPolicy", TwoArms(), **FAST)
+    assert (model.prior_lr, model.beta_lr, model.prior_step_size, model.beta_step_size) == ("auto", "auto", None, None)
+    model.learn(4000)
+    resolved = model.prior_step_size, model.beta_step_size
+    assert resolved == (20 / 4000, pytest.approx(8.25 / (4000 - 20) * 4))
+    model.learn(100).save(tmp_path / "model")
+    loaded = MIRL.load(tmp_path / "model", env=TwoArms())
+    loaded.learn(100, reset_num_timesteps=False)
+    exported = MIRL.load_exported(model.export(tmp_path / "model.safetensors"))
+    for one in (model, loaded, exported):
+        assert (one.prior_lr, one.beta_lr) == ("auto", "auto")
+        assert (one.prior_step_size, one.beta_step_size) == resolved
+
+
+def test_a_number_is_not_scaled():
+    model = MIRL("MlpPolicy", TwoArms(), prior_lr=0.25, beta_lr=0.5, **FAST).learn(100)
+    assert (model.prior_step_size, model.beta_step_size) == (0.25, 0.5)
+    assert (model.resolved_prior_lr, model.resolved_beta_lr) == (None, None)
+
+
+def test_normalized_beta_does_not_depend_on_the_unit_of_rewards():
+    # Adam's steps do not scale with the rewards, so with the weights as they are: beta alone, along one run
+    errors = [4.0, 0.25, 1.0, 0.01]
+    for unit in (0.01, 1.0, 100.0):
+        beta = th.tensor(0.0, dtype=th.float64)
+        for error in errors:
+            beta = update_beta_normalized(beta, th.tensor(error * unit**2), 0.5, beta_max=np.inf, scale=3.0)
+        # Halved at each step: 3 (0.5 / 0.1 + 0.25 / 1 + 0.125 / 0.5 + 0.0625 / 2)
+        assert beta.item() * unit == pytest.approx(3 * (5 + 0.25 + 0.25 + 0.03125))
+
+
+def test_the_normalized_schedule_follows_the_error_of_each_gradient_step():
+    class Spy(MIRLCallback):
+        def _on_gradient_step(self, squared_td_error):
+            expected.append(0.9 * expected[-1] + 0.1 * 2.0 / float(squared_td_error) ** 0.5)
+            assert self.model.beta == pytest.approx(expected[-1], rel=1e-6)
+
+    expected = [0.01]
+    MIRL("MlpPolicy", TwoArms(), beta_lr=0.1, beta_scale=2.0, **FAST).learn(100, callback=Spy())
+    assert len(expected) > 10
+
+
+# ---- state and acting ---------------------------------------------------------------------------------------------
 
 
 def test_prior_and_beta_of_a_fresh_model():
@@ -104,6 +204,16 @@ def test_one_observation_gives_one_action():
     for deterministic in (True, False):
         action, _ = model.predict(np.zeros(4, np.float32), deterministic=deterministic)
         assert action.shape == () and model.action_space.contains(int(action))
+
+
+def test_sample_policy_draws_from_the_policy():
+    model = MIRL("MlpPolicy", TwoArms(), beta_init=3.0, prior_init=[0.0, 0.2, 0.5, 0.3], seed=0)
+    obs = np.ones((20_000, 1), np.float32)
+    actions = model.policy.sample_policy(obs)
+    frequencies = np.bincount(actions, minlength=4) / len(actions)
+    assert frequencies[0] == 0
+    expected = model.policy.action_probabilities(obs[:1])[0].numpy()
+    np.testing.assert_allclose(frequencies, expected, atol=5 * np.sqrt(0.25 / len(actions)))
 
 
 def test_epsilon_is_one_coin_per_environment():
@@ -515,14 +625,42 @@ def test_tensorboard_folders_carry_the_name_of_the_algorithm(tmp_path):
     assert {folder.name for folder in tmp_path.iterdir()} == {"MIRL_1", "SQL_1", "SQLm_1"}
 
 
+class Recorder(KVWriter):
+    """Keeps what is logged, one dictionary for each dump."""
+
+    def __init__(self):
+        self.dumps = []
+
+    def write(self, key_values, key_excluded, step=0):
+        self.dumps.append(dict(key_values))
+
+    def close(self):
+        pass
+
+
+def learn_and_record(model, steps, **arguments):
+    recorder = Recorder()
+    model.set_logger(Logger(None, [recorder]))
+    model.learn(steps, **arguments)
+    return recorder.dumps
+
+
+def test_prior_is_logged_with_the_log_interval_of_learn():
+    model = MIRL("MlpPolicy", ConstantReward(), prior_lr=0.1, **FAST)
+    dumps = learn_and_record(model, 100, log_interval=2)
+    assert len(dumps) == 5  # ten episodes
+    assert dumps[-1]["prior/action_0"] == pytest.approx(model.prior[0])
+    assert dumps[-1]["prior/action_0"] != dumps[-2]["prior/action_0"]
+
+
 def test_logged_values_are_the_right_ones():
     model = MIRL("MlpPolicy", ConstantReward(), prior_init=[0.25, 0.75], beta_schedule="constant", beta_init=0.0, **FAST)
-    model.learn(50, log_interval=None)
-    logged = model.logger.name_to_value
+    logged = learn_and_record(model, 50, log_interval=5)[-1]
     # β = 0: π = ρ, so that nothing is paid
     assert logged["train/kl"] == pytest.approx(0.0, abs=1e-7) and logged["train/beta"] == 0.0
     assert logged["rollout/prior_entropy"] == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75))
-    assert logged["train/n_updates"] == model._n_updates
+    # The step that ends the last episode is learned from after the dump
+    assert logged["train/n_updates"] == model._n_updates - 1
 
 
 def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
@@ -534,8 +672,7 @@ def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
         def action(self, action):
             return action
 
-    model = MIRL("MlpPolicy", Fewer(NamedActions()), **FAST).learn(30, log_interval=None)
-    assert "prior/action_0" in model.logger.name_to_value
+    assert "prior/action_0" in learn_and_record(MIRL("MlpPolicy", Fewer(NamedActions()), **FAST), 30, log_interval=1)[-1]
 
 
 @pytest.mark.parametrize(
@@ -548,10 +685,10 @@ def test_odd_names_of_actions_do_no_harm(meanings):
                 raise meanings
             return meanings
 
-    model = MIRL("MlpPolicy", Odd(), verbose=1, **FAST).learn(30, log_interval=None)
+    logged = learn_and_record(MIRL("MlpPolicy", Odd(), verbose=1, **FAST), 30, log_interval=1)[-1]
     good = meanings in (("LEFT", "RIGHT"), [1, 2])
     keys = [f"prior/{name}" for name in meanings] if good else ["prior/action_0", "prior/action_1"]
-    assert set(keys) <= set(model.logger.name_to_value)
+    assert set(keys) <= set(logged)
 
 
 # ---- what it must withstand ---------------------------------------------------------------------------------------
@@ -609,7 +746,7 @@ def spoil_rewards(locals_, globals_):
 @pytest.mark.parametrize("gradient_steps", [1, 5])
 def test_a_loss_that_is_not_finite_stops_training(gradient_steps):
     model = MIRL("MlpPolicy", ConstantReward(), prior_lr=0.1, train_freq=1, gradient_steps=gradient_steps, **FAST)
-    with pytest.raises(ValueError, match=r"mse loss was nan at gradient step \d+ .*beta = .*largest \|Q\| = ") as error:
+    with pytest.raises(ValueError, match=r"huber loss was nan at gradient step \d+ .*beta = .*largest \|Q\| = ") as error:
         model.learn(5000, callback=spoil_rewards)
     assert np.isfinite(model.prior).all() and abs(model.prior.sum() - 1) < 1e-9 and np.isfinite(model.beta)
     step = int(str(error.value).split("gradient step ")[1].split()[0])
@@ -632,22 +769,24 @@ def test_weights_that_are_not_numbers_do_not_reach_the_prior():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"prior_lr": -1}, r"prior_lr must be a number in \[0, 1\], got -1"),
+        ({"prior_lr": -1}, r"prior_lr must be 'auto' or a number in \[0, 1\], got -1"),
         ({"prior_lr": 1.5}, r"prior_lr .*got 1.5"),
         ({"prior_lr": float("nan")}, r"prior_lr .*got nan"),
-        ({"prior_lr": "2e-6"}, r"prior_lr must be a number .*got '2e-6'"),
+        ({"prior_lr": "2e-6"}, r"prior_lr must be 'auto' or a number .*got '2e-6'"),
         ({"prior_init": [1.0]}, r"prior_init must be 4 non-negative numbers that sum to 1, got \[1.0\] \(shape \(1,\)"),
         ({"prior_init": [0.5, 0.5, 0.5, 0.5]}, r"prior_init .*sum 2"),
         ({"prior_init": [1.5, -0.5, 0.0, 0.0]}, r"prior_init .*non-negative"),
         ({"prior_init": [float("nan")] * 4}, r"prior_init .*sum nan"),
         ({"prior_init": "uniform"}, r"prior_init must be 4 numbers, got 'uniform'"),
-        ({"beta_schedule": "cosine"}, r"beta_schedule must be one of \('adaptive', 'linear', 'constant'\), got 'cosine'"),
+        ({"beta_schedule": "cosine"}, r"beta_schedule must be one of \('normalized', 'adaptive', 'linear', 'constant'\), got 'cosine'"),
         ({"beta_init": -0.1}, r"beta_init .*got -0.1"),
         ({"beta_init": float("inf")}, r"beta_init must be a number in \[0, .*\], got inf"),
         ({"beta_init": float("inf"), "beta_max": float("inf")}, r"beta_init .*got inf"),
         ({"beta_init": 5.0, "beta_max": 1.0}, r"beta_init must be at most beta_max, got 5.0 and beta_max=1.0"),
-        ({"beta_lr": 2.0}, r"beta_lr must be a number in \[0, 1\], got 2.0"),
+        ({"beta_lr": 2.0}, r"beta_lr must be 'auto' or a number in \[0, 1\], got 2.0"),
         ({"beta_lr": -1.0, "beta_schedule": "linear"}, r"beta_lr .*got -1.0"),
+        ({"beta_schedule": "linear"}, r"beta_lr must be a number >= 0 with beta_schedule='linear', got 'auto'"),
+        ({"beta_scale": 0.0}, r"beta_scale must be a finite number > 0, got 0.0"),
         ({"beta_max": -1.0}, r"beta_max .*got -1.0"),
         ({"loss": "l1"}, r"loss must be one of \('mse', 'huber'\), got 'l1'"),
         ({"regularization": "none"}, r"regularization must be one of .*got 'none'"),

@@ -1,0 +1,182 @@
+"""
+MIRL with its defaults beside SB3's DQN with its own: final returns after 50,000 steps.
+
+    python benchmarks/defaults.py run --jobs 2      # writes results/defaults.json as runs finish; finished ones are skipped
+    python benchmarks/defaults.py report            # the table of docs/results.md
+
+Environments are CartPole, Acrobot, LunarLander and FrozenLake, each with its rewards multiplied by 1, 0.01 and 100. A run is
+one model with `MIRL("MlpPolicy", env, seed=seed)` or `DQN(...)` and no other argument, trained and then evaluated on 30
+episodes without exploration, whose returns are counted with the rewards as the environment gives them. Two more conditions, on
+CartPole: ten calls `learn(5000, reset_num_timesteps=False)`, and `learn(10**9)` stopped by a callback after 50,000 steps.
+
+The share that a return R reaches of DQN's is (R - worst) / (DQN - worst), where worst is the least return that is possible or,
+where rewards have no bound (LunarLander), the mean return of the worst constant action in 100 episodes.
+"""
+
+import argparse
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_mirl import MIRL
+
+RESULTS = Path(__file__).parent.parent / "results" / "defaults.json"
+STEPS = 50_000
+ENVIRONMENTS = {"CartPole-v1": 0.0, "Acrobot-v1": -500.0, "LunarLander-v3": None, "FrozenLake-v1": 0.0}
+SCALES = (1.0, 0.01, 100.0)
+#: Not used to choose anything
+SEEDS = range(100, 110)
+
+
+class StopAfterSteps(StopTrainingOnMaxEpisodes):
+    """Ends the training after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(max_episodes=1)
+        self.steps = steps
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < self.steps
+
+
+def make_env(env_id: str, scale: float) -> gym.Env:
+    """
+    :param env_id: of Gymnasium
+    :param scale: factor of the rewards that the agent sees; those of Monitor are the environment's
+    """
+    env = Monitor(gym.make(env_id))
+    return gym.wrappers.TransformReward(env, lambda reward: scale * float(reward)) if scale != 1 else env
+
+
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param job: algorithm, env, scale, condition and seed; ``settings`` where defaults are to be chosen
+    :return: the job with its result
+    """
+    th.set_num_threads(1)
+    start = time.perf_counter()
+    algorithm = {"dqn": DQN, "mirl": MIRL}[job["algorithm"]]
+    model = algorithm("MlpPolicy", make_env(job["env"], job["scale"]), seed=job["seed"], **job.get("settings", {}))
+    if job["condition"] == "ten calls":
+        for _ in range(10):
+            model.learn(STEPS // 10, reset_num_timesteps=False)
+    elif job["condition"] == "stopped":
+        model.learn(10**9, callback=StopAfterSteps(STEPS))
+    else:
+        model.learn(STEPS)
+    # Monitor is below the change of scale, so that these returns are the environment's
+    returns, _ = evaluate_policy(model, make_env(job["env"], job["scale"]), n_eval_episodes=30, return_episode_rewards=True)
+    result = {**job, "return": float(np.mean(returns)), "seconds": round(time.perf_counter() - start)}
+    if isinstance(model, MIRL):
+        result.update(beta=model.beta, prior=[round(probability, 4) for probability in model.prior.tolist()])
+    return result
+
+
+def jobs(algorithms: list[str]) -> list[dict[str, Any]]:
+    """All runs, those of one seed after the other, so that an interrupted benchmark has whole seeds."""
+    conditions = [(env, scale, "one call") for scale in SCALES for env in ENVIRONMENTS]
+    conditions += [("CartPole-v1", 1.0, "ten calls"), ("CartPole-v1", 1.0, "stopped")]
+    return [
+        {"algorithm": algorithm, "env": env, "scale": scale, "condition": condition, "seed": seed}
+        for seed in SEEDS
+        for env, scale, condition in conditions
+        for algorithm in algorithms
+    ]
+
+
+def key(job: dict[str, Any]) -> tuple:
+    return (*(job[name] for name in ("algorithm", "env", "scale", "condition", "seed")), str(job.get("settings", {})))
+
+
+def run(todo: list[dict[str, Any]], n_jobs: int, path: Path) -> None:
+    """
+    :param todo: runs
+    :param n_jobs: how many at once
+    :param path: of the results, of which finished runs are skipped
+    """
+    done = read(path)
+    finished = set(map(key, done))
+    todo = [job for job in todo if key(job) not in finished]
+    with ProcessPoolExecutor(n_jobs, max_tasks_per_child=1) as pool:
+        for future in as_completed([pool.submit(train, job) for job in todo]):
+            done = [*done, future.result()]
+            lines = ",\n".join(json.dumps(result) for result in sorted(done, key=key))
+            path.write_text(f"[\n{lines}\n]\n")
+            print(json.dumps(future.result()), flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def worst_return(env_id: str) -> float:
+    """The least return that is possible, or that of the worst constant action where rewards have no bound."""
+    if ENVIRONMENTS[env_id] is not None:
+        return ENVIRONMENTS[env_id]  # type: ignore[return-value]
+    env = gym.make(env_id)
+    means = []
+    for action in range(int(env.action_space.n)):  # type: ignore[attr-defined]
+        total = 0.0
+        for episode in range(100):
+            env.reset(seed=episode)
+            ended = False
+            while not ended:
+                _, reward, terminated, truncated, _ = env.step(action)
+                total, ended = total + float(reward), terminated or truncated
+        means.append(total / 100)
+    return min(means)
+
+
+def report(path: Path) -> str:
+    """The table, in Markdown: mean returns, and the share of DQN's with a bootstrap interval over seeds."""
+    results = read(path)
+    generator = np.random.default_rng(0)
+    lines = [
+        "| environment | rewards | condition | seeds | DQN | MIRL | share of DQN's [95%] |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:
+        env, scale, condition = job["env"], job["scale"], job["condition"]
+        rows = [
+            r for r in results if (r["env"], r["scale"], r["condition"]) == (env, scale, condition) and "settings" not in r
+        ]
+        returns = {name: np.array([r["return"] for r in rows if r["algorithm"] == name]) for name in ("dqn", "mirl")}
+        if not all(map(len, returns.values())):
+            continue
+        worst = worst_return(env)
+        share = (returns["mirl"].mean() - worst) / (returns["dqn"].mean() - worst)
+        draws = {name: generator.choice(values, (10_000, len(values))).mean(1) for name, values in returns.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = (draws["mirl"] - worst) / (draws["dqn"] - worst)
+        low, high = np.nanpercentile(shares, (2.5, 97.5))
+        counts = "/".join(str(len(values)) for values in returns.values())
+        cells = " | ".join(f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in returns.values())
+        lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {share:.2f} [{low:.2f}, {high:.2f}] |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("--algos", nargs="+", choices=("dqn", "mirl"), default=["dqn", "mirl"])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        run(jobs(arguments.algos), arguments.jobs, arguments.results)
+    else:
+        print(report(arguments.results))
+
+
+if __name__ == "__main__":
+    main()
