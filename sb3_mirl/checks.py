@@ -52,6 +52,15 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: check_argument(name, arguments) for name in arguments if name in RULES}
 
 
+def is_class(value: Any, kind: type = object) -> bool:
+    """
+    Whether ``value`` is ``kind`` or a class derived from it.
+
+    On Python 3.10 ``isinstance(list[int], type)`` is True, and ``issubclass(list[int], ...)`` raises TypeError.
+    """
+    return issubclass(type(value), type) and issubclass(value, kind)
+
+
 def _is_number(value: Any) -> bool:
     # True is an int for Python, but a mistake here; NumPy's numbers are registered as Real
     return isinstance(value, Real) and not isinstance(value, bool)
@@ -175,7 +184,7 @@ def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def _buffer_class(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    if not isinstance(value, type) or not issubclass(value, ReplayBuffer):
+    if not is_class(value, ReplayBuffer):
         raise ValueError(f"{name} must be None or a subclass of ReplayBuffer, got {value!r}")
     return value
 

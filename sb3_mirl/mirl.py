@@ -43,7 +43,9 @@ from sb3_mirl.checks import (
     check_rewards,
     check_scheduled_learning_rate,
     check_terminal_observation,
+    is_class,
 )
+from sb3_mirl.learning_curve import add_return, new_curve
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
 from sb3_mirl.updates import (
@@ -222,6 +224,8 @@ class MIRL(DQN):
         self.mixed_precision = mixed_precision
         #: What the actions are called, where an environment has said it to :meth:`learn`; plain text in saved files
         self.action_names: list[str] | None = None
+        #: The returns of the episodes since the counters began, see learning_curve.py; plain numbers in saved files
+        self.learning_curve: dict[str, Any] = new_curve()
         self._compiled_update: CompiledUpdate | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
@@ -263,8 +267,8 @@ class MIRL(DQN):
 
     def _check_arguments(self) -> None:
         policy = self.policy_class
-        if not isinstance(policy, type) or not issubclass(policy, MIRLPolicy):
-            got = policy.__name__ if isinstance(policy, type) else repr(policy)
+        if not is_class(policy, MIRLPolicy):
+            got = policy.__name__ if is_class(policy) else repr(policy)
             raise ValueError(
                 f"policy must be one of {sorted(self.policy_aliases)} or a subclass of MIRLPolicy, got {got}. "
                 f"(When loading: the file was saved by another algorithm than {self.algorithm}.)"
@@ -321,9 +325,17 @@ class MIRL(DQN):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
+        if self.num_timesteps == 0:
+            self.learning_curve = new_curve()
         obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         check_observations(self.observation_space, obs, self.num_timesteps)
         return result
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for info in infos:
+            if (episode := info.get("episode")) is not None:
+                add_return(self.learning_curve, episode["r"])
 
     def _store_transition(
         self,

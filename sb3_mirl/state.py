@@ -37,6 +37,8 @@ from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
+from sb3_mirl.checks import is_class
+
 #: Belongs to the program, not to its state: the object to be restored has its own
 _PROGRAM = (
     type,
@@ -331,7 +333,7 @@ def _find_class(walk: _Restore, name: str, old: Any, path: str) -> type:
         found: Any = sys.modules.get(".".join(parts[:end]))
         for part in parts[end:]:
             found = getattr(found, part, None)
-        if isinstance(found, type) and (package in walk.packages or package not in sys.stdlib_module_names):
+        if is_class(found) and (package in walk.packages or package not in sys.stdlib_module_names):
             return found
     if isinstance(old, _ENVIRONMENTS):
         raise _mismatch(name, old, path)
@@ -546,7 +548,7 @@ def _take_enum(walk: _Capture, value: enum.Enum, path: str) -> dict[str, Any]:
 def _put_enum(walk: _Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     module, _, name = node["class"].rpartition(".")
     cls = type(old) if _qualified_name(type(old)) == node["class"] else getattr(sys.modules.get(module), name, None)
-    if not (isinstance(cls, type) and issubclass(cls, enum.Enum)):
+    if not is_class(cls, enum.Enum):
         raise ValueError(f"at {path.lstrip('.')} the state has a {node['class']}, which is not an enumeration here")
     return walk.made(node, cls(node["flags"]) if "flags" in node else cls[node["name"]])
 
