@@ -5,7 +5,7 @@ are ours, all others are rl-zoo3's.
 
 import sys
 
-from sb3_mirl.text import quiet_without_reader
+from sb3_mirl.pipes import quiet_without_reader
 
 
 @quiet_without_reader

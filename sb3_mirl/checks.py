@@ -7,7 +7,7 @@ Every error names the quantity, the value it got and what would be accepted.
 import os
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch as th
@@ -52,7 +52,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: check_argument(name, arguments) for name in arguments if name in RULES}
 
 
-def is_class(value: Any, kind: type = object) -> bool:
+def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
     """
     Whether ``value`` is ``kind`` or a class derived from it.
 

@@ -202,8 +202,7 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
     if steps == 0:
         return "there was no step since learning_starts, so that rho has not moved"
     if weight >= threshold:
-        # A float, because it may be infinite
-        needed = np.floor(np.log(threshold) / np.log1p(-prior_lr)) + 1
+        needed = np.floor(math.log(threshold) / math.log1p(-prior_lr)) + 1  # which may be infinite
         return (
             f"too few steps for this prior_lr. The initial rho still has a weight of {weight:.3g}, which must fall below "
             f"{threshold:g}: {needed:.0f} steps since learning_starts, it had {steps}"

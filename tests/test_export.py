@@ -331,7 +331,7 @@ def set_at(*keys, value):
         ),
         (set_at("observation_space", value={"Tuple": []}), "observation_space: the file has no space"),
         (set_at("observation_space", "Box", "low", value=[0.0]), "observation_space.low: the file has no array"),
-        (set_at("observation_space", "Box", "dtype", value="O"), "observation_space.* dtype must be one of"),
+        (set_at("observation_space", "Box", "dtype", value="O"), r"observation_space.*\(dtype must be one of"),
         (set_at("action_space", value={"MultiBinary": {"n": 2}}), "action_space: must be Discrete"),
         (set_at("optimizer", "param_groups", 0, "surprise", value=1), "a group has the settings"),
         (set_at("optimizer", "param_groups", 0, "amsgrad", value=True), "amsgrad must be False"),
