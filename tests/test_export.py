@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 import zipfile
 
 import gymnasium as gym
@@ -26,7 +27,8 @@ from torch import nn
 from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl.__main__ import main
 from sb3_mirl.buffers import FrameReplayBuffer
-from sb3_mirl.export import _decode_space, _encode_space, export_onnx
+from sb3_mirl.checks import is_class
+from sb3_mirl.export import _decode_space, _encode, _encode_space, _subclasses_in, export_onnx
 from sb3_mirl.model_file import inspect_file
 
 FAST = {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "policy_kwargs": {"net_arch": [16]}, "seed": 0}
@@ -102,6 +104,85 @@ def test_training_goes_on_as_after_save_and_load(tmp_path):
         results.append(load(env).learn(100, reset_num_timesteps=False))
     check_equal(*results)
     assert not np.array_equal(results[0].policy.state_dict()["q_net.q_net.0.weight"], model.q_net.q_net[0].weight.detach())
+
+
+@pytest.mark.parametrize("when", ["before training", "in the middle", "after training"])
+def test_frozen_parameters_stay_frozen(when, tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, "policy_kwargs": {"net_arch": [8, 8]}})
+    first = [*model.q_net.parameters()][:2]
+    for name, steps in {"before training": 0, "in the middle": 40, "after training": 60}.items():
+        model.learn(steps, reset_num_timesteps=False)
+        if name == when:
+            for parameter in first:
+                parameter.requires_grad_(False)
+    loaded = MIRL.load_exported(model.export(tmp_path / "model"), env=ConstantReward())
+    check_equal(loaded, model)
+    before = [parameter.detach().clone() for parameter in loaded.q_net.parameters()]
+    loaded.learn(40, reset_num_timesteps=False)
+    after = [*loaded.q_net.parameters()]
+    assert [parameter.requires_grad for parameter in after] == [False, False, True, True, True, True]
+    assert [th.equal(*pair) for pair in zip(before, after, strict=True)] == [True, True, False, False, False, False]
+
+
+class Unused(BaseFeaturesExtractor):
+    """Has a layer that gets no gradient."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=3)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, observations):
+        return observations
+
+
+def test_parameters_that_are_not_used_have_no_state(tmp_path):
+    kwargs = {"net_arch": [8], "features_extractor_class": Unused}
+    model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, "policy_kwargs": kwargs}).learn(40)
+    path = model.export(tmp_path / "model")
+    check_equal(MIRL.load_exported(path, custom_objects={f"{Unused.__module__}.Unused": Unused}), model)
+
+
+def test_files_of_older_versions_are_read(exported, trained):
+    def older(document):
+        for name in ("frozen", "learning_curve"):
+            del document[name]
+        for name in ("resolved_prior_lr", "resolved_beta_lr"):
+            del document["training"][name]
+
+    loaded = MIRL.load_exported(rewrite(exported, older))
+    check_equal(loaded, trained)
+    assert loaded.learning_curve == {"episodes_per_point": 1, "points": [], "sum": 0.0, "count": 0}
+    assert inspect_file(exported)["learning_curve"] is None
+
+
+def test_numbers_that_learn_resolved_come_back(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(trained.__dict__, "resolved_prior_lr", 0.25)
+    monkeypatch.setitem(trained.__dict__, "resolved_beta_lr", 1e-3)
+    path = trained.export(tmp_path / "model")
+    loaded = MIRL.load_exported(path)
+    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.25, 1e-3)
+    # Another argument needs another number
+    loaded = MIRL.load_exported(path, prior_lr=0.5)
+    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, 1e-3)
+
+
+class LooksLikeAClass:
+    """As list[int] on Python 3.10."""
+
+    __class__ = type
+
+
+def test_what_only_looks_like_a_class_is_none():
+    alias = LooksLikeAClass()
+    assert isinstance(alias, type) and not is_class(alias) and not is_class(list[int]) and not is_class(list[int], list)
+    assert is_class(int) and is_class(bool, int) and is_class(nn.ReLU, nn.Module) and not is_class(int, nn.Module)
+    module = types.SimpleNamespace(alias=alias, ReLU=nn.ReLU, number=3)
+    assert _subclasses_in(module, "torch.nn", nn.Module) == {"torch.nn.ReLU": nn.ReLU}
+    for name in ("replay_buffer_class", "policy"):
+        with pytest.raises(ValueError, match=name):
+            MIRL(**{"policy": "MlpPolicy", "env": ConstantReward(), name: alias})
+    with pytest.raises(ValueError, match=r"policy_kwargs.* cannot be written as data"):
+        _encode(alias, "policy_kwargs['x']")
 
 
 def test_an_untrained_model_and_infinite_beta(tmp_path):
