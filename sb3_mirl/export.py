@@ -51,11 +51,12 @@ FORMAT, VERSION = "sb3_mirl", 1
 SUFFIX = ".safetensors"
 
 #: Bytes of the header of a file, which holds the document and the names and shapes of the tensors
-LARGEST_HEADER = 2**23
+LARGEST_HEADER = 2**22
 #: Levels of lists and objects in the document
 DEEPEST = 32
-#: Values in the document, without the elements of arrays
-MOST_VALUES = 20_000
+#: Values in a field of the document, without the elements of arrays; building a thousand layers takes a second
+MOST_VALUES = {"arguments": 1_000, "observation_space": 5_000, "action_space": 5_000}
+MOST_OTHER_VALUES = 20_000
 #: Elements of all arrays and spaces that the document describes: one number may stand for all elements of one
 MOST_ELEMENTS = 2**23
 #: Axes of an array, a NumPy limit
@@ -616,9 +617,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+    number = int(text[:21])  # Python refuses thousands of digits by itself, with another message
+    if len(text) > 20 or not -(2**63) <= number < 2**64:
         raise ValueError(f"integers must have at most 64 bits, got {text[:40]}")
-    return int(text)
+    return number
 
 
 def _finite(text: str) -> float:
@@ -650,16 +652,18 @@ def _containers(value: Any, deepest: int) -> Iterator[Any]:
             yield from _containers(child, deepest - 1)
 
 
-def _check_sizes(document: Any) -> None:
-    values = elements = 0
-    for container in _containers(document, DEEPEST):
-        values += len(container)
-        if isinstance(container, dict) and "dtype" in container:
-            elements += _n_elements(container.get("shape", []))
-        if values > MOST_VALUES or elements > MOST_ELEMENTS:
-            raise ValueError(
-                f"there must be at most {MOST_VALUES} values, and at most {MOST_ELEMENTS} elements of arrays and spaces"
-            )
+def _check_sizes(document: dict[str, Any]) -> None:
+    n_elements = 0
+    for name, field in document.items():
+        n_values, most = 0, MOST_VALUES.get(name, MOST_OTHER_VALUES)
+        for container in _containers(field, DEEPEST):
+            n_values += len(container)
+            if isinstance(container, dict) and "dtype" in container:
+                n_elements += _n_elements(container.get("shape", []))
+            if n_values > most:
+                raise ValueError(f"{_shortened(name)} must have at most {most} values")
+            if n_elements > MOST_ELEMENTS:
+                raise ValueError(f"arrays and spaces must have at most {MOST_ELEMENTS} elements together")
 
 
 def _check_document(document: Any, path: Path) -> None:

@@ -24,6 +24,7 @@ from sb3_mirl.text import printable
 ALGORITHMS: dict[str, type[MIRL]] = {cls.algorithm: cls for cls in (MIRL, SQL, SQLm)}
 # Of the text of a zip's entry, which may be compressed a thousandfold
 LARGEST_TEXT = 2**26
+LARGEST_INFO = 2**16
 # Of rho, which is shown
 MOST_ACTIONS = 2**20
 # Actions in the text output, so that it fits on a screen
@@ -45,11 +46,7 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
         not say
     :raises ValueError: if it is neither, or damaged; the message says why
     """
-    path = Path(path)
-    if not path.is_file() and path.with_name(path.name + export.SUFFIX).is_file():
-        path = path.with_name(path.name + export.SUFFIX)
-    if not path.is_file() and path.with_name(path.name + ".zip").is_file():
-        path = path.with_name(path.name + ".zip")
+    path = next((one for suffix in ("", export.SUFFIX, ".zip") if (one := Path(f"{path}{suffix}")).is_file()), Path(path))
     if not path.exists():
         raise ValueError(f"there is no file {str(path)!r}")
     export.check_regular_file(path)
@@ -82,10 +79,13 @@ def _inspect_zip(path: Path) -> dict[str, Any]:
             if not {"data", "policy.pth"} <= entries:
                 raise ValueError(f"{str(path)!r} is a zip file but no model of SB3's: it lacks data or policy.pth")
             text = _content(archive, "data").decode()
-            system = _content(archive, "system_info.txt").decode() if "system_info.txt" in entries else ""
+            system = _content(archive, "system_info.txt")[:LARGEST_INFO].decode() if "system_info.txt" in entries else ""
             weights = _content(archive, "policy.pth")
         with zipfile.ZipFile(io.BytesIO(weights)) as inner:
             for name in inner.namelist():
+                # torch's restricted reader makes bytearrays, of any size that a number in the file says
+                if name.endswith(".pkl") and b"bytearray\n" in _content(inner, name):
+                    raise ValueError(f"{str(path)!r}: policy.pth has a bytearray, which no weights are")
                 _check_expansion(inner, name)
     except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError, RuntimeError, zlib.error, MemoryError) as error:
         raise ValueError(f"{str(path)!r} is a damaged zip file: {error}") from error

@@ -98,8 +98,8 @@ def test_the_text_has_the_actions_in_order_with_bars(file, capsys):
     assert "(1 - prior_lr)^steps = 4.32e-05" in out
     assert out.endswith(
         "The policy seldom chose NOOP, DOWN (rho(a) < 0.15, 0.6 of the uniform 1/n): together 25 % of its choices in about "
-        "the last 100 of 1000 steps.\nThe file has too few returns of episodes to say whether the agent got better: the task may "
-        "need these actions.\n"
+        "the last 100 of 1000 steps.\nThe file has too few returns of episodes to say whether the agent got better: the task "
+        "may need these actions.\n"
     )
 
 
