@@ -615,8 +615,9 @@ class MIRL(DQN):
         """
         Write the model to one file that can be loaded without running code in it, for :meth:`load_exported`.
 
-        It holds the policy with ρ and β, the optimiser's state, the constructor's arguments and the counters of training,
-        so that training goes on as after ``save`` and ``load``. As with these the replay buffer is left out, and in
+        It holds the policy with ρ and β, which parameters are frozen (``requires_grad=False``), the optimiser's state, the
+        constructor's arguments and the counters of training, so that training goes on as after ``save`` and ``load``, which
+        do not know what was frozen. As with these the replay buffer is left out, and in
         addition the folder of TensorBoard logs, the last observation and the statistics of the latest episodes.
 
         :param path: of the file, replaced as a whole; ``.safetensors`` is added if it has no suffix

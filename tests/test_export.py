@@ -590,7 +590,7 @@ def test_a_flipped_bit_or_a_wrong_length_is_refused_or_read(position, bit, lengt
 SMALL_FILES_THAT_ASK_FOR_MUCH = {
     "a large network": (
         {"policy_kwargs": {"dict": {"net_arch": [60_000, 60_000]}}},
-        "the file does not have: .'policy.q_net.q_net.4.bias",
+        "does not have: .'policy.q_net.q_net.4.bias",
     ),
     "a deep network": ({"policy_kwargs": {"dict": {"net_arch": [1] * 20_000}}}, "arguments.* must have at most 1000 values"),
     "a large array": (
