@@ -5,7 +5,10 @@ are ours, all others are rl-zoo3's.
 
 import sys
 
+from sb3_mirl.pipes import quiet_without_reader
 
+
+@quiet_without_reader
 def main(arguments: list[str] | None = None) -> int:
     """
     The command ``sb3-mirl``. Each part is imported when it is called for: ours do not need rl-zoo3.

@@ -287,7 +287,10 @@ class TensorOnDevice:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, device: th.device) -> None:
-        self.tensor = th.zeros(shape, dtype=th.as_tensor(np.empty(0, dtype)).dtype, device=device)
+        if device.type == "cpu":
+            self.tensor = th.as_tensor(np.zeros(shape, dtype))  # which takes memory only where it is written to
+        else:
+            self.tensor = th.zeros(shape, dtype=th.as_tensor(np.empty(0, dtype)).dtype, device=device)
 
     def __setitem__(self, slot: int, observations: np.ndarray) -> None:
         self.tensor[slot] = th.as_tensor(observations, device=self.tensor.device)

@@ -7,7 +7,7 @@ Every error names the quantity, the value it got and what would be accepted.
 import os
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch as th
@@ -51,6 +51,15 @@ def check_argument(name: str, arguments: Mapping[str, Any]) -> Any:
 def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """:func:`check_argument` for each of them that has a rule."""
     return {name: check_argument(name, arguments) for name in arguments if name in RULES}
+
+
+def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
+    """
+    Whether ``value`` is ``kind`` or a class derived from it.
+
+    On Python 3.10 ``isinstance(list[int], type)`` is True, and ``issubclass(list[int], ...)`` raises TypeError.
+    """
+    return issubclass(type(value), type) and issubclass(value, kind)
 
 
 def _is_number(value: Any) -> bool:
@@ -176,7 +185,7 @@ def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def _buffer_class(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    if not isinstance(value, type) or not issubclass(value, ReplayBuffer):
+    if not is_class(value, ReplayBuffer):
         raise ValueError(f"{name} must be None or a subclass of ReplayBuffer, got {value!r}")
     return value
 

@@ -16,7 +16,7 @@ import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.utils import get_class_by_name
 
-from sb3_mirl.checks import RULES, check_argument, check_integer
+from sb3_mirl.checks import RULES, check_argument, check_integer, is_class
 from sb3_mirl.mirl import MIRL
 from sb3_mirl.policies import MIRLPolicy
 
@@ -191,7 +191,7 @@ def _n_timesteps(key: str, value: Any) -> None:
 
 def _policy(key: str, value: Any) -> None:
     policy = _imported(key, value) if isinstance(value, str) and "." in value else MIRL.policy_aliases.get(str(value), value)
-    if not isinstance(policy, type) or not issubclass(policy, MIRLPolicy):
+    if not is_class(policy, MIRLPolicy):
         raise ValueError(
             f"{key} must be one of {sorted(MIRL.policy_aliases)} or the dotted name of a subclass of MIRLPolicy, got {value!r}"
         )

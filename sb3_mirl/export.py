@@ -5,20 +5,22 @@ SB3's ``save`` pickles what is not plain data, so that ``load`` runs whatever co
 tensors and a JSON document. Reading it unpickles nothing, imports nothing, and turns names of classes into classes by
 looking them up in a table.
 
-The document is the value of ``sb3_mirl`` in the ``__metadata__`` of the file; its fields are :data:`FIELDS`. In it, a
-constructor argument is plain JSON, or an object with one key that says what it is: ``{"tuple": [...]}``,
-``{"dict": {...}}``, ``{"number": "inf"}``, ``{"array": {...}}``, ``{"class": "torch.nn.ReLU"}``,
+The document is the value of ``sb3_mirl`` in the ``__metadata__`` of the file; its fields are :data:`FIELDS` and, in newer
+files, :data:`NEWER_FIELDS`. Its size and depth are limited, so that a small file cannot take much memory. In it, a
+constructor argument is plain JSON, or an object with one key that says what it is: ``{"tuple": [...]}``, ``{"dict": {...}}``,
+``{"number": "inf"}``, ``{"array": {...}}``, ``{"class": "torch.nn.ReLU"}``,
 ``{"schedule": {"kind": "constant", "value": 1e-3}}``. Tensors are named ``policy.`` and ``optimizer.`` and their name in
 the ``state_dict``.
 """
 
+import copy
 import inspect
 import json
 import logging
 import math
 import platform
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,15 +38,30 @@ from stable_baselines3.common.type_aliases import GymEnv, TrainFreq
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule, check_for_correct_spaces
 from stable_baselines3.her import GoalSelectionStrategy, HerReplayBuffer
 
-from sb3_mirl import buffers, operators, policies
+from sb3_mirl import buffers, learning_curve, operators, policies
+from sb3_mirl.checks import check_argument, is_class
 from sb3_mirl.files import write_whole
 from sb3_mirl.policies import MIRLPolicy
+from sb3_mirl.text import printable
 
 if TYPE_CHECKING:
     from sb3_mirl.mirl import MIRL
 
 FORMAT, VERSION = "sb3_mirl", 1
 SUFFIX = ".safetensors"
+
+#: Bytes of the header of a file, which holds the document and the names and shapes of the tensors
+LARGEST_HEADER = 2**22
+#: Levels of lists and objects in the document
+DEEPEST = 32
+#: Values in a field of the document, without the elements of arrays; building a thousand layers takes a second
+MOST_VALUES = {"arguments": 1_000, "observation_space": 5_000, "action_space": 5_000}
+MOST_OTHER_VALUES = 20_000
+#: Elements of all arrays and spaces that the document describes: one number may stand for all elements of one
+MOST_ELEMENTS = 2**23
+#: Axes of an array, a NumPy limit
+MOST_AXES = 32
+MOST_ENVS = 2**16
 
 # The first two bytes of files that are taken for exports by mistake, or on purpose
 MAGIC = {
@@ -66,6 +83,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "versions": (dict,),
 }
 
+#: What the document of a newer file may hold beside them: the frozen parameters, and the returns of the run
+NEWER_FIELDS: dict[str, tuple[type, ...]] = {"frozen": (list,), "learning_curve": (dict,)}
+
 #: The state of training: its name in the file, the model's attribute, and its type
 TRAINING: dict[str, tuple[str, type]] = {
     "num_timesteps": ("num_timesteps", int),
@@ -76,6 +96,38 @@ TRAINING: dict[str, tuple[str, type]] = {
     "n_envs": ("n_envs", int),
     "progress_remaining": ("_current_progress_remaining", float),
     "exploration_rate": ("exploration_rate", float),
+}
+
+#: What ``learn`` made of arguments that are ``"auto"``: numbers, None before the first call; older files have none
+RESOLVED = ("resolved_prior_lr", "resolved_beta_lr")
+
+#: The dtypes of arrays and spaces that a file may name
+DTYPES = {
+    np.dtype(scalar).name: np.dtype(scalar)
+    for scalar in (
+        np.bool_,
+        *(np.int8, np.int16, np.int32, np.int64),
+        *(np.uint8, np.uint16, np.uint32, np.uint64),
+        *(np.float16, np.float32, np.float64),
+    )
+}
+
+#: Of tensors: torch's, by the names that safetensors has for them
+TENSOR_DTYPES = {
+    "BOOL": th.bool,
+    "U8": th.uint8,
+    "I8": th.int8,
+    "I16": th.int16,
+    "I32": th.int32,
+    "I64": th.int64,
+    "F16": th.float16,
+    "BF16": th.bfloat16,
+    "F32": th.float32,
+    "F64": th.float64,
+    "U16": th.uint16,
+    "U32": th.uint32,
+    "U64": th.uint64,
+    "C64": th.complex64,
 }
 
 # Constructor arguments that are no part of a model: where it runs, and where this machine's logs are. A file from elsewhere
@@ -118,9 +170,7 @@ SCHEDULES: dict[str, tuple[type, tuple[str, ...]]] = {
 
 
 def _subclasses_in(module: Any, name: str, kind: type) -> dict[str, type]:
-    return {
-        f"{name}.{key}": value for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, kind)
-    }
+    return {f"{name}.{key}": value for key, value in vars(module).items() if is_class(value, kind)}
 
 
 #: The classes that a file may name: constructors that only compute
@@ -157,9 +207,9 @@ def _encode(value: Any, where: str) -> Any:
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
-        return {"array": {"dtype": str(value.dtype), "shape": list(value.shape), "values": _numbers(value)}}
-    if isinstance(value, type):
+    if isinstance(value, np.ndarray) and value.dtype.name in DTYPES:
+        return {"array": {"dtype": value.dtype.name, "shape": list(value.shape), "values": _numbers(value)}}
+    if is_class(value):
         return {"class": _class_name(value)}
     if isinstance(value, GoalSelectionStrategy):
         return value.name.lower()  # which HerReplayBuffer takes as well
@@ -184,7 +234,7 @@ def _encode_schedule(value: Any, where: str) -> dict[str, Any]:
 
 def _decode(value: Any, where: str, classes: dict[str, Any]) -> Any:
     """
-    The inverse of :func:`_encode`.
+    The inverse of :func:`_encode`, for a value whose depth was checked.
 
     :param value: from the file
     :param where: its name in error messages
@@ -235,13 +285,13 @@ def _class_name(cls: type) -> str:
 def _find_class(name: str, where: str, classes: dict[str, Any]) -> Any:
     if name not in classes:
         raise ValueError(
-            f"{where}: the file names {name!r}, which is not among the classes of torch.nn, torch.optim, stable_baselines3 "
-            f"and sb3_mirl that a file may name; nothing was imported. If it is a class of yours: "
-            f"load_exported(path, custom_objects={{{name!r}: ...}})"
+            f"{where}: the file names {_shortened(name)}, which is not among the classes of torch.nn, torch.optim, "
+            f"stable_baselines3 and sb3_mirl that a file may name; nothing was imported. If it is a class of yours: "
+            f"load_exported(path, custom_objects={{{_shortened(name)}: ...}})"
         )
     kind = KINDS.get(where.rpartition("[")[2].strip("']"))
     found = classes[name]
-    if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
+    if kind is not None and not is_class(found, kind):
         raise ValueError(f"{where}: must be a subclass of {kind.__name__}, the file names {name!r}")
     return found
 
@@ -267,15 +317,10 @@ def _array(content: dict[str, Any], where: str) -> np.ndarray:
     if content.keys() != {"dtype", "shape", "values"}:
         raise ValueError(f"{where}: an array must have dtype, shape and values, the file has {sorted(content)}")
     try:
-        dtype = np.dtype(str(content["dtype"]))
-        shape = tuple(content["shape"])
-        if dtype.kind not in "iufb" or not all(type(axis) is int and 0 <= axis < 2**31 for axis in shape):
-            raise ValueError("not numbers")
-        values = content["values"]
-        if isinstance(values, list) and len(values) != math.prod(shape):
+        dtype, shape, values = _dtype(content["dtype"]), tuple(content["shape"]), content["values"]
+        n_elements = _n_elements(content["shape"])
+        if isinstance(values, list) and len(values) != n_elements:
             raise ValueError(f"{len(values)} values")
-        if math.prod(shape) > 2**31:
-            raise ValueError("too large")
         # Element by element in its own type: through float64 the largest int64 would change
         flat = [dtype.type(_plain(value)) for value in values] if isinstance(values, list) else dtype.type(_plain(values))
         return np.array(flat, dtype=dtype).reshape(shape) if isinstance(values, list) else np.full(shape, flat, dtype=dtype)
@@ -283,10 +328,27 @@ def _array(content: dict[str, Any], where: str) -> np.ndarray:
         raise ValueError(f"{where}: the file has no array in {_shortened(content)} ({error})") from error
 
 
+def _dtype(name: Any) -> np.dtype:
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ValueError(f"dtype must be one of {[*DTYPES]}, got {_shortened(name)}")
+    return DTYPES[name]
+
+
+def _n_elements(shape: Any) -> int:
+    """Of an array, which is not made before this was called."""
+    fits = isinstance(shape, list) and len(shape) <= MOST_AXES and all(type(axis) is int and axis >= 0 for axis in shape)
+    if not fits or math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(
+            f"a shape must have at most {MOST_AXES} axes, integers >= 0, and at most {MOST_ELEMENTS} elements, "
+            f"got {_shortened(shape)}"
+        )
+    return math.prod(shape)
+
+
 def _plain(value: Any) -> Any:
     if value in ("inf", "-inf", "nan") or type(value) in (int, float, bool):
         return float(value) if isinstance(value, str) else value
-    raise ValueError(f"{value!r} is not a number")
+    raise ValueError(f"{_shortened(value)} is not a number")
 
 
 # ---- spaces ------------------------------------------------------------------------------------------------------------
@@ -298,7 +360,9 @@ def _encode_space(space: spaces.Space, where: str) -> dict[str, Any]:
     :param where: its name in error messages
     :raises ValueError: if it is another
     """
-    dtype = str(space.dtype)
+    dtype = space.dtype.name if space.dtype is not None else ""
+    if not isinstance(space, spaces.Dict) and dtype not in DTYPES:
+        raise ValueError(f"{where} must have one of the dtypes {[*DTYPES]}, got {space!r}")
     if type(space) is spaces.Box:
         shape = list(space.shape)
         return {"Box": {"dtype": dtype, "shape": shape, "low": _numbers(space.low), "high": _numbers(space.high)}}
@@ -333,17 +397,18 @@ def _decode_space(value: Any, where: str) -> spaces.Space:
         if not isinstance(content, dict) or kind not in _SPACE_FIELDS or content.keys() != _SPACE_FIELDS[kind]:
             raise ValueError(f"a space must be a Dict or have the fields of one of {_SPACE_FIELDS}")
         if kind == "MultiBinary":
+            _n_elements(content["n"] if isinstance(content["n"], list) else [content["n"]])
             return spaces.MultiBinary(content["n"])
-        dtype: Any = np.dtype(str(content["dtype"]))
+        dtype: Any = _dtype(content["dtype"])
         if kind == "Discrete":
             return spaces.Discrete(content["n"], start=content["start"], dtype=dtype)
         arrays = {
-            name: _array({"dtype": str(dtype), "shape": content["shape"], "values": content[name]}, f"{where}.{name}")
+            name: _array({"dtype": dtype.name, "shape": content["shape"], "values": content[name]}, f"{where}.{name}")
             for name in sorted(content.keys() - {"dtype", "shape"})
         }
         return getattr(spaces, kind)(**arrays, dtype=dtype.type)
-    except (TypeError, ValueError, AssertionError, OverflowError) as error:
-        raise ValueError(f"{where}: the file has no space in {_shortened(value)} ({error})") from error
+    except Exception as error:  # Gymnasium raises whatever comes
+        raise ValueError(f"{where}: the file has no space in {_shortened(value)} ({printable(error)})") from error
 
 
 # ---- writing -----------------------------------------------------------------------------------------------------------
@@ -393,14 +458,29 @@ def export(model: "MIRL", path: str | Path, replaced: dict[str, Any]) -> Path:
         "observation_space": _encode_space(model.observation_space, "observation_space"),
         "action_space": _encode_space(model.action_space, "action_space"),
         "action_names": model.action_names,
-        "training": {name: kind(getattr(model, attribute)) for name, (attribute, kind) in TRAINING.items()},
+        "training": _training(model),
         "optimizer": optimizer,
         "versions": _versions(),
+        "frozen": [name for name, parameter in _policy(model).named_parameters() if not parameter.requires_grad],
+        "learning_curve": model.learning_curve,
     }
     path = Path(path)
     path = path if path.suffix else path.with_name(path.name + SUFFIX)
-    write_whole(path, safetensors.torch.save(tensors, {FORMAT: json.dumps(document, allow_nan=False)}))
+    text = json.dumps(document, allow_nan=False)
+    # What reading would refuse must not be written
+    _check_document(parse_json(text), path)
+    content = safetensors.torch.save(tensors, {FORMAT: text})
+    _check_header_size(int.from_bytes(content[:8], "little"), path)
+    write_whole(path, content)
     return path
+
+
+def _training(model: "MIRL") -> dict[str, Any]:
+    resolved = {name: getattr(model, name, None) for name in RESOLVED}
+    return {
+        **{name: kind(getattr(model, attribute)) for name, (attribute, kind) in TRAINING.items()},
+        **{name: None if value is None else float(value) for name, value in resolved.items()},
+    }
 
 
 def _policy(model: "MIRL") -> MIRLPolicy:
@@ -444,70 +524,197 @@ def _tensor(value: Any, name: str) -> th.Tensor:
 # ---- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], Any]]:
     """
-    What an exported file holds. Nothing is built from it.
+    An exported file. Nothing is built from it, and no tensor is read before it is asked for.
 
     :param path: of the file; :data:`SUFFIX` may be left out
-    :return: the document, with the fields and types of :data:`FIELDS`, and the tensors by name
+    :return: the document, with the fields and types of :data:`FIELDS`, and safetensors' reader of the tensors
     :raises ValueError: if it is not such a file, or damaged
+    :raises OSError: if it is not there, or cannot be read
     """
     path = Path(path)
     if not path.suffix and not path.exists():
         path = path.with_name(path.name + SUFFIX)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}")
+    check_regular_file(path)
     try:
+        document = _read_document(path)
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Copies: the file may go away
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            yield document, file
     except safetensors.SafetensorError as error:
-        with open(path, "rb") as start:
-            kind = MAGIC.get(start.read(2))
-        hint = f"; it looks like {kind}" if kind else ""
-        raise ValueError(f"{path} is not a safetensors file, or damaged: {error}{hint}") from error
-    if FORMAT not in metadata:
+        raise _damaged(path, error) from error
+
+
+def check_regular_file(path: Path) -> None:
+    """Before it is opened: opening a named pipe would wait for a writer."""
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} must be a file, and is a {'folder' if path.is_dir() else 'pipe, socket or device'}")
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise _damaged(path, f"its header must have at most {LARGEST_HEADER} bytes, and says {length}")
+        header = file.read(length)
+    try:
+        found = parse_json(header.decode())
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "its header is no JSON object")
+    metadata = found.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(FORMAT), str):
         raise ValueError(
             f"{path} is a safetensors file, but was not written by sb3_mirl's export: no {FORMAT!r} in its metadata"
         )
     try:
-        document = json.loads(metadata[FORMAT])
-    except (ValueError, RecursionError) as error:
+        document = parse_json(metadata[FORMAT])
+    except ValueError as error:
         raise ValueError(f"{path}: the metadata {FORMAT!r} is not JSON: {error}") from error
     _check_document(document, path)
-    return document, tensors
+    return document
+
+
+def _damaged(path: Path, reason: object) -> ValueError:
+    with open(path, "rb") as file:
+        kind = MAGIC.get(file.read(2))
+    hint = f"; it looks like {kind}" if kind else ""
+    return ValueError(f"{path} is not a safetensors file, or damaged: {printable(reason)}{hint}")
+
+
+def _check_header_size(size: int, path: Path) -> None:
+    if size > LARGEST_HEADER:
+        raise ValueError(
+            f"{path}: the arguments, the bounds of the spaces and the names of the tensors must fit into {LARGEST_HEADER} "
+            f"bytes, and take {size}"
+        )
+
+
+def parse_json(text: str) -> Any:
+    """
+    JSON of a file, more strictly than Python's reader: no NaN and no infinity, no integer of more than 64 bits, no key twice.
+
+    :param text: the JSON
+    :raises ValueError: if it is something else, or nested too deeply for Python's reader
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_unique_keys, parse_int=_integer, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise ValueError(f"a key is there twice, among {_shortened([key for key, _ in pairs])}")
+    return unique
+
+
+def _integer(text: str) -> int:
+    number = int(text[:21])  # Python refuses thousands of digits by itself, with another message
+    if len(text) > 20 or not -(2**63) <= number < 2**64:
+        raise ValueError(f"integers must have at most 64 bits, got {text[:40]}")
+    return number
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"numbers must be finite, got {text[:40]}")
+    return float(text)
+
+
+def check_depth(value: Any, deepest: int = DEEPEST) -> None:
+    """
+    :param value: of JSON
+    :param deepest: levels of lists and dicts that it may have
+    :raises ValueError: if it has more
+    """
+    for _ in _containers(value, deepest):
+        pass
+
+
+def _containers(value: Any, deepest: int) -> Iterator[Any]:
+    """The lists and dicts in JSON, but for the elements of arrays and the bounds of spaces."""
+    if not isinstance(value, (list, dict)):
+        return
+    if deepest == 0:
+        raise ValueError(f"lists and objects must be nested at most {DEEPEST} deep")
+    yield value
+    numbers_of_array = isinstance(value, dict) and "dtype" in value
+    for child in value.values() if isinstance(value, dict) else value:
+        if not (numbers_of_array and isinstance(child, list) and not any(isinstance(one, (list, dict)) for one in child)):
+            yield from _containers(child, deepest - 1)
+
+
+def _check_sizes(document: dict[str, Any]) -> None:
+    n_elements = 0
+    for name, field in document.items():
+        n_values, most = 0, MOST_VALUES.get(name, MOST_OTHER_VALUES)
+        for container in _containers(field, DEEPEST):
+            n_values += len(container)
+            if isinstance(container, dict) and "dtype" in container:
+                n_elements += _n_elements(container.get("shape", []))
+            if n_values > most:
+                raise ValueError(f"{_shortened(name)} must have at most {most} values")
+            if n_elements > MOST_ELEMENTS:
+                raise ValueError(f"arrays and spaces must have at most {MOST_ELEMENTS} elements together")
 
 
 def _check_document(document: Any, path: Path) -> None:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"{path}: the format must be {FORMAT!r}, the file has {_shortened(document)}")
     if document.get("version") != VERSION:
-        raise ValueError(f"{path}: this version of sb3_mirl reads format version {VERSION}, got {document.get('version')!r}")
-    _check_fields(f"{path}", document, FIELDS)
+        version = _shortened(document.get("version"))
+        raise ValueError(f"{path}: this version of sb3_mirl reads format version {VERSION}, got {version}")
+    try:
+        _check_sizes(document)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _check_fields(f"{path}", document, FIELDS, NEWER_FIELDS)
     for name, value in document.items():
-        if not isinstance(value, FIELDS[name]) or isinstance(value, bool):
-            raise ValueError(
-                f"{path}: {name} must be {' or '.join(t.__name__ for t in FIELDS[name])}, got {_shortened(value)}"
-            )
-    _check_fields(f"{path}: training", document["training"], TRAINING)
-    for name, value in document["training"].items():
-        if type(value) not in (TRAINING[name][1], int) or not 0 <= value <= (2**63 if TRAINING[name][1] is int else 1):
-            raise ValueError(f"{path}: training: {name} must be {TRAINING[name][1].__name__} and in range, got {value!r}")
-    if document["training"]["n_envs"] < 1:
-        raise ValueError(f"{path}: training: n_envs must be at least 1, got {document['training']['n_envs']}")
-    for name in ("action_names", "versions"):
-        values = document[name].values() if isinstance(document[name], dict) else document[name] or ()
+        types = {**FIELDS, **NEWER_FIELDS}[name]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise ValueError(f"{path}: {name} must be {' or '.join(t.__name__ for t in types)}, got {_shortened(value)}")
+    _check_training(document["training"], path)
+    for name in ("action_names", "versions", "frozen"):
+        content = document.get(name)
+        values = content.values() if isinstance(content, dict) else content or ()
         if not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{path}: {name} must hold text, got {_shortened(document[name])}")
+            raise ValueError(f"{path}: {name} must hold text, got {_shortened(content)}")
+    if not learning_curve.is_curve(document.get("learning_curve", learning_curve.new_curve())):
+        raise ValueError(f"{path}: learning_curve must be one, got {_shortened(document['learning_curve'])}")
 
 
-def _check_fields(what: str, given: Any, accepted: Iterable[str]) -> None:
+def _check_training(training: dict[str, Any], path: Path) -> None:
+    _check_fields(f"{path}: training", training, TRAINING, RESOLVED)
+    for name, (_, kind) in TRAINING.items():
+        value, largest = training[name], {"n_envs": MOST_ENVS}.get(name, 2**63 if kind is int else 1)
+        if type(value) not in (kind, int) or not 0 <= value <= largest:
+            raise ValueError(f"{path}: training: {name} must be {kind.__name__} and in range, got {_shortened(value)}")
+    if training["n_envs"] < 1:
+        raise ValueError(f"{path}: training: n_envs must be at least 1, got {training['n_envs']}")
+    for name in RESOLVED:
+        value = training.get(name)
+        if value is not None and not (type(value) in (int, float) and value >= 0):
+            raise ValueError(f"{path}: training: {name} must be a number >= 0 or null, got {_shortened(value)}")
+
+
+def _check_fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    needed, accepted = set(needed), {*needed, *optional}
     if not isinstance(given, dict):
         raise ValueError(f"{what}: must have the fields {sorted(accepted)}, got {_shortened(given)}")
-    unknown, missing = sorted(given.keys() - set(accepted)), sorted(set(accepted) - given.keys())
+    unknown, missing = sorted(given.keys() - accepted), sorted(needed - given.keys())
     if unknown or missing:
-        raise ValueError(f"{what}: unknown fields {unknown}, missing fields {missing}; accepted are {sorted(accepted)}")
+        raise ValueError(
+            f"{what}: unknown fields {_shortened(unknown)}, missing fields {_shortened(missing)}; "
+            f"accepted are {_shortened(sorted(accepted))}"
+        )
 
 
 def _check_names(function: str, given: dict[str, Any], accepted: Iterable[str]) -> None:
@@ -543,52 +750,115 @@ def load(
     :return: the model
     :raises ValueError: if the file is refused; the message says what in it and why
     """
-    document, tensors = read(path)
-    if document["algorithm"] != cls.algorithm:
-        raise ValueError(
-            f"The file holds the algorithm {_shortened(document['algorithm'])}, and {cls.__name__}.load_exported loads "
-            f"{cls.algorithm}: load it with the class that exported it"
-        )
+    with opened(path) as (document, file):
+        if document["algorithm"] != cls.algorithm:
+            raise ValueError(
+                f"The file holds the algorithm {_shortened(document['algorithm'])}, and {cls.__name__}.load_exported loads "
+                f"{cls.algorithm}: load it with the class that exported it"
+            )
+        arguments = _arguments(cls, document["arguments"], custom_objects or {}, replaced)
+        space, action_space = (_decode_space(document[name], name) for name in ("observation_space", "action_space"))
+        names = document["action_names"]
+        if not isinstance(action_space, spaces.Discrete):
+            raise ValueError(f"action_space: must be Discrete, the file has {action_space}")
+        # The logger tells them apart by 25 characters
+        if names is not None and not len(names) == len({name[:25] for name in names}) == action_space.n:
+            raise ValueError(f"action_names must be {action_space.n} that differ, the file has {_shortened(names)}")
+        training = dict(document["training"])
+        # A number that was resolved from "auto" ends with the argument that it was resolved from
+        training |= {name: None for name in RESOLVED if name.removeprefix("resolved_") in replaced}
+        if env is not None:
+            env = cls._wrap_env(env, check_argument("verbose", arguments))  # type: ignore[arg-type]
+            check_for_correct_spaces(env, space, action_space)
+            training["n_envs"] = env.num_envs
+        attributes = {
+            **{_attribute(name): value for name, value in arguments.items() if name != "policy"},
+            **{name if name in RESOLVED else TRAINING[name][0]: value for name, value in training.items()},
+            "observation_space": space,
+            "action_space": action_space,
+            "action_names": names,
+            "learning_curve": document.get("learning_curve", learning_curve.new_curve()),
+        }
+        model = _build(cls, arguments["policy"], env, device, attributes, file, trusted=bool(custom_objects))
+        _load_tensors(model, file, document["optimizer"])
+    _freeze(model, document.get("frozen"))
+    return model
+
+
+def _arguments(
+    cls: "type[MIRL]", given: dict[str, Any], custom_objects: dict[str, type], replaced: dict[str, Any]
+) -> dict[str, Any]:
+    """The constructor's arguments: those of the file, and in place of some those that the caller gave."""
     names = argument_names(cls)
     _check_names("load_exported", replaced, [*names, "tensorboard_log"])
     # A subclass may have arguments with defaults that its parent's files do not know
-    required = [name for name in names if name in document["arguments"] or name in argument_names(_base(cls))]
-    _check_fields("arguments", document["arguments"], required)
-    classes = {**CLASSES, **(custom_objects or {})}
-    try:
-        arguments = {name: _decode(value, name, classes) for name, value in document["arguments"].items()}
-    except RecursionError as error:
-        raise ValueError("The file's arguments are nested too deeply") from error
+    required = [name for name in names if name in given or name in argument_names(_base(cls))]
+    _check_fields("arguments", given, required)
+    arguments = {name: _decode(value, name, {**CLASSES, **custom_objects}) for name, value in given.items()}
     if "policy_kwargs" in replaced and replaced["policy_kwargs"] != arguments["policy_kwargs"]:
         raise ValueError(f"policy_kwargs must be the file's, {arguments['policy_kwargs']}, got {replaced['policy_kwargs']}")
-    arguments |= replaced
-    space, action_space = (_decode_space(document[name], name) for name in ("observation_space", "action_space"))
-    if not isinstance(action_space, spaces.Discrete):
-        raise ValueError(f"action_space: must be Discrete, the file has {action_space}")
-    training = document["training"]
-    if env is not None:
-        env = cls._wrap_env(env, arguments["verbose"])  # type: ignore[arg-type]
-        check_for_correct_spaces(env, space, action_space)
-        training = {**training, "n_envs": env.num_envs}
+    return arguments | replaced
+
+
+def _build(
+    cls: "type[MIRL]",
+    policy: Any,
+    env: GymEnv | None,
+    device: th.device | str,
+    attributes: dict[str, Any],
+    file: Any,
+    trusted: bool,
+) -> "MIRL":
+    """The model, with its own random weights."""
     try:
-        model = cls(policy=arguments.pop("policy"), env=env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
-        model.__dict__.update({_attribute(name): value for name, value in arguments.items()})
-        model.__dict__.update(observation_space=space, action_space=action_space, action_names=document["action_names"])
-        model.__dict__.update({TRAINING[name][0]: value for name, value in training.items()})
+        model = cls(policy=policy, env=env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
+        model.__dict__.update(attributes)
+        model._check_arguments()
+        _check_network(model, file, trusted)
         model._setup_model()
-    except (
-        TypeError,
-        AssertionError,
-        AttributeError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        MemoryError,
-        ArithmeticError,
-    ) as error:
-        raise ValueError(f"No model can be built from the file's arguments: {type(error).__name__}: {error}") from error
-    _load_tensors(model, tensors, document["optimizer"])
+    except (ValueError, safetensors.SafetensorError):
+        raise
+    except Exception as error:  # whatever a constructor makes of arguments that it does not expect
+        reason = _shortened(printable(f"{type(error).__name__}: {error}"))
+        raise ValueError(f"No model can be built from the file's arguments: {reason}") from error
     return model
+
+
+def _check_network(model: "MIRL", file: Any, trusted: bool) -> None:
+    """
+    Whether the file has the weights of the network that its arguments describe: otherwise a small file could ask for a network
+    that does not fit into memory. torch's device ``meta`` computes shapes without any.
+
+    :param trusted: whether the policy may be of the user's classes, which need not be able to do without memory
+    """
+    kwargs = {**copy.deepcopy(model.policy_kwargs), "optimizer_class": th.optim.SGD, "optimizer_kwargs": {}}
+    shapes_only: Any = type("ShapesOnly", (model.policy_class,), {"device": th.device("meta")})
+    try:
+        with th.device("meta"):
+            policy = shapes_only(copy.deepcopy(model.observation_space), model.action_space, lambda _: 1.0, **kwargs)
+    except Exception:
+        if trusted:
+            return
+        raise
+    _check_tensors(file, {f"policy.{name}": value for name, value in policy.state_dict().items()}, "policy.")
+
+
+def _check_tensors(file: Any, expected: Mapping[str, th.Tensor], prefix: str) -> None:
+    """Whether the file has just these tensors, of these shapes and dtypes, among those whose names begin with ``prefix``."""
+    names = {name for name in file.keys() if name.startswith(prefix)}
+    unknown, missing = sorted(names - expected.keys()), sorted(expected.keys() - names)
+    if unknown or missing:
+        raise ValueError(
+            f"Tensors that the model does not have: {_shortened(unknown)}; "
+            f"tensors that the file does not have: {_shortened(missing)}"
+        )
+    for name, value in expected.items():
+        given = file.get_slice(name)
+        shape, dtype = given.get_shape(), TENSOR_DTYPES.get(given.get_dtype(), given.get_dtype())
+        if (shape, dtype) != ([*value.shape], value.dtype):
+            raise ValueError(
+                f"{name} must be {value.dtype} of shape {tuple(value.shape)}, the file has {dtype} of shape {tuple(shape)}"
+            )
 
 
 def _base(cls: "type[MIRL]") -> "type[MIRL]":
@@ -596,33 +866,39 @@ def _base(cls: "type[MIRL]") -> "type[MIRL]":
     return next(one for one in reversed(cls.__mro__) if "algorithm" in vars(one))
 
 
-def _load_tensors(model: "MIRL", tensors: dict[str, th.Tensor], optimizer: dict[str, Any]) -> None:
+def _load_tensors(model: "MIRL", file: Any, optimizer: dict[str, Any]) -> None:
     policy = model.policy
     # One step without gradients shows which state the optimiser has, in which shapes; all of it is overwritten below
-    for parameter in policy.q_net.parameters():
+    for parameter in (parameter for group in policy.optimizer.param_groups for parameter in group["params"]):
         parameter.grad = th.zeros_like(parameter)
     try:
         policy.optimizer.step()
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"The file's optimizer_kwargs do not make an optimiser that works: {error}") from error
+    except Exception as error:  # whatever the optimiser makes of its settings
+        reason = _shortened(printable(error))
+        raise ValueError(f"The file's optimizer_kwargs do not make an optimiser that works: {reason}") from error
     policy.optimizer.zero_grad()
-    optimizer_tensors, plain = _split_optimizer_state(policy.optimizer)
-    untrained = not optimizer.get("state")
-    expected = {f"policy.{name}": value for name, value in policy.state_dict().items()}
-    expected |= {} if untrained else optimizer_tensors
-    unknown, missing = sorted(tensors.keys() - expected.keys()), sorted(expected.keys() - tensors.keys())
-    if unknown or missing:
-        raise ValueError(f"Tensors that the model does not have: {unknown}; tensors that the file does not have: {missing}")
-    for name, value in expected.items():
-        given = tensors[name]
-        if (given.shape, given.dtype) != (value.shape, value.dtype):
-            raise ValueError(
-                f"{name} must be {value.dtype} of shape {tuple(value.shape)}, "
-                f"the file has {given.dtype} of shape {tuple(given.shape)}"
-            )
+    optimizer_tensors, built = _split_optimizer_state(policy.optimizer)
+    _check_fields("optimizer", optimizer, built)
+    # Parameters that were frozen, or not used, have none
+    _check_fields("optimizer: state", optimizer["state"], (), built["state"])
+    expected = {name: value for name, value in optimizer_tensors.items() if name.split(".")[1] in optimizer["state"]}
+    expected |= {f"policy.{name}": value for name, value in policy.state_dict().items()}
+    _check_tensors(file, expected, "")
+    # Copies: the file may go away
+    tensors = {name: file.get_tensor(name).clone() for name in expected}
     _check_prior_and_beta(tensors["policy.prior"], tensors["policy.beta"])
     policy.load_state_dict({name.removeprefix("policy."): v for name, v in tensors.items() if name.startswith("policy.")})
-    policy.optimizer.load_state_dict(_optimizer_state(optimizer, plain, tensors, untrained))
+    policy.optimizer.load_state_dict(_optimizer_state(optimizer, built, tensors))
+
+
+def _freeze(model: "MIRL", frozen: list[str] | None) -> None:
+    """Older files do not say which parameters were frozen: None leaves them as the policy's constructor makes them."""
+    if frozen is None:
+        return
+    parameters = dict(_policy(model).named_parameters())
+    _check_fields("frozen", dict.fromkeys(frozen), (), parameters)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name not in frozen)
 
 
 def _check_prior_and_beta(prior: th.Tensor, beta: th.Tensor) -> None:
@@ -632,46 +908,52 @@ def _check_prior_and_beta(prior: th.Tensor, beta: th.Tensor) -> None:
         raise ValueError(f"policy.beta must be at least 0, the file has {beta.item()}")
 
 
-def _optimizer_state(
-    given: dict[str, Any], built: dict[str, Any], tensors: dict[str, th.Tensor], untrained: bool
-) -> dict[str, Any]:
+def _optimizer_state(given: dict[str, Any], built: dict[str, Any], tensors: dict[str, th.Tensor]) -> dict[str, Any]:
     """
     The optimiser's ``state_dict``, from the file.
 
     :param given: what the file has beside the tensors
     :param built: the same of the optimiser built from the file's arguments
     :param tensors: of the file
-    :param untrained: whether the file's optimiser had not made a step
     :raises ValueError: where they contradict each other
     """
-    _check_fields("optimizer", given, built)
     groups = given["param_groups"]
-    if not isinstance(groups, list) or len(groups) != len(built["param_groups"]) or not isinstance(given["state"], dict):
+    if not isinstance(groups, list) or len(groups) != len(built["param_groups"]):
         raise ValueError(f"optimizer: must have {len(built['param_groups'])} param_groups, the file has {_shortened(groups)}")
-    decoded = []
-    for group, expected in zip(groups, built["param_groups"], strict=True):
-        # An older torch may have had fewer settings: they keep their defaults
-        if not isinstance(group, dict) or not {"lr", "params"} <= group.keys() <= expected.keys():
-            raise ValueError(f"optimizer: a group has the settings {sorted(expected)}, the file has {_shortened(group)}")
-        for key, value in group.items():
-            # The learning rate follows its schedule, and `fused` the device
-            if key not in ("lr", "initial_lr", "fused", "foreach") and value != expected[key]:
-                raise ValueError(f"optimizer: {key} must be {expected[key]!r} as in optimizer_kwargs, the file has {value!r}")
-        if type(group["lr"]) not in (int, float):
-            raise ValueError(f"optimizer: lr must be a number, the file has {group['lr']!r}")
-        settings = {**expected, **group, **{key: expected[key] for key in ("fused", "foreach") if key in expected}}
-        decoded.append({key: _decode(value, f"optimizer: {key}", {}) for key, value in settings.items()})
     state: dict[int, dict[str, Any]] = {}
-    if not untrained:
-        _check_fields("optimizer: state", given["state"], built["state"])
-        for index, entries in built["state"].items():
-            _check_fields(f"optimizer: state[{index}]", given["state"][index], entries)
-            state[int(index)] = {key: _decode(v, f"optimizer: {key}", {}) for key, v in given["state"][index].items()}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, position, key = name.split(".", 2)
-                state.setdefault(int(position), {})[key] = value
-    return {"state": state, "param_groups": decoded}
+    for index, entries in given["state"].items():
+        expected = built["state"][index]
+        _check_fields(f"optimizer: state[{index}]", entries, expected)
+        state[int(index)] = {key: _optimizer_value(key, entries[key], expected[key]) for key in expected}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, position, key = name.split(".", 2)
+            state[int(position)][key] = value
+    return {"state": state, "param_groups": [*map(_optimizer_group, groups, built["param_groups"])]}
+
+
+def _optimizer_group(group: Any, expected: dict[str, Any]) -> dict[str, Any]:
+    # An older torch may have had fewer settings: they keep their defaults
+    if not isinstance(group, dict) or not {"lr", "params"} <= group.keys() <= expected.keys():
+        raise ValueError(f"optimizer: a group has the settings {sorted(expected)}, the file has {_shortened(group)}")
+    for key, value in group.items():
+        # The learning rate follows its schedule, and `fused` the device
+        if key not in ("lr", "initial_lr", "fused", "foreach") and value != expected[key]:
+            own = _shortened(expected[key])
+            raise ValueError(f"optimizer: {key} must be {own} as in optimizer_kwargs, the file has {_shortened(value)}")
+    if type(group["lr"]) not in (int, float) or not group["lr"] >= 0:
+        raise ValueError(f"optimizer: lr must be a number >= 0, the file has {_shortened(group['lr'])}")
+    settings = {**expected, **group, **{key: expected[key] for key in ("fused", "foreach") if key in expected}}
+    return {key: _optimizer_value(key, value, expected[key]) for key, value in settings.items()}
+
+
+def _optimizer_value(key: str, given: Any, expected: Any) -> Any:
+    """A number or something else of the optimiser's, which must be of the same type as the optimiser's own."""
+    value, own = (_decode(one, f"optimizer: {key}", {}) for one in (given, expected))
+    numbers = {type(value), type(own)} <= {int, float}
+    if type(value) is not type(own) and not numbers:
+        raise ValueError(f"optimizer: {key} must be of the type of {_shortened(own)}, the file has {_shortened(value)}")
+    return value
 
 
 # ---- ONNX --------------------------------------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ from sb3_mirl.checks import (
     check_rewards,
     check_scheduled_learning_rate,
     check_terminal_observation,
+    is_class,
 )
+from sb3_mirl.learning_curve import add_return, new_curve
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
 from sb3_mirl.updates import CompiledGradient, check_compiler, clear_tiny_averages, flushed_denormals
@@ -246,6 +248,8 @@ class MIRL(DQN):
         self.resolved_beta_lr: float | None = None
         #: What the actions are called, where an environment has said it to :meth:`learn`; plain text in saved files
         self.action_names: list[str] | None = None
+        #: The returns of the episodes since the counters began, see learning_curve.py; plain numbers in saved files
+        self.learning_curve: dict[str, Any] = new_curve()
         self._compiled_gradient: CompiledGradient | None = None
         # π(·|s) behind the actions just taken, float64 [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
@@ -287,8 +291,8 @@ class MIRL(DQN):
 
     def _check_arguments(self) -> None:
         policy = self.policy_class
-        if not isinstance(policy, type) or not issubclass(policy, MIRLPolicy):
-            got = policy.__name__ if isinstance(policy, type) else repr(policy)
+        if not is_class(policy, MIRLPolicy):
+            got = policy.__name__ if is_class(policy) else repr(policy)
             raise ValueError(
                 f"policy must be one of {sorted(self.policy_aliases)} or a subclass of MIRLPolicy, got {got}. "
                 f"(When loading: the file was saved by another algorithm than {self.algorithm}.)"
@@ -376,9 +380,17 @@ class MIRL(DQN):
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
+        if self.num_timesteps == 0:
+            self.learning_curve = new_curve()
         obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
         check_observations(self.observation_space, obs, self.num_timesteps)
         return result
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for info in infos:
+            if (episode := info.get("episode")) is not None:
+                add_return(self.learning_curve, episode["r"])
 
     def _store_transition(
         self,
@@ -667,8 +679,9 @@ class MIRL(DQN):
         """
         Write the model to one file that can be loaded without running code in it, for :meth:`load_exported`.
 
-        It holds the policy with ρ and β, the optimiser's state, the constructor's arguments and the counters of training,
-        so that training goes on as after ``save`` and ``load``. As with these the replay buffer is left out, and in
+        It holds the policy with ρ and β, which parameters are frozen (``requires_grad=False``), the optimiser's state, the
+        constructor's arguments and the counters of training, so that training goes on as after ``save`` and ``load``, which
+        do not know what was frozen. As with these the replay buffer is left out, and in
         addition the folder of TensorBoard logs, the last observation and the statistics of the latest episodes.
 
         :param path: of the file, replaced as a whole; ``.safetensors`` is added if it has no suffix

@@ -17,11 +17,16 @@ from typing import Any
 import torch as th
 
 from sb3_mirl import export
+from sb3_mirl.learning_curve import is_curve
 from sb3_mirl.mirl import MIRL, SQL, SQLm
+from sb3_mirl.text import printable
 
 ALGORITHMS: dict[str, type[MIRL]] = {cls.algorithm: cls for cls in (MIRL, SQL, SQLm)}
 # Of the text of a zip's entry, which may be compressed a thousandfold
-LARGEST_TEXT = 2**28
+LARGEST_TEXT = 2**26
+LARGEST_INFO = 2**16
+# Of rho, which is shown
+MOST_ACTIONS = 2**20
 # Actions in the text output, so that it fits on a screen
 MAX_SHOWN_ACTIONS = 32
 BAR_WIDTH = 30
@@ -37,28 +42,34 @@ def inspect_file(path: str | Path) -> dict[str, Any]:
 
     :param path: of the file
     :return: plain JSON: ``file_format``, ``algorithm``, ``training``, ``arguments``, ``observation_space``,
-        ``action_space``, ``action_names``, ``prior``, ``beta``, ``versions``; None for what the file does not say
+        ``action_space``, ``action_names``, ``learning_curve``, ``prior``, ``beta``, ``versions``; None for what the file does
+        not say
     :raises ValueError: if it is neither, or damaged; the message says why
     """
-    path = Path(path)
-    if not path.is_file() and path.with_name(path.name + export.SUFFIX).is_file():
-        path = path.with_name(path.name + export.SUFFIX)
-    if not path.is_file() and path.with_name(path.name + ".zip").is_file():
-        path = path.with_name(path.name + ".zip")
-    if not path.is_file():
+    path = next((one for suffix in ("", export.SUFFIX, ".zip") if (one := Path(f"{path}{suffix}")).is_file()), Path(path))
+    if not path.exists():
         raise ValueError(f"there is no file {str(path)!r}")
+    export.check_regular_file(path)
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04" and zipfile.is_zipfile(path):
         return _inspect_zip(path)
-    document, tensors = export.read(path)
-    shown = ("algorithm", "training", "arguments", "observation_space", "action_space", "action_names")
-    return {
-        "file_format": f"{export.FORMAT} export, version {document['version']}",
-        **{name: document[name] for name in shown},
-        **_prior_and_beta({name.removeprefix("policy."): value for name, value in tensors.items()}, path),
-        "versions": document["versions"],
-    }
+    shown = ("algorithm", "training", "arguments", "observation_space", "action_space", "action_names", "learning_curve")
+    with export.opened(path) as (document, file):
+        names = [name for name in ("prior", "beta") if f"policy.{name}" in file.keys()]
+        for name in names:
+            _check_size(math.prod(file.get_slice(f"policy.{name}").get_shape()), path)
+        return {
+            "file_format": f"{export.FORMAT} export, version {document['version']}",
+            **{name: document.get(name) for name in shown},
+            **_prior_and_beta({name: file.get_tensor(f"policy.{name}") for name in names}, path),
+            "versions": document["versions"],
+        }
+
+
+def _check_size(n_elements: int, path: Path) -> None:
+    if n_elements > MOST_ACTIONS:
+        raise ValueError(f"{str(path)!r}: prior must have at most {MOST_ACTIONS} elements, got {n_elements}")
 
 
 def _inspect_zip(path: Path) -> dict[str, Any]:
@@ -67,17 +78,28 @@ def _inspect_zip(path: Path) -> dict[str, Any]:
             entries = set(archive.namelist())
             if not {"data", "policy.pth"} <= entries:
                 raise ValueError(f"{str(path)!r} is a zip file but no model of SB3's: it lacks data or policy.pth")
-            data = json.loads(_text(archive, "data"))
-            system = _text(archive, "system_info.txt") if "system_info.txt" in entries else ""
-            weights = archive.read("policy.pth")
+            text = _content(archive, "data").decode()
+            system = _content(archive, "system_info.txt")[:LARGEST_INFO].decode() if "system_info.txt" in entries else ""
+            weights = _content(archive, "policy.pth")
+        with zipfile.ZipFile(io.BytesIO(weights)) as inner:
+            for name in inner.namelist():
+                # torch's restricted reader makes bytearrays, of any size that a number in the file says
+                if name.endswith(".pkl") and b"bytearray\n" in _content(inner, name):
+                    raise ValueError(f"{str(path)!r}: policy.pth has a bytearray, which no weights are")
+                _check_expansion(inner, name)
     except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError, RuntimeError, zlib.error, MemoryError) as error:
         raise ValueError(f"{str(path)!r} is a damaged zip file: {error}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r}: the entry data is not JSON: {error}") from error
+    try:
+        data = json.loads(text)
+        export.check_depth(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r}: the entry data is not JSON as SB3 writes it: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{str(path)!r}: the entry data must be a JSON object, got {type(data).__name__}")
     arguments = {export._attribute(name): name for name in [*export.argument_names(MIRL), "tensorboard_log"]}
-    found = {"training": {name: data.get(attribute) for name, (attribute, _) in export.TRAINING.items()}}
+    attributes = {**{name: attribute for name, (attribute, _) in export.TRAINING.items()}, **{n: n for n in export.RESOLVED}}
+    found = {"training": {name: data.get(attribute) for name, attribute in attributes.items()}}
+    curve = data.get("learning_curve")
     return {
         "file_format": "SB3 zip",
         "algorithm": data.get("algorithm"),
@@ -86,15 +108,22 @@ def _inspect_zip(path: Path) -> dict[str, Any]:
         "observation_space": _readable(data.get("observation_space")),
         "action_space": _readable(data.get("action_space")),
         "action_names": data.get("action_names"),
+        "learning_curve": curve if is_curve(curve) else None,
         **_prior_and_beta(_restricted_load(weights, path), path),
         "versions": dict(line.removeprefix("- ").split(": ", 1) for line in system.splitlines() if ": " in line),
     }
 
 
-def _text(archive: zipfile.ZipFile, name: str) -> str:
-    if archive.getinfo(name).file_size > LARGEST_TEXT:
-        raise ValueError(f"the entry {name} must be at most {LARGEST_TEXT} bytes, got {archive.getinfo(name).file_size}")
-    return archive.read(name).decode()
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    _check_expansion(archive, name)
+    return archive.read(name)
+
+
+def _check_expansion(archive: zipfile.ZipFile, name: str) -> None:
+    """SB3 and torch do not compress: only an entry that is may be larger than its file."""
+    entry = archive.getinfo(name)
+    if entry.file_size > max(entry.compress_size, LARGEST_TEXT):
+        raise ValueError(f"the entry {name} is compressed, and must have at most {LARGEST_TEXT} bytes, got {entry.file_size}")
 
 
 def _restricted_load(weights: bytes, path: Path) -> dict[str, Any]:
@@ -128,6 +157,7 @@ def _prior_and_beta(state_dict: dict[str, Any], path: Path) -> dict[str, Any]:
     prior, beta = state_dict.get("prior"), state_dict.get("beta")
     if prior is None and beta is None:
         return {"prior": None, "beta": None}
+    _check_size(prior.numel() if isinstance(prior, th.Tensor) else 0, path)
     exact = all(isinstance(one, th.Tensor) and one.dtype == th.float64 and one.device.type == "cpu" for one in (prior, beta))
     if not exact or prior.layout != th.strided or (prior.dim(), beta.dim()) != (1, 0):  # type: ignore[union-attr]
         raise ValueError(f"{str(path)!r}: prior must be a vector and beta a number, both float64")
@@ -138,9 +168,8 @@ def _prior_and_beta(state_dict: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _printable(value: Any) -> str:
-    """Text of a file without what a terminal would obey."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return "".join(c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text)
+    """What a file says, as text without what a terminal would obey."""
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False))
 
 
 def _short(value: Any) -> str:
@@ -155,9 +184,18 @@ def _report(found: dict[str, Any]) -> str:
     if found["beta"] is not None:
         lines += [f"beta       {found['beta']:.6g}", "prior (rho)", *_prior_lines(found["prior"], found["action_names"])]
     for title in ("training", "arguments", "versions"):
-        lines += [title, *(f"  {_printable(name):<24} {_short(value)}" for name, value in found[title].items())]
+        lines += [title]
+        lines += [
+            f"  {_printable(name):<24} {_short(value)}{_resolved(name, value, found)}" for name, value in found[title].items()
+        ]
     lines += [f"{title}\n  {_short(found[title])}" for title in ("observation_space", "action_space")]
     return "\n".join(lines)
+
+
+def _resolved(name: str, value: Any, found: dict[str, Any]) -> str:
+    """What ``"auto"`` was made in the first ``learn``."""
+    number = found["training"].get(f"resolved_{name}")
+    return f" ({_short(number)})" if value == "auto" and number is not None else ""
 
 
 def _prior_lines(prior: list[float], names: Any) -> list[str]:

@@ -1,11 +1,12 @@
 """
-Learned priors in files: :func:`load_prior` starts another run with one, and ``sb3-mirl prior`` says what an agent learned not
-to do. Like ``sb3-mirl inspect`` both read a file without running code of it.
+Learned priors in files: :func:`load_prior` starts another run with one, and ``sb3-mirl prior`` says which actions an agent
+chose seldom. Like ``sb3-mirl inspect`` both read a file without running code of it.
 """
 
 import argparse
 import json
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_mirl import export
 from sb3_mirl.callbacks import find_action_names
+from sb3_mirl.learning_curve import first_and_last
 from sb3_mirl.model_file import MAX_SHOWN_ACTIONS, _fail, _finite, _printable, _prior_lines, inspect_file
+from sb3_mirl.text import plain_label
 
-#: Share of the uniform 1/n below which an action counts as one that was learned not to be needed
+#: Share of the uniform 1/n below which an action counts as rare
 THRESHOLD = 0.1
 
 
-def load_prior(path: str | Path, env: gym.Env | VecEnv | None = None, uniform_share: float = 0.0) -> np.ndarray:
+def load_prior(path: str | Path, env: gym.Env | VecEnv | str | None = None, uniform_share: float = 0.0) -> np.ndarray:
     """
     ρ of a model file, to start another run with: ``MIRL(..., prior_init=load_prior("model.zip", env, uniform_share=0.1))``.
 
@@ -35,7 +38,7 @@ def load_prior(path: str | Path, env: gym.Env | VecEnv | None = None, uniform_sh
     did not.
 
     :param path: of an export or of SB3's zip; its suffix may be left out. Nothing in it is unpickled
-    :param env: what the new run is for; without it ρ is in the order of the file
+    :param env: what the new run is for, an environment or its id; without it ρ is in the order of the file
     :param uniform_share: u in [0, 1], the weight of the uniform distribution
     :return: float64 [n_actions], sums to 1
     :raises ValueError: if the file has no ρ, if actions cannot be matched, or if one of ``env`` would never be taken because
@@ -43,8 +46,11 @@ def load_prior(path: str | Path, env: gym.Env | VecEnv | None = None, uniform_sh
     """
     if not isinstance(uniform_share, (int, float)) or not 0.0 <= uniform_share <= 1.0:
         raise ValueError(f"uniform_share must be a number in [0, 1], got {uniform_share!r}")
+    if isinstance(env, str):
+        with closing(gym.make(env)) as made:
+            return load_prior(path, made, uniform_share)
     if not isinstance(env, (gym.Env, VecEnv, type(None))):
-        raise ValueError(f"env must be an environment or None, got {env!r}")
+        raise ValueError(f"env must be an environment, its id or None, got {env!r}")
     found = inspect_file(path)
     prior = prior_of(found, path)
     if env is not None:
@@ -107,19 +113,19 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     What a model file's ρ says of its agent.
 
     ρ = w ρ₀ + (1 - w) π̄, where ρ₀ is the first ρ, w = (1 - α_ρ)^k its weight after the k steps since ``learning_starts``, and
-    π̄ a mean of π over the states of these steps, the latest counting most. An action was learned not to be needed if
-    ρ(a) < ``threshold`` / n while ρ₀(a) was not. With a uniform ρ₀ that takes w < ``threshold``: nothing is concluded before,
-    nor if α_ρ = 0, or if a zip holds ρ₀ as a pickle. k is counted from the last call of ``learn`` with
-    ``reset_num_timesteps=True``.
+    π̄ a mean of π over the states of these steps, the latest counting most. An action became rare if ρ(a) < ``threshold`` / n
+    while ρ₀(a) was not. With a uniform ρ₀ that takes w < ``threshold``: nothing is concluded before, nor if α_ρ = 0, or if a
+    zip holds ρ₀ as a pickle. k is counted from the last call of ``learn`` with ``reset_num_timesteps=True``, as are returns.
 
-    A small ρ(a) says how seldom π took the action, not that no state needs it.
+    A small ρ(a) says how seldom π took the action, not that no state needs it. An agent that has not learned the task may
+    avoid the very actions that it needs.
 
     :param path: as in :func:`load_prior`
     :param threshold: in (0, 1]
     :return: plain JSON: ``file``, ``algorithm``; ``actions`` and ``prior`` [n_actions]; ``entropy``, ``log_n`` and
         ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``beta``, ``prior_lr``, ``steps`` k,
-        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why nothing can be concluded, or else None; then
-        ``not_needed`` has names of actions, and otherwise None
+        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why ρ says nothing of π, or else None; then ``rare``
+        has names of actions, and otherwise None; ``returns`` as in :func:`~sb3_mirl.learning_curve.first_and_last`
     :raises ValueError: if the file has no ρ, or does not say how ρ has moved; or if ``threshold`` is out of range
     """
     if not 0.0 < threshold <= 1.0:
@@ -129,10 +135,14 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     labels, n = _labels(found["action_names"], len(prior)), len(prior)
     numbers = {**found["training"], **found["arguments"]}
     total, warm_up = (_number(numbers, name, 2**63, path) for name in ("num_timesteps", "learning_starts"))
+    if numbers["prior_lr"] == "auto":
+        # Without a number there was no step yet
+        numbers["prior_lr"] = numbers.get("resolved_prior_lr") or 0.0
     prior_lr, steps = _number(numbers, "prior_lr", 1, path), int(max(0, total - warm_up))
     weight, limit = (1.0 - prior_lr) ** steps, threshold / n
     first = _first_prior(numbers.get("prior_init"), n)
     inconclusive = _why_inconclusive(prior_lr, steps, weight, threshold, first)
+    curve = found["learning_curve"]
     # Of ρ₀ as well: a prior_init may have been below the limit before anything was learned
     fell = None if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
     positive = prior[prior > 0]
@@ -152,7 +162,8 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
         "initial_weight": weight,
         "limit": limit,
         "inconclusive": inconclusive,
-        "not_needed": None if fell is None else [labels[action] for action in fell],
+        "rare": None if fell is None else [labels[action] for action in fell],
+        "returns": None if curve is None else first_and_last(curve),
     }
 
 
@@ -180,7 +191,7 @@ def _first_prior(given: Any, n_actions: int) -> np.ndarray | None:
         return np.full(n_actions, 1.0 / n_actions)
     try:
         first = np.asarray(export._decode(given, "prior_init", {}), dtype=np.float64)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return first if first.shape == (n_actions,) and np.isfinite(first).all() else None
 
@@ -191,10 +202,10 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
     if steps == 0:
         return "there was no step since learning_starts, so that rho has not moved"
     if weight >= threshold:
-        needed = math.floor(math.log(threshold) / math.log1p(-prior_lr)) + 1
+        needed = np.floor(math.log(threshold) / math.log1p(-prior_lr)) + 1  # which may be infinite
         return (
             f"too few steps for this prior_lr. The initial rho still has a weight of {weight:.3g}, which must fall below "
-            f"{threshold:g}: {needed} steps since learning_starts, it had {steps}"
+            f"{threshold:g}: {needed:.0f} steps since learning_starts, it had {steps}"
         )
     return (
         None if first is not None else "the first rho is unknown: prior_init is a pickle in this file (an export can be read)"
@@ -217,18 +228,35 @@ STATISTICS = {
 
 
 def _conclusion(found: dict[str, Any]) -> str:
+    """What is known of the actions, and of what the agent earned; no more than that."""
     if found["inconclusive"]:
         return f"Nothing can be concluded: {found['inconclusive']}."
     below = f"rho(a) < {found['limit']:.4g}, {found['limit'] * len(found['prior']):g} of the uniform 1/n"
-    if not found["not_needed"]:
-        text = f"There is no action that it learned not to need ({below})."
+    if not found["rare"]:
+        text = f"No action became rare ({below})."
         if found["kl_from_uniform"] < NEARLY_UNIFORM * found["log_n"]:
             text += (
                 f"\nrho is nearly uniform: the agent takes all actions alike, or beta, {found['beta']:.4g}, is too small for "
                 "the policy behind rho to choose."
             )
         return text
-    return f"It learned not to need {', '.join(found['not_needed'])} ({below})."
+    shares = dict(zip(found["actions"], found["prior"], strict=True))
+    share = sum(shares[name] for name in found["rare"])
+    # The weight of what is older than 1 / prior_lr is 1/e
+    recent = min(found["steps"], round(1.0 / found["prior_lr"]))
+    return (
+        f"The policy seldom chose {', '.join(found['rare'])} ({below}): together {100 * share:.2g} % of its choices in about "
+        f"the last {recent} of {found['steps']} steps.\n{_earned(found['returns'])}"
+    )
+
+
+def _earned(returns: dict[str, Any] | None) -> str:
+    if returns is None:
+        return "The file has too few returns of episodes to say whether the agent got better: the task may need these actions."
+    means = f"from {returns['first']:.4g} in the first {returns['episodes']} episodes to {returns['last']:.4g} in the last"
+    if returns["improved"]:
+        return f"Its mean return rose {means}, nearly without these actions. A policy that earns more may need them."
+    return f"Its mean return went {means}, which is no improvement: the task may need these actions."
 
 
 def _origin(found: dict[str, Any]) -> str:
@@ -280,14 +308,14 @@ def draw(all_found: list[dict[str, Any]], file: Path) -> None:
     for axis, found in zip(figure.subplots(1, len(all_found), squeeze=False)[0], all_found, strict=True):
         prior = np.array(found["prior"])
         order = np.argsort(prior, kind="stable")
-        gone = set(found["not_needed"] or ())
+        rare = set(found["rare"] or ())
         labels = [found["actions"][action] for action in order]
-        colors = ["tab:gray" if label in gone else "tab:red" for label in labels]
+        colors = ["tab:gray" if label in rare else "tab:red" for label in labels]
         axis.barh(range(len(order)), prior[order], color=colors)
-        axis.set_yticks(range(len(order)), labels, fontsize=8)
+        axis.set_yticks(range(len(order)), [*map(plain_label, labels)], fontsize=8)
         axis.axvline(1.0 / len(prior), color="black", linestyle=":", linewidth=1, label="uniform")
         axis.axvline(found["limit"], color="tab:gray", linestyle="--", linewidth=1, label="threshold")
-        name, moved = _printable(Path(found["file"]).name), found["inconclusive"] is None
+        name, moved = plain_label(Path(found["file"]).name), found["inconclusive"] is None
         axis.set_title(
             f"{name}\n{found['effective_actions']:.2f} effective actions{'' if moved else ', not conclusive'}", fontsize=9
         )
@@ -307,8 +335,8 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="sb3-mirl prior",
-        description="What agents learned not to do: the prior rho of model files (of model.export or model.save), its entropy "
-        "and the actions that it has nearly given up. No code of the files is run.",
+        description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
+        "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
         epilog="rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
         "chose the action, not that no state needs it.",
     )
@@ -319,7 +347,7 @@ def main(arguments: list[str]) -> int:
         type=float,
         default=THRESHOLD,
         metavar="X",
-        help="an action is one that the agent learned not to need if rho(a) < X / n, n actions (default: %(default)s)",
+        help="an action is rare if rho(a) < X / n, n actions (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
     args = parser.parse_args(arguments)

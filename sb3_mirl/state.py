@@ -46,6 +46,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
+from sb3_mirl.checks import is_class
+
 #: Belongs to the program, not to its state: the object to be restored has its own
 _PROGRAM = (
     type,

@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import types
 import zipfile
 
 import gymnasium as gym
@@ -15,6 +17,8 @@ import safetensors
 import safetensors.torch
 import torch as th
 from gymnasium import spaces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from probes import ConstantReward, Image, Mixed, NamedActions
 from stable_baselines3 import DQN, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
@@ -23,11 +27,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from torch import nn
 
-from sb3_mirl import MIRL, SQL, SQLm
+from sb3_mirl import MIRL, SQL, SQLm, load_prior
 from sb3_mirl.__main__ import main
 from sb3_mirl.buffers import FrameReplayBuffer
-from sb3_mirl.export import _decode_space, _encode_space, export_onnx
+from sb3_mirl.checks import is_class
+from sb3_mirl.export import _decode_space, _encode, _encode_space, _subclasses_in, export_onnx
 from sb3_mirl.model_file import inspect_file
+from sb3_mirl.prior import diagnose
+from sb3_mirl.text import printable
 
 FAST = {"learning_starts": 20, "buffer_size": 500, "batch_size": 8, "policy_kwargs": {"net_arch": [16]}, "seed": 0}
 
@@ -102,6 +109,85 @@ def test_training_goes_on_as_after_save_and_load(tmp_path):
         results.append(load(env).learn(100, reset_num_timesteps=False))
     check_equal(*results)
     assert not np.array_equal(results[0].policy.state_dict()["q_net.q_net.0.weight"], model.q_net.q_net[0].weight.detach())
+
+
+@pytest.mark.parametrize("when", ["before training", "in the middle", "after training"])
+def test_frozen_parameters_stay_frozen(when, tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, "policy_kwargs": {"net_arch": [8, 8]}})
+    first = [*model.q_net.parameters()][:2]
+    for name, steps in {"before training": 0, "in the middle": 40, "after training": 60}.items():
+        model.learn(steps, reset_num_timesteps=False)
+        if name == when:
+            for parameter in first:
+                parameter.requires_grad_(False)
+    loaded = MIRL.load_exported(model.export(tmp_path / "model"), env=ConstantReward())
+    check_equal(loaded, model)
+    before = [parameter.detach().clone() for parameter in loaded.q_net.parameters()]
+    loaded.learn(40, reset_num_timesteps=False)
+    after = [*loaded.q_net.parameters()]
+    assert [parameter.requires_grad for parameter in after] == [False, False, True, True, True, True]
+    assert [th.equal(*pair) for pair in zip(before, after, strict=True)] == [True, True, False, False, False, False]
+
+
+class Unused(BaseFeaturesExtractor):
+    """Has a layer that gets no gradient."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=3)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, observations):
+        return observations
+
+
+def test_parameters_that_are_not_used_have_no_state(tmp_path):
+    kwargs = {"net_arch": [8], "features_extractor_class": Unused}
+    model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, "policy_kwargs": kwargs}).learn(40)
+    path = model.export(tmp_path / "model")
+    check_equal(MIRL.load_exported(path, custom_objects={f"{Unused.__module__}.Unused": Unused}), model)
+
+
+def test_files_of_older_versions_are_read(exported, trained):
+    def older(document):
+        for name in ("frozen", "learning_curve"):
+            del document[name]
+        for name in ("resolved_prior_lr", "resolved_beta_lr"):
+            del document["training"][name]
+
+    loaded = MIRL.load_exported(rewrite(exported, older))
+    check_equal(loaded, trained)
+    assert loaded.learning_curve == {"episodes_per_point": 1, "points": [], "sum": 0.0, "count": 0}
+    assert inspect_file(exported)["learning_curve"] is None
+
+
+def test_numbers_that_learn_resolved_come_back(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(trained.__dict__, "resolved_prior_lr", 0.25)
+    monkeypatch.setitem(trained.__dict__, "resolved_beta_lr", 1e-3)
+    path = trained.export(tmp_path / "model")
+    loaded = MIRL.load_exported(path)
+    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.25, 1e-3)
+    # Another argument needs another number
+    loaded = MIRL.load_exported(path, prior_lr=0.5)
+    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, 1e-3)
+
+
+class LooksLikeAClass:
+    """As list[int] on Python 3.10."""
+
+    __class__ = type
+
+
+def test_what_only_looks_like_a_class_is_none():
+    alias = LooksLikeAClass()
+    assert isinstance(alias, type) and not is_class(alias) and not is_class(list[int]) and not is_class(list[int], list)
+    assert is_class(int) and is_class(bool, int) and is_class(nn.ReLU, nn.Module) and not is_class(int, nn.Module)
+    module = types.SimpleNamespace(alias=alias, ReLU=nn.ReLU, number=3)
+    assert _subclasses_in(module, "torch.nn", nn.Module) == {"torch.nn.ReLU": nn.ReLU}
+    for name in ("replay_buffer_class", "policy"):
+        with pytest.raises(ValueError, match=name):
+            MIRL(**{"policy": "MlpPolicy", "env": ConstantReward(), name: alias})
+    with pytest.raises(ValueError, match=r"policy_kwargs.* cannot be written as data"):
+        _encode(alias, "policy_kwargs['x']")
 
 
 def test_an_untrained_model_and_infinite_beta(tmp_path):
@@ -331,7 +417,7 @@ def set_at(*keys, value):
         ),
         (set_at("observation_space", value={"Tuple": []}), "observation_space: the file has no space"),
         (set_at("observation_space", "Box", "low", value=[0.0]), "observation_space.low: the file has no array"),
-        (set_at("observation_space", "Box", "dtype", value="O"), "observation_space.* the file has no array"),
+        (set_at("observation_space", "Box", "dtype", value="O"), r"observation_space.*\(dtype must be one of"),
         (set_at("action_space", value={"MultiBinary": {"n": 2}}), "action_space: must be Discrete"),
         (set_at("optimizer", "param_groups", 0, "surprise", value=1), "a group has the settings"),
         (set_at("optimizer", "param_groups", 0, "amsgrad", value=True), "amsgrad must be False"),
@@ -380,6 +466,243 @@ def test_damaged_files_are_refused(exported, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(FileNotFoundError):
         MIRL.load_exported(tmp_path / "none")
+
+
+# ---- files of any content ---------------------------------------------------------------------------------------------
+
+
+def places(value, place=()):
+    """Where in JSON there is a value: keys and positions, from the outermost in."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, child in inner for found in places(child, (*place, key)))]
+
+
+def with_header(whole, change):
+    """An export's bytes with its header changed, as text or as JSON."""
+    length = int.from_bytes(whole[:8], "little")
+    header = change(whole[8 : 8 + length])
+    return len(header).to_bytes(8, "little") + header + whole[8 + length :]
+
+
+def with_document(whole, change):
+    def change_header(header):
+        header = json.loads(header)
+        header["__metadata__"]["sb3_mirl"] = change(header["__metadata__"]["sb3_mirl"])
+        return json.dumps(header).encode()
+
+    return with_header(whole, change_header)
+
+
+def check_refused_or_whole(path, content):
+    """Whatever a file holds: it is loaded, or refused with ValueError and a message that fits on a screen."""
+    path.write_bytes(content)
+    for function in (lambda path: MIRL.load_exported(path, device="cpu"), inspect_file, diagnose):
+        try:
+            function(path)
+        except ValueError as error:
+            assert str(error) and len(str(error)) < 2000 and printable(error) == str(error)
+
+
+@pytest.fixture(scope="module")
+def bytes_of_export(trained, tmp_path_factory):
+    return trained.export(tmp_path_factory.mktemp("fuzz") / "model").read_bytes()
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 20),
+    st.sampled_from(
+        [2**31, 2**62, 2**63, 2**64 - 1, 2**64, -(2**63), 10**400, 1e-320, 1e308, "inf", "nan", "f4,(", "\x1b[2J"]
+    ),
+    st.floats(),
+    st.text(max_size=5),
+)
+KINDS_OF_OBJECTS = ["tuple", "dict", "number", "array", "class", "schedule", "Box", "Dict", "Discrete", "MultiBinary", "shape"]
+NAMES = ["torch.nn.Transformer", "torch.nn.ReLU", "torch.optim.LBFGS", "sb3_mirl.policies.CnnPolicy"]
+ARRAY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["float32", "float64", "int8", "O", "f4,(", "V10"]),
+        "shape": st.lists(st.sampled_from([0, 1, 3, 2**20, 2**40, -1]), max_size=3),
+        "values": SCALARS | st.lists(SCALARS, max_size=3),
+    }
+)
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(NAMES) | ARRAY,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KINDS_OF_OBJECTS) | st.text(max_size=3), inner, max_size=2)
+        | st.sampled_from(NAMES).map(lambda name: {"class": name})
+    ),
+    max_leaves=8,
+)
+FUZZED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZED
+@given(data=st.data())
+def test_any_value_anywhere_in_the_document_is_refused_or_read(data, bytes_of_export, tmp_path):
+    def change(text):
+        document = json.loads(text)
+        for _ in range(data.draw(st.integers(1, 2))):
+            *outer, last = data.draw(st.sampled_from(places(document)[1:]))
+            part = document
+            for key in outer:
+                part = part[key]
+            part[last] = data.draw(VALUES)
+        return json.dumps(document)
+
+    check_refused_or_whole(tmp_path / "model.safetensors", with_document(bytes_of_export, change))
+
+
+@FUZZED
+@given(data=st.data())
+def test_any_value_in_the_header_is_refused_or_read(data, bytes_of_export, tmp_path):
+    def change(header):
+        header = json.loads(header)
+        tensor = data.draw(st.sampled_from(sorted(header.keys() - {"__metadata__"})))
+        other = data.draw(st.sampled_from(sorted(header)))
+        field = data.draw(st.sampled_from(["dtype", "shape", "data_offsets", "whole", "name"]))
+        if field == "whole":
+            header[tensor] = header[other]
+        elif field == "name":
+            header[data.draw(st.text(max_size=5))] = header.pop(tensor)
+        else:
+            dtypes = st.sampled_from(["F32", "F64", "I8", "F4", "F8_E4M3", "BF16", "x"])
+            numbers = st.lists(st.sampled_from([0, 1, 8, 2**20, 2**62, 2**64, -1, 1.5]), max_size=3)
+            header[tensor][field] = data.draw(dtypes if field == "dtype" else numbers)
+        return json.dumps(header).encode()
+
+    check_refused_or_whole(tmp_path / "model.safetensors", with_header(bytes_of_export, change))
+
+
+@FUZZED
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), length=st.none() | st.integers(0, 2**64 - 1))
+def test_a_flipped_bit_or_a_wrong_length_is_refused_or_read(position, bit, length, bytes_of_export, tmp_path):
+    content = bytearray(bytes_of_export)
+    # Of the header: in the weights it makes another weight
+    content[int(position * (8 + int.from_bytes(content[:8], "little")))] ^= 1 << bit
+    if length is not None:
+        content[:8] = length.to_bytes(8, "little")
+    check_refused_or_whole(tmp_path / "model.safetensors", bytes(content))
+
+
+SMALL_FILES_THAT_ASK_FOR_MUCH = {
+    "a large network": (
+        {"policy_kwargs": {"dict": {"net_arch": [60_000, 60_000]}}},
+        "does not have: .'policy.q_net.q_net.4.bias",
+    ),
+    "a deep network": ({"policy_kwargs": {"dict": {"net_arch": [1] * 20_000}}}, "arguments.* must have at most 1000 values"),
+    "a large array": (
+        {"prior_init": {"array": {"dtype": "float64", "shape": [10**9], "values": 0.5}}},
+        "a shape must have .* at most 8388608 elements",
+    ),
+    "many arrays": (
+        {"prior_init": [{"array": {"dtype": "int8", "shape": [2**22], "values": 0}}] * 3},
+        "arrays and spaces must have at most 8388608 elements together",
+    ),
+    "many environments": ({"n_envs": 10**9}, "n_envs must be int and in range"),
+    "a large space": ({"Box": {"dtype": "float32", "shape": [2**31], "low": 0.0, "high": 1.0}}, "a shape must have"),
+    "many actions": ({"Discrete": {"dtype": "int64", "n": 10**12, "start": 0}}, r"must be|must have"),
+    "deep spaces": ("Dict", "nested at most 32 deep"),
+}
+
+
+@pytest.mark.parametrize("what", SMALL_FILES_THAT_ASK_FOR_MUCH)
+def test_a_small_file_cannot_take_much_memory(what, exported):
+    given, message = SMALL_FILES_THAT_ASK_FOR_MUCH[what]
+
+    def change(document):
+        if what == "deep spaces":
+            document["observation_space"] = {"Discrete": {"dtype": "int64", "n": 2, "start": 0}}
+            for _ in range(200):
+                document["observation_space"] = {"Dict": [["a", document["observation_space"]]]}
+        elif "n_envs" in given:
+            document["training"] |= given
+        elif "Discrete" in given:
+            document["action_space"] = given
+        elif "Box" in given:
+            document["observation_space"] = given
+        else:
+            document["arguments"] |= given
+
+    rewrite(exported, change)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=message):
+        MIRL.load_exported(exported)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" * 5000, str(2**64)])
+def test_numbers_that_are_no_json_or_too_large_are_refused(number, bytes_of_export, tmp_path):
+    def change(text):
+        return text.replace('"gamma": 0.99', f'"gamma": {number}')
+
+    (tmp_path / "a.safetensors").write_bytes(with_document(bytes_of_export, change))
+    with pytest.raises(ValueError, match=r"is not JSON: (integers|numbers) must"):
+        MIRL.load_exported(tmp_path / "a.safetensors")
+
+
+def test_a_key_that_is_there_twice_is_refused(bytes_of_export, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(with_document(bytes_of_export, lambda text: text[:-1] + ', "format": "sb3_mirl"}'))
+    with pytest.raises(ValueError, match="a key is there twice"):
+        MIRL.load_exported(path)
+    path.write_bytes(with_header(bytes_of_export, lambda header: header.replace(b"{", b'{"__metadata__":{},', 1)))
+    with pytest.raises(ValueError, match="a key is there twice"):
+        MIRL.load_exported(path)
+
+
+@pytest.mark.parametrize("function", [MIRL.load_exported, inspect_file, load_prior])
+def test_what_is_no_file_is_refused_at_once(function, exported, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "link"):
+        with pytest.raises(ValueError, match="must be a file, and is a pipe, socket or device"):
+            function(tmp_path / name)
+    with pytest.raises(ValueError, match="must be a file, and is a folder"):
+        function(tmp_path)
+    for name in ("loop", "none"):
+        with pytest.raises((ValueError, FileNotFoundError), match=r"[Tt]here is no file"):
+            function(tmp_path / name)
+    (tmp_path / "good").symlink_to(exported)
+    function(tmp_path / "good")
+
+
+def test_what_loading_refuses_is_not_exported(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"'arguments' must have at most 1000 values"):
+        trained.export(tmp_path / "a", policy_kwargs={"net_arch": [1] * 2000})
+    with pytest.raises(ValueError, match="integers must have at most 64 bits"):
+        trained.export(tmp_path / "a", policy_kwargs={"x": 2**64})
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "crafted, message",
+    [
+        ({"prior": th.zeros(1, dtype=th.float64).expand(10**9)}, "prior must have at most 1048576 elements"),
+        ({"beta": th.zeros(1, dtype=th.float64).expand(10**9)}, "beta a number"),
+        ({"other": bytearray(1)}, "policy.pth has a bytearray"),
+    ],
+)
+def test_a_zip_with_tensors_that_say_they_are_large_is_refused(crafted, message, saved, trained, tmp_path):
+    th.save({**trained.policy.state_dict(), **crafted}, tmp_path / "policy.pth")
+    path = zip_with(saved, tmp_path / "crafted.zip", {"policy.pth": (tmp_path / "policy.pth").read_bytes()})
+    assert path.stat().st_size < 100_000
+    for function in (inspect_file, load_prior):
+        with pytest.raises(ValueError, match=message):
+            function(path)
+
+
+def test_a_zip_with_entries_that_expand_or_nest_is_refused(saved, tmp_path):
+    zip_with(saved, tmp_path / "deep.zip", {"data": "[" * 500 + "]" * 500})
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", " " * (2**26 + 1))
+        archive.writestr("policy.pth", b"")
+    for name, message in {"deep": "nested at most", "bomb": "is compressed, and must have at most"}.items():
+        with pytest.raises(ValueError, match=message):
+            inspect_file(tmp_path / f"{name}.zip")
 
 
 # ---- files that would run code -------------------------------------------------------------------------------------
@@ -548,9 +871,16 @@ def test_inspect_of_other_files(tmp_path, capsys, saved):
 
 def test_a_file_does_not_write_to_the_terminal(exported, capsys):
     rewrite(exported, set_at("action_names", value=["\x1b[2J", "a\nb"]))
-    assert main(["inspect", str(exported)]) == 0
-    out = capsys.readouterr().out
-    assert "\x1b" not in out and "\\x1b[2J" in out and "a\\nb" in out
+    for command in ("inspect", "prior"):
+        assert main([command, str(exported)]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and "\\x1b[2J" in out and "a\\nb" in out
+    with safetensors.safe_open(exported, "pt") as file:
+        metadata, values = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    safetensors.torch.save_file({**values, "policy.\x1b[2J\n": th.zeros(1)}, exported, metadata)
+    assert main(["export-onnx", str(exported), "x.onnx"]) == 2
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err and "\\x1b[2J" in err and err.count("\n") == 1
 
 
 def test_inspect_needs_no_rl_zoo3(exported):
@@ -584,12 +914,9 @@ def observing(space):
 @pytest.mark.parametrize(
     "algorithm, policy, env, beta",
     [
-        (MIRL, "MlpPolicy", ConstantReward, 2.0),
-        (MIRL, "MlpPolicy", ConstantReward, 0.0),
-        (MIRL, "MlpPolicy", ConstantReward, np.inf),
         (SQL, "MlpPolicy", observing(spaces.Discrete(5)), 2.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiDiscrete([2, 4])), 2.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiBinary(4)), 2.0),
+        (MIRL, "MlpPolicy", observing(spaces.MultiDiscrete([2, 4])), 0.0),
+        (MIRL, "MlpPolicy", observing(spaces.MultiBinary(4)), np.inf),
         (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 2.0),
         (MIRL, "CnnPolicy", Image, 5.0),
         (SQLm, "MultiInputPolicy", Mixed, np.inf),

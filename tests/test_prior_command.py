@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import pickle
 import re
+import subprocess
 import sys
 import zipfile
 from base64 import b64encode
@@ -19,6 +21,8 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_mirl import MIRL, SQL, SQLm, load_prior
 from sb3_mirl.__main__ import main
+from sb3_mirl.learning_curve import add_return
+from sb3_mirl.pipes import quiet_without_reader
 from sb3_mirl.prior import diagnose
 
 SMALL = {"buffer_size": 100, "policy_kwargs": {"net_arch": [8]}}
@@ -42,6 +46,13 @@ def model_with(prior, names=NAMES, steps=1000, cls=MIRL, prior_lr=0.01, **argume
     )
     model.policy.prior.copy_(th.tensor(prior, dtype=th.float64))
     model.action_names, model.num_timesteps = names, 100 + steps
+    return model
+
+
+def resolved(prior_lr, **settings):
+    """A model whose ``prior_lr`` is "auto", as ``learn`` leaves it."""
+    model = model_with(RHO, **settings)
+    model.prior_lr, model.resolved_prior_lr, model.resolved_beta_lr = "auto", prior_lr, 0.002
     return model
 
 
@@ -71,7 +82,7 @@ def test_the_numbers(file):
         "limit": 0.1 / 4,
     }
     assert {key: found[key] for key in expected} == pytest.approx(expected)
-    assert found["not_needed"] == [] and found["inconclusive"] is None
+    assert found["rare"] == [] and found["inconclusive"] is None
 
 
 def test_the_text_has_the_actions_in_order_with_bars(file, capsys):
@@ -85,13 +96,37 @@ def test_the_text_has_the_actions_in_order_with_bars(file, capsys):
         ["DOWN", "0.125000", "#" * 8],
     ]
     assert "(1 - prior_lr)^steps = 4.32e-05" in out
-    assert out.endswith("It learned not to need NOOP, DOWN (rho(a) < 0.15, 0.6 of the uniform 1/n).\n")
+    assert out.endswith(
+        "The policy seldom chose NOOP, DOWN (rho(a) < 0.15, 0.6 of the uniform 1/n): together 25 % of its choices in about "
+        "the last 100 of 1000 steps.\nThe file has too few returns of episodes to say whether the agent got better: the task "
+        "may need these actions.\n"
+    )
 
 
-def test_what_is_not_needed_on_a_problem_with_a_known_answer(tmp_path):
+def test_rare_actions_on_a_problem_with_a_known_answer(tmp_path, capsys):
     settings = {"learning_rate": 1e-2, "beta_schedule": "constant", "beta_init": 20.0, "learning_starts": 100, "seed": 0}
     model = MIRL("MlpPolicy", TwoArms(n_actions=4), prior_lr=0.02, **settings, **SMALL).learn(1000)
-    assert diagnose(model.export(tmp_path / "arms"))["not_needed"] == ["action_0", "action_2", "action_3"]
+    for path in (zip_of(model, tmp_path / "arms.zip"), model.export(tmp_path / "arms")):
+        found = diagnose(path)
+        assert found["rare"] == ["action_0", "action_2", "action_3"]
+        # One step an episode; random at first, and nearly always right at last
+        assert found["returns"]["first"] < 0.8 and found["returns"]["last"] > 0.9 and found["returns"]["improved"]
+        assert main(["prior", str(path)]) == 0
+        assert re.search(r"mean return rose from 0\.\d+ in the first \d+ episodes to (1|0\.9)", capsys.readouterr().out)
+
+
+def test_an_agent_that_did_not_get_better_is_not_said_to_know_what_it_needs(tmp_path, capsys):
+    # As on a task of which it never found the reward: the same return in all episodes
+    model = model_with([0.997, 0.001, 0.001, 0.001])
+    for _ in range(500):
+        add_return(model.learning_curve, -200.0)
+    for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "a")):
+        found = diagnose(path)
+        assert found["rare"] == NAMES[1:] and not found["returns"]["improved"]
+        assert main(["prior", str(path)]) == 0
+        out = capsys.readouterr().out
+        assert "learned" not in out and "went from -200 in the first 120 episodes to -200 in the last" in out
+        assert "no improvement: the task may need these actions." in out
 
 
 @pytest.mark.parametrize(
@@ -99,6 +134,8 @@ def test_what_is_not_needed_on_a_problem_with_a_known_answer(tmp_path):
     [
         (lambda: model_with(RHO, cls=SQL, prior_lr=0.0), "prior_lr is 0"),
         (lambda: model_with(RHO, prior_lr=0.0), "prior_lr is 0"),
+        (lambda: resolved(None, steps=-100), "prior_lr is 0"),
+        (lambda: model_with(RHO, prior_lr=1e-310), "inf steps since learning_starts, it had 1000"),
         (lambda: model_with(RHO, steps=-50), "no step since learning_starts"),
         # 0.99^k < 0.1 from k = 230 on
         (lambda: model_with(RHO, steps=229), r"a weight of 0.1, which must fall below 0.1: 230 steps .* it had 229"),
@@ -107,14 +144,23 @@ def test_what_is_not_needed_on_a_problem_with_a_known_answer(tmp_path):
 def test_nothing_is_concluded_from_a_prior_that_has_hardly_moved(model, why, tmp_path, capsys):
     path = zip_of(model(), tmp_path / "model.zip")
     found = diagnose(path)
-    assert found["not_needed"] is None and re.search(why, found["inconclusive"])
+    assert found["rare"] is None and re.search(why, found["inconclusive"])
     assert main(["prior", str(path)]) == 0 and "Nothing can be concluded: " in capsys.readouterr().out
 
 
 def test_enough_steps_are_enough(tmp_path):
     prior = [0.997, 0.001, 0.001, 0.001]
-    assert diagnose(zip_of(model_with(prior, steps=230), tmp_path / "a.zip"))["not_needed"] == NAMES[1:]
-    assert diagnose(model_with(prior, cls=SQLm).export(tmp_path / "b"))["not_needed"] == NAMES[1:]
+    assert diagnose(zip_of(model_with(prior, steps=230), tmp_path / "a.zip"))["rare"] == NAMES[1:]
+    assert diagnose(model_with(prior, cls=SQLm).export(tmp_path / "b"))["rare"] == NAMES[1:]
+
+
+def test_the_number_behind_auto_counts(tmp_path, capsys):
+    model = resolved(0.01)
+    for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "a")):
+        assert diagnose(path)["prior_lr"] == 0.01
+        assert main(["inspect", str(path)]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["prior_lr", "auto", "(0.01)"] in lines and ["resolved_beta_lr", "0.002"] in lines
 
 
 def test_a_uniform_prior_that_had_time_to_move_is_pointed_out(tmp_path, capsys):
@@ -128,7 +174,7 @@ def test_a_uniform_prior_that_had_time_to_move_is_pointed_out(tmp_path, capsys):
 def test_what_was_low_from_the_beginning_was_not_learned(tmp_path):
     model = model_with([0.98, 0.0, 0.01, 0.01], prior_init=np.array([0.5, 0.0, 0.49, 0.01]))
     for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "b")):
-        assert diagnose(path)["not_needed"] == ["DOWN"]
+        assert diagnose(path)["rare"] == ["DOWN"]
     # As zips had it when arrays were pickled
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
@@ -147,9 +193,8 @@ def test_several_models_side_by_side(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith("  ")]
     assert rows[0] == ["UP", "0.500000", "0.990000"] and ["LEFT", "-", "0.010000"] in rows and len(rows) == 5
-    assert (
-        lines[-2].startswith("[2] It learned not to need LEFT") and (tmp_path / "figures" / "both.png").stat().st_size > 1000
-    )
+    assert lines[-3].startswith("[2] The policy seldom chose LEFT")
+    assert (tmp_path / "figures" / "both.png").stat().st_size > 1000
     assert main(["prior", str(first), str(second), "--json"]) == 0
     assert [len(found["prior"]) for found in json.loads(capsys.readouterr().out)] == [4, 2]
 
@@ -210,6 +255,16 @@ def test_actions_are_matched_by_name(file):
     np.testing.assert_allclose(load_prior(file, more, uniform_share=1.0), np.full(5, 0.2))
 
 
+def test_an_environment_can_be_given_by_its_id(file):
+    np.testing.assert_array_equal(load_prior(file, "FrozenLake-v1"), RHO)
+
+
+def test_names_that_look_like_formulas_are_drawn(tmp_path):
+    names = [r"$\frac{$", "$$", r"\$", "\x1b[31m"]
+    for path in (model_with(RHO, names).export(tmp_path / "$\\frac{$"), zip_of(model_with(RHO, names), tmp_path / "a.zip")):
+        assert main(["prior", str(path), "--out", str(tmp_path / "a.svg")]) == 0
+
+
 def test_six_actions_of_pong_among_all_18(tmp_path):
     names = gym.make("ALE/Pong-v5").unwrapped.get_action_meanings()
     path = model_with([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], names=names).export(tmp_path / "pong")
@@ -237,7 +292,8 @@ def test_without_names_the_order_counts(tmp_path, file):
         (Named(["LEFT", "RIGHT"]), 0.1, "env must share actions with .*, got"),
         (None, 1.5, r"uniform_share must be a number in \[0, 1\], got 1.5"),
         (None, "0.1", r"uniform_share must be a number in \[0, 1\], got '0.1'"),
-        ("CartPole-v1", 0.0, "env must be an environment or None, got 'CartPole-v1'"),
+        ("CartPole-v1", 0.0, "env must have as many actions as .*, 4, got 2"),
+        (7, 0.0, "env must be an environment, its id or None, got 7"),
         (None, float("nan"), r"uniform_share must be a number in \[0, 1\], got nan"),
         (gym.make("Pendulum-v1"), 0.1, "env must have a Discrete action space"),
     ],
@@ -252,8 +308,6 @@ class Bomb:
         self.marker = marker
 
     def __reduce__(self):
-        import os
-
         return os.mkdir, (str(self.marker),)
 
 
@@ -270,3 +324,34 @@ def test_no_code_of_a_zip_is_run(tmp_path):
     np.testing.assert_array_equal(load_prior(path), RHO)
     diagnose(path)
     assert not marker.exists()
+
+
+# ---- output that nobody reads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_command_ends_quietly_when_its_reader_has_left(buffered):
+    code = (
+        "import sys; from sb3_mirl.pipes import quiet_without_reader\n"
+        "@quiet_without_reader\n"
+        "def command():\n    print('text')\n    return 0\n"
+        "sys.stdin.read(1); sys.exit(command())"
+    )
+    unbuffered = [] if buffered else ["-u"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, *unbuffered, "-c", code], env=environment, **pipes)
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
+
+
+def test_another_broken_pipe_is_an_error():
+    @quiet_without_reader
+    def command():
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        command()
