@@ -15,7 +15,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_mirl import MIRL
 from sb3_mirl.benchmark.suites import MINATAR_IDS
-from sb3_mirl.conf_file import check_hyperparameters, read_places
+from sb3_mirl.conf_file import check_hyperparameters, read_document, read_places
 from sb3_mirl.gridworld import GRID_WORLDS
 from sb3_mirl.zoo import ALGORITHMS, COMMANDS, _for_playing, hyperparams_file, main, register
 
@@ -318,7 +318,7 @@ def test_shipped_files_name_the_same_environments(algo):
 @pytest.mark.parametrize("algo, name", list(configurations()))
 def test_every_shipped_configuration_passes_the_check(algo, name):
     file = str(hyperparams_file(algo))
-    places, section = read_places(file, name, False)
+    places, section = read_places(file, read_document(file), name, False)
     hyperparams = yaml.safe_load(Path(file).read_text())[name]
     assert places.keys() == hyperparams.keys()
     register()
