@@ -14,6 +14,7 @@ import os
 import runpy
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
@@ -425,6 +426,7 @@ def _run(command: str, arguments: list[str]) -> None:
             script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
             script()
         else:
-            # Not as a module, which rl_zoo3 has imported already
-            file = Path(rl_zoo3.__file__).with_name(f"{module_name.rpartition('.')[2]}.py")
-            runpy.run_path(str(file), run_name="__main__")
+            # rl_zoo3 has imported some of them already
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)
+            runpy.run_module(module_name, run_name="__main__")
