@@ -38,5 +38,9 @@ def test_example(name, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
+    assert "Warning" not in finished.stderr
+    if name == "compare.py":
+        *_, dqn, sql, mirl, _, figure = finished.stdout.splitlines()
+        assert (dqn[:7], sql[:7], mirl[:8]) == ("| dqn |", "| sql |", "| mirl |") and figure.startswith("figure: ")
     if name in MAKES:
         assert (tmp_path / MAKES[name]).stat().st_size > 1000

@@ -143,6 +143,7 @@ def test_the_folder_says_all(whole, in_half):
     same(content(whole / RUN), content(RUN))
 
 
+@pytest.mark.filterwarnings("ignore:rich is experimental")  # of -P
 def test_several_interruptions_with_normalization_and_two_environments(here, monkeypatch):
     line = command(params=["n_envs:2", "normalize:dict(norm_reward=True)"])
     assert main([*line, "--seed", "2"]) == 0
@@ -156,7 +157,7 @@ def test_several_interruptions_with_normalization_and_two_environments(here, mon
 
 
 def test_a_killed_process_without_a_seed(here):
-    line = command("-n", "5000", "--save-freq", "512", "--eval-freq", "400", "--resume")
+    line = command("-n", "2500", "--save-freq", "512", "--eval-freq", "400", "--resume")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-m", "sb3_mirl", *line], stdout=subprocess.DEVNULL, env=environment)
     while not list(RUN.glob("*_steps.json")) and process.poll() is None:
