@@ -1,5 +1,6 @@
 """
-MIRL, SQL and DQN side by side: the zoo trains each on a few seeds, and their learning curves are drawn.
+MIRL, SQL and DQN side by side: the zoo trains each on a few seeds, their learning curves are drawn, and a table of the
+returns at the end is printed.
 
     python examples/compare.py         # about ten minutes; figure and logs in logs/compare/
 """
@@ -32,6 +33,7 @@ def main() -> None:
 
     grid = np.linspace(0, args.steps, 200)
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    table = [f"| {args.env}, {args.steps} steps | return at the end | by seed |", "|---|---:|---|"]
     for algorithm in ALGORITHMS:
         curves = []
         for seed in range(args.seeds):
@@ -43,11 +45,13 @@ def main() -> None:
         mean, spread = np.mean(curves, axis=0), np.std(curves, axis=0)
         axes.plot(grid, mean, label=f"{algorithm} ({len(curves)} seeds)")
         axes.fill_between(grid, mean - spread, mean + spread, alpha=0.2)
-        print(f"{algorithm}: return at the end {mean[-1]:.1f} ± {spread[-1]:.1f}")
+        by_seed = ", ".join(f"{of_seed[-1]:.1f}" for of_seed in curves)
+        table.append(f"| {algorithm} | {mean[-1]:.1f} ± {spread[-1]:.1f} | {by_seed} |")
     axes.set(xlabel="environment steps", ylabel="return (mean of 20 episodes,\nbands: standard deviation)", title=args.env)
     axes.legend(loc="lower right")
     figure.savefig(args.folder / "compare.png", dpi=120)
-    print(f"figure: {args.folder / 'compare.png'}")
+    print(f"\nMean and standard deviation over {args.seeds} seeds, of the last 20 episodes of each:\n", *table, sep="\n")
+    print(f"\nfigure: {args.folder / 'compare.png'}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ What a constructor argument may be is not said here, but in :data:`sb3_mirl.chec
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rl_zoo3.utils import get_class_by_name
 from sb3_mirl.checks import RULES, check_argument, check_integer, is_class
 from sb3_mirl.mirl import MIRL
 from sb3_mirl.policies import MIRLPolicy
+from sb3_mirl.text import printable
 
 Places = dict[str, str]
 
@@ -35,31 +36,106 @@ EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "no
 REQUIRED = ("n_timesteps", "policy")
 
 
+#: What no file of hyper-parameters needs: so many levels, and so many values with all aliases written out
+MAX_DEPTH, MAX_VALUES = 50, 20_000
+# What SafeLoader makes; "!" is a text that looks like something else
+TAGS = {"!", *filter(None, yaml.SafeLoader.yaml_constructors)}
+
+
 class HyperparametersError(ValueError):
     """What is wrong with the hyper-parameters, one line for each mistake."""
 
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(map(printable, mistakes)))
 
-def read_places(file: str, env: str, is_atari: bool) -> tuple[Places, str]:
+
+def read_document(file: str) -> yaml.MappingNode:
+    """
+    A YAML file that PyYAML can read: no object of a class, no nesting or aliases that would take for ever.
+
+    :param file: its path
+    :return: its content, as nodes with their lines
+    :raises HyperparametersError: if it is none, or does not map names to anything
+    """
+    try:
+        text = Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HyperparametersError(f"{file}: cannot be read: {error}") from error
+    try:
+        check_size(file, text, TAGS)
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except yaml.YAMLError as error:
+        raise HyperparametersError(_not_yaml(file, error)) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise HyperparametersError(f"{file}: must map names of environments to hyper-parameters")
+    sections = [section.value for _, section in root.value if isinstance(section, yaml.MappingNode)]
+    # One by one for their lines, then all for what only the whole can have wrong
+    for node in [*(value for section in sections for _, value in section), root]:
+        try:
+            loader.construct_object(node, deep=True)
+        except yaml.YAMLError as error:
+            raise HyperparametersError(_not_yaml(file, error)) from error
+        except Exception as error:  # of int(), float() and others, which name no line
+            raise HyperparametersError(f"{file}:{_line(node)}: not YAML: {type(error).__name__}: {error}") from error
+    # Once more, because making mappings has put merged keys (`<<`) into the nodes
+    return yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[return-value]
+
+
+def check_size(file: str, text: str, tags: Collection[str] | None = None) -> None:
+    """
+    :param file: the path, for the error
+    :param text: of a YAML file, of which nothing is made here
+    :param tags: those that it may have; None: any
+    :raises HyperparametersError: if it is deeper than :data:`MAX_DEPTH`, has more than :data:`MAX_VALUES`, or another tag
+    :raises YAMLError: if it is no YAML
+    """
+    sizes: dict[str, int] = {}
+    # Of the collections that have begun: their anchors, and how many values they have so far
+    open_ones: list[tuple[str | None, int]] = [(None, 0)]
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        place, tag = f"{file}:{event.start_mark.line + 1}", getattr(event, "tag", None)  # type: ignore[union-attr]
+        if tags is not None and tag is not None and tag not in tags:
+            raise HyperparametersError(f"{place}: the tag {tag} is refused: values have none, or one such as !!float")
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            if len(open_ones) > MAX_DEPTH:
+                raise HyperparametersError(f"{place}: must not be nested deeper than {MAX_DEPTH} levels")
+            open_ones.append((anchor, 1))
+            continue
+        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            anchor, size = open_ones.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == name for name, _ in open_ones):
+                raise HyperparametersError(f"{place}: *{anchor} must not stand inside of what it names")
+            anchor, size = None, sizes.get(str(anchor), 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        parent, count = open_ones[-1]
+        open_ones[-1] = (parent, count + size)
+        if count + size > MAX_VALUES:
+            raise HyperparametersError(f"{place}: must not have more than {MAX_VALUES} values, aliases written out")
+
+
+def _not_yaml(file: str, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{file}:{mark.line + 1}" if mark else file
+    return f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
+
+
+def read_places(file: str, root: yaml.MappingNode, env: str, is_atari: bool) -> tuple[Places, str]:
     """
     Where the hyper-parameters of an environment stand.
 
     :param file: a YAML file
+    :param root: its content
     :param env: the environment's id
     :param is_atari: whether the section ``atari`` is for it
     :return: for each key of the section that rl-zoo3 chooses, ``file:line``; and the same of the section itself
-    :raises HyperparametersError: if the file cannot be read, has no such section, or names a key twice
+    :raises HyperparametersError: if it has no such section, or names a key twice
     """
-    try:
-        loader = yaml.SafeLoader(Path(file).read_text())
-        root = loader.get_single_node()
-    except (OSError, UnicodeDecodeError) as error:
-        raise HyperparametersError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else file
-        raise HyperparametersError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise HyperparametersError(f"{file}: must map names of environments to hyper-parameters")
     sections = _entries(root, file)
     name = env if env in sections else "atari" if is_atari else "default"
     if name not in sections:
@@ -71,7 +147,10 @@ def read_places(file: str, env: str, is_atari: bool) -> tuple[Places, str]:
     if not isinstance(section, yaml.MappingNode):
         raise HyperparametersError(f"{place}: {name} must map names of hyper-parameters to values")
     _entries(section, file)
-    loader.flatten_mapping(section)  # `<<: *other`, whose keys come first
+    yaml.SafeLoader("").flatten_mapping(section)  # `<<: *other`, whose keys come first
+    for key, _ in section.value:
+        if key.tag != "tag:yaml.org,2002:str":
+            raise HyperparametersError(f"{file}:{_line(key)}: names of hyper-parameters must be text, got {key.value}")
     return {key.value: f"{file}:{_line(key)}" for key, _ in section.value}, place
 
 
@@ -84,7 +163,7 @@ def _entries(node: yaml.MappingNode, file: str) -> dict[str, tuple[yaml.Node, ya
     entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for key, value in node.value:
         if str(key.value) in entries:
-            first = _line(entries[key.value][0])
+            first = _line(entries[str(key.value)][0])
             raise HyperparametersError(f"{file}:{_line(key)}: {key.value} is given a second time, after line {first}")
         entries[str(key.value)] = (key, value)
     return entries
@@ -92,13 +171,14 @@ def _entries(node: yaml.MappingNode, file: str) -> dict[str, tuple[yaml.Node, ya
 
 def check_hyperparameters(
     algorithm: type[MIRL], env: str, hyperparams: Mapping[str, Any], places: Mapping[str, str], section: str
-) -> None:
+) -> dict[str, Any]:
     """
     :param algorithm: MIRL, SQL or SQLm
     :param env: the environment's id, for the error
     :param hyperparams: as rl-zoo3 has read them
     :param places: where each of them stands, for the error
     :param section: where the others would stand
+    :return: the values of those that are texts in Python, which need not be evaluated again
     :raises HyperparametersError: if rl-zoo3 or the algorithm would not accept them, with all that is wrong
     """
     defaults = _defaults(algorithm)
@@ -118,7 +198,8 @@ def check_hyperparameters(
             mistakes[key] = str(error) + _yaml_note(hyperparams.get(key))
     if mistakes:
         lines = [f"{places.get(key, section)}: {mistake} ({env})" for key, mistake in mistakes.items()]
-        raise HyperparametersError("\n".join(sorted(lines, key=_by_line)))
+        raise HyperparametersError(*sorted(lines, key=_by_line))
+    return {key: arguments[key] for key in EVALUATED if isinstance(hyperparams.get(key), str)}
 
 
 def _by_line(text: str) -> tuple[int, str]:

@@ -1,29 +1,28 @@
 """
 rl-zoo3 with MIRL in it: :func:`register`, and :func:`main`, the zoo's commands of ``sb3-mirl``, which registers and then
 runs the zoo's own command.
-
-Where rl-zoo3 2.9 leaves no room for an algorithm from outside, the work-around stands here, each in a function that says
-what it is for.
 """
 
 import argparse
 import copy
+import difflib
 import functools
 import importlib
+import importlib.util
 import io
 import os
 import runpy
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
+import gymnasium as gym
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -40,8 +39,10 @@ try:
 except ImportError as error:
     raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
 
-from sb3_mirl.conf_file import HyperparametersError, Places, check_hyperparameters, read_places
-from sb3_mirl.runs import FREE, ResumeError, Run
+from sb3_mirl.conf_file import HyperparametersError, Places, check_hyperparameters, read_document, read_places
+from sb3_mirl.runs import FREE, CommandError, Run
+from sb3_mirl.text import printable
+from sb3_mirl.workarounds import WORK_AROUNDS
 
 ALGORITHMS: dict[str, type[sb3_mirl.MIRL]] = {"mirl": sb3_mirl.MIRL, "sql": sb3_mirl.SQL, "sql_m": sb3_mirl.SQLm}
 
@@ -58,29 +59,8 @@ COMMANDS = {
     "load-from-hub": "rl_zoo3.load_from_hub",
     "benchmark": "rl_zoo3.benchmark",
 }
-# Those of ours, which sb3_mirl.__main__ runs
-OUR_COMMANDS = ("gridworld", "bench", "inspect", "prior", "export-onnx")
 # Those that play a trained agent and never train it
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
-
-USAGE = f"""usage: sb3-mirl COMMAND [ARGUMENTS]
-
-rl-zoo3 with the algorithms {", ".join(ALGORITHMS)} beside its own. Commands, which take rl-zoo3's arguments:
-
-  {", ".join(COMMANDS)}
-
-and ours, of which only bench needs rl-zoo3:
-
-  gridworld    the paper's experiment with tables
-  bench        algorithms compared on many environments and seeds; interrupted, it goes on
-  inspect      what is in a model file, read without running code of it
-  prior        what an agent learned not to do
-  export-onnx  a model's policy as ONNX
-
-sb3-mirl COMMAND --help lists the arguments of one. Example:
-
-  sb3-mirl train --algo mirl --env CartPole-v1
-"""
 
 
 def register() -> None:
@@ -146,32 +126,52 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
 
     def __init__(self, args: argparse.Namespace, *arguments: Any, **kwargs: Any) -> None:
         super().__init__(args, *arguments, **kwargs)
-        self.resumed: Checkpoint | None = vars(args).pop("resume", None)
+        self.resumed: Resumed | None = vars(args).pop("resume", None)
         if self.resumed is not None:
             self.continue_training = True
-            self.save_path = str(self.resumed.folder)
+            self.save_path = str(self.resumed.run.folder)
             self.params_path = f"{self.save_path}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.resumed is not None:
-            print(f"Resuming {self.save_path} at step {self.resumed.manifest['num_timesteps']}, with its hyper-parameters")
-            hyperparams = Run(self.save_path).hyperparams()
-            return copy.deepcopy(hyperparams), hyperparams
-        # rl-zoo3 takes --trial-id 0 for "no trial given" and trains with the defaults
-        if self.trial_id == 0 and self.storage and self.study_name:
-            print("Loading from Optuna study...")
-            trial = self.load_trial(self.storage, self.study_name, 0)
-            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
-        if self.algo not in ALGORITHMS:
-            return super().read_hyperparameters()
+            step = self.resumed.checkpoint.manifest["num_timesteps"]
+            print(f"Resuming {self.save_path} at step {step}, with its hyper-parameters")
+            return copy.deepcopy(self.resumed.run.hyperparams), self.resumed.run.hyperparams
         env, places, section = self.env_name.gym_id, Places(), self.config
         if self.config.endswith((".yml", ".yaml")):
-            places, section = read_places(self.config, env, self._is_atari)
+            root = read_document(self.config)
+            if self.algo in ALGORITHMS:
+                places, section = read_places(self.config, root, env, self._is_atari)
+        hyperparams, saved_hyperparams = self.read_unchecked()
+        if self.algo not in ALGORITHMS:
+            return hyperparams, saved_hyperparams
         places |= dict.fromkeys(self.custom_hyperparams or {}, "-params")
-        hyperparams, saved_hyperparams = super().read_hyperparameters()
-        check_hyperparameters(ALGORITHMS[self.algo], env, hyperparams, places, section)
-        # rl-zoo3 adds gamma to a dict `normalize` before it saves it
-        return copy.deepcopy(hyperparams), saved_hyperparams
+        evaluated = check_hyperparameters(ALGORITHMS[self.algo], env, hyperparams, places, section)
+        # A copy, since rl-zoo3 adds gamma to a dict `normalize` before it saves it
+        return {**copy.deepcopy(hyperparams), **evaluated}, saved_hyperparams
+
+    def read_unchecked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """rl-zoo3's, which takes --trial-id 0 for "no trial given" and trains with the defaults."""
+        if self.trial_id is not None and not (self.storage and self.study_name):
+            raise CommandError("--trial-id needs --storage and --study-name, to say of which study it is")
+        if self.trial_id == 0:
+            print("Loading from Optuna study...")
+            trial = self.load_trial(str(self.storage), str(self.study_name), 0)
+            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+        return super().read_hyperparameters()
+
+    def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        is_log = storage.endswith(".log")
+        journal = optuna.storages.journal.JournalFileBackend  # type: ignore[attr-defined]
+        backend = optuna.storages.JournalStorage(journal(storage)) if is_log else storage
+        try:
+            trials = optuna.load_study(storage=backend, study_name=study_name).trials
+        except KeyError as error:
+            raise CommandError(f"--study-name must be a study in {storage}, got {study_name!r}") from error
+        if trial_id is not None and trial_id not in range(len(trials)):
+            among = f"from 0 to {len(trials) - 1}" if trials else "but there is none"
+            raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
+        return super().load_trial(storage, study_name, trial_id, convert)
 
     def create_callbacks(self) -> None:
         n_before = len(self.callbacks)
@@ -189,9 +189,9 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             return super()._load_pretrained_agent(hyperparams, env)
         settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         try:
-            return ALGORITHMS[self.algo]._resume(self.resumed, env, self.device, **settings)
+            return ALGORITHMS[self.algo]._resume(self.resumed.checkpoint, env, self.device, **settings)
         except ValueError as error:
-            raise ResumeError(f"{self.save_path} cannot be resumed: {error}") from error
+            raise CommandError(f"{self.save_path} cannot be resumed: {error}") from error
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         if self.resumed is None:
@@ -209,17 +209,47 @@ class _Finished(Exception):
     """There is nothing to do, for this reason."""
 
 
+class Resumed(NamedTuple):
+    """A run that goes on, and from where."""
+
+    run: Run
+    checkpoint: Checkpoint
+
+
+def _register_environment(env: str, packages: list[str]) -> None:
+    """
+    ``--gym-packages``, which MinAtar's games do not need.
+
+    :raises CommandError: if the environment is not registered then
+    """
+    for module in packages:
+        importlib.import_module(module)
+    _register_minatar(env)
+    if env not in gym.registry:
+        close = difflib.get_close_matches(env, gym.registry, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "--gym-packages names modules that register environments"
+        if ("NoFrameskip-v" in env or env.startswith("ALE/")) and importlib.util.find_spec("ale_py") is None:
+            remedy = "Atari games need pip install 'sb3-mirl[atari]'"
+        raise CommandError(f"--env must be registered with Gymnasium, got {env!r}: {remedy}")
+
+
+def _register_minatar(*names: str) -> None:
+    if any(name.rpartition("=")[2].startswith("MinAtar/") for name in names):
+        importlib.import_module("sb3_mirl.minatar")
+
+
 def _hyperparams(run: Run, parsed: argparse.Namespace) -> dict[str, Any]:
     """Hyper-parameters that the command line has for a run: those of its file with all that it adds to them."""
-    for module in parsed.gym_packages or run.args["gym_packages"]:
-        importlib.import_module(module)
     names = ("hyperparams", "env_kwargs", "eval_env_kwargs", "storage", "study_name", "trial_id")
     settings = {name: getattr(parsed, name) for name in names}
     manager = ExperimentManager(
         argparse.Namespace(), run.args["algo"], run.args["env"], parsed.log_folder, config=parsed.conf_file, **settings
     )
+    if manager.config.endswith((".yml", ".yaml")):
+        read_places(manager.config, read_document(manager.config), run.args["env"], manager._is_atari)
     with redirect_stdout(io.StringIO()):
-        return manager.read_hyperparameters()[1]
+        # Not checked, which would evaluate what is not used
+        return manager.read_unchecked()[1]
 
 
 class TrainParser(argparse.ArgumentParser):
@@ -243,21 +273,24 @@ class TrainParser(argparse.ArgumentParser):
             help="Go on with an interrupted run from its newest checkpoint, as if it had not been interrupted, and with its "
             "own settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the "
             "algorithm and environment (and --seed, if given) in the log folder; if that is finished, nothing is done, and "
-            "if it has no checkpoint, a new run begins",
+            "if it has no checkpoint, a new run begins. With -n, a finished run goes on to that many steps",
             nargs="?",
             const="",
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
-        parsed = super().parse_args(args, namespace)
-        given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(vars(parsed), self._NOT_GIVEN)))
+        # Once only: what is given with -params is evaluated
+        defaults = vars(super().parse_args([]))
+        given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(defaults, self._NOT_GIVEN)))
         options = {name: value for name, value in vars(given).items() if value is not self._NOT_GIVEN}
+        parsed = argparse.Namespace(**{**defaults, **options})
         if parsed.resume is None:
             if parsed.algo not in ALGORITHMS and "keep_checkpoints" in options:
-                raise ResumeError(f"--keep-checkpoints is for --algo {' or '.join(ALGORITHMS)}, got {parsed.algo}")
+                raise CommandError(f"--keep-checkpoints is for --algo {' or '.join(ALGORITHMS)}, got {parsed.algo}")
         elif run := _run_to_resume(parsed, options):
             return _resumed(run, parsed, options)
         del parsed.resume
+        _register_environment(parsed.env, parsed.gym_packages)
         if parsed.algo not in ALGORITHMS:
             del parsed.keep_checkpoints
         elif parsed.conf_file is None:
@@ -276,12 +309,12 @@ def _run_to_resume(parsed: argparse.Namespace, options: dict[str, Any]) -> Run |
     run = Run(parsed.resume) if parsed.resume else None
     algorithm = run.args["algo"] if run else parsed.algo
     if algorithm not in ALGORITHMS:
-        raise ResumeError(f"--resume is for --algo {' or '.join(ALGORITHMS)}, got {algorithm}")
+        raise CommandError(f"--resume is for --algo {' or '.join(ALGORITHMS)}, got {algorithm}")
     if parsed.optimize_hyperparameters:
-        raise ResumeError("--resume goes on with a training, not with a search (--optimize-hyperparameters)")
+        raise CommandError("--resume goes on with a training, not with a search (--optimize-hyperparameters)")
     if run:
         if not (run.has_checkpoint or run.finished):
-            raise ResumeError(f"--resume must be followed by a run folder with a checkpoint, got {parsed.resume!r}")
+            raise CommandError(f"--resume must be followed by a run folder with a checkpoint, got {parsed.resume!r}")
         return run
     seed = parsed.seed if parsed.seed >= 0 else None
     run = Run.newest(parsed.log_folder, parsed.algo, parsed.env, seed)
@@ -297,20 +330,29 @@ def _resumed(run: Run, parsed: argparse.Namespace, options: dict[str, Any]) -> a
     """
     The arguments of a run, with those of the command line that may differ.
 
-    :raises ResumeError: if the command line contradicts the run, or if its checkpoints are damaged
+    :raises CommandError: if the command line contradicts the run, or if its checkpoints are damaged
     :raises _Finished: if it is finished
     """
-    run.check(options, parsed.hyperparams or {})
+    _register_environment(run.args["env"], parsed.gym_packages or run.args["gym_packages"])
+    longer = run.finished and options.get("n_timesteps", 0) > run.n_timesteps
+    compared = {name: value for name, value in options.items() if not (longer and name == "n_timesteps")}
+    run.check(compared, parsed.hyperparams or {})
     if "conf_file" in options:
         run.check({}, _hyperparams(run, parsed))
-    if run.finished:
+    if run.finished and not longer:
         raise _Finished(f"{run.folder} is finished: nothing to resume")
     try:
         checkpoint = Checkpoint.newest(run.folder)
-    except (FileNotFoundError, ValueError) as error:
-        raise ResumeError(f"{run.folder} cannot be resumed: {error}") from error
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"{run.folder} has no checkpoint (--save-freq) to go on from: -i {run.model_file} begins a new run with its model"
+        ) from error
+    except ValueError as error:
+        raise CommandError(f"{run.folder} cannot be resumed: {error}") from error
+    if longer:
+        run.extend(options["n_timesteps"])
     differing = {name: value for name, value in options.items() if name in FREE}
-    args = argparse.Namespace(**{**vars(parsed), **run.args, **differing, "resume": checkpoint})
+    args = argparse.Namespace(**{**vars(parsed), **run.args, **differing, "resume": Resumed(run, checkpoint)})
     # Of it only the statistics of VecNormalize would be read, and then replaced by the checkpoint's
     args.trained_agent = args.trained_agent if os.path.isfile(args.trained_agent) else ""
     return args
@@ -320,12 +362,15 @@ class StoreDict(rl_zoo3.train.StoreDict):
     """rl-zoo3's ``key:value``, which says what it cannot evaluate."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        evaluated: dict[str, Any] = {}
         for value in values:
+            one = argparse.Namespace()
             try:
-                super().__call__(parser, argparse.Namespace(), [value], option_string)
+                super().__call__(parser, one, [value], option_string)
             except Exception as error:
-                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({error})")
-        super().__call__(parser, namespace, values, option_string)
+                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({printable(error)})")
+            evaluated |= vars(one)[self.dest]
+        setattr(namespace, self.dest, evaluated)
 
 
 def _for_playing(algorithm: type[sb3_mirl.MIRL]) -> type[sb3_mirl.MIRL]:
@@ -342,91 +387,21 @@ def _for_playing(algorithm: type[sb3_mirl.MIRL]) -> type[sb3_mirl.MIRL]:
     return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
 
 
-@contextmanager
-def _child_processes_register() -> Iterator[None]:
+def main(arguments: list[str]) -> int:
     """
-    ``record_training`` and ``benchmark`` of rl-zoo3 start its other commands as child processes, which would not know our
-    algorithms (nor find ``enjoy.py``): start ours instead.
-    """
-    started = {("python", "-m", "rl_zoo3.record_video"): "record-video", ("python", "enjoy.py"): "enjoy"}
-    call = subprocess.call
+    One of :data:`COMMANDS`.
 
-    def call_registered(command: Any, *args: Any, **kwargs: Any) -> int:
-        for prefix, ours in started.items():
-            if tuple(command[: len(prefix)]) == prefix:
-                command = [sys.executable, "-m", "sb3_mirl", ours, *command[len(prefix) :]]
-        return call(command, *args, **kwargs)
-
-    with mock.patch.object(subprocess, "call", call_registered):
-        yield
-
-
-@contextmanager
-def _ffmpeg_on_path() -> Iterator[None]:
-    """``record_training`` calls ``ffmpeg``: where the machine has none, offer the one that came with imageio-ffmpeg."""
-    if shutil.which("ffmpeg"):
-        yield
-        return
-    import imageio_ffmpeg  # comes with moviepy
-
-    with tempfile.TemporaryDirectory() as folder:
-        os.symlink(imageio_ffmpeg.get_ffmpeg_exe(), Path(folder, "ffmpeg"))
-        with mock.patch.dict(os.environ, {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}):
-            yield
-
-
-@contextmanager
-def _hub_metadata() -> Iterator[None]:
-    """``push_to_hub`` of rl-zoo3 2.9 imports ``generate_metadata``, which its own requirement calls ``_generate_metadata``."""
-    # Not `import ... as`: the package has a function of the module's name
-    hub = importlib.import_module("huggingface_sb3.push_to_hub")
-
-    def generate_metadata(*args: Any) -> dict[str, Any]:
-        return hub._generate_metadata(*args).to_dict()
-
-    if hasattr(hub, "generate_metadata"):
-        yield
-        return
-    with mock.patch.object(hub, "generate_metadata", generate_metadata, create=True):
-        yield
-
-
-WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] = {
-    "record-training": (_child_processes_register, _ffmpeg_on_path),
-    "benchmark": (_child_processes_register,),
-    "push-to-hub": (_hub_metadata,),
-}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """
-    ``sb3-mirl``, except for :data:`OUR_COMMANDS`.
-
-    :param arguments: without the program's name; by default those of the process
+    :param arguments: its name, and its arguments
     :return: exit status
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"sb3-mirl {sb3_mirl.__version__}, rl-zoo3 {rl_zoo3.__version__}")
-        return 0
-    # rl-zoo3 itself says plot_train
-    command, rest = arguments[0].replace("_", "-"), arguments[1:]
-    if command not in COMMANDS:
-        print(
-            f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {', '.join([*COMMANDS, *OUR_COMMANDS])}",
-            file=sys.stderr,
-        )
-        return 2
+    command, *rest = arguments
     try:
         _run(command, rest)
     except HyperparametersError as error:
         print(f"sb3-mirl {command}: error in the hyper-parameters:\n{error}", file=sys.stderr)
         return 2
-    except ResumeError as error:
-        print(f"sb3-mirl {command}: {error}", file=sys.stderr)
+    except (CommandError, gym.error.DependencyNotInstalled) as error:
+        print(f"sb3-mirl {command}: {printable(error)}", file=sys.stderr)
         return 2
     except _Finished as reason:
         print(reason)
@@ -435,6 +410,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> None:
     register()
+    _register_minatar(*arguments)
     module_name, _, function_name = COMMANDS[command].partition(":")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(sys, "argv", [f"sb3-mirl {command}", *arguments]))
@@ -450,4 +426,7 @@ def _run(command: str, arguments: list[str]) -> None:
             script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
             script()
         else:
+            # rl_zoo3 has imported some of them already
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)
             runpy.run_module(module_name, run_name="__main__")

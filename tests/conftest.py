@@ -5,12 +5,16 @@ import os
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import ale_py
 import gymnasium as gym
 import pytest
 import torch as th
 
-gym.register_envs(ale_py)
+try:
+    import ale_py
+except ImportError:  # an installation without extras
+    pass
+else:
+    gym.register_envs(ale_py)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,10 +9,10 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ARGUMENTS = {
-    "demo.py": ["--steps", "6000"],
-    "first_run.py": ["--steps", "2000"],
+    "demo.py": ["--steps", "3000"],
+    "first_run.py": ["--steps", "1300"],
     "atari_pong.py": ["--steps", "150", "--buffer-size", "200", "--learning-starts", "100", "--episodes", "0"],
-    "custom_beta.py": ["--steps", "1000"],
+    "custom_beta.py": ["--steps", "800"],
     "compare.py": ["--steps", "1500", "--seeds", "1", "--env", "CartPole-v1"],
     "transfer_prior.py": [
         *("--source-steps", "240", "--steps", "240", "--learning-starts", "100", "--seeds", "1", "--n-envs", "2"),
@@ -38,5 +38,9 @@ def test_example(name, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
+    assert "Warning" not in finished.stderr
+    if name == "compare.py":
+        *_, dqn, sql, mirl, _, figure = finished.stdout.splitlines()
+        assert (dqn[:7], sql[:7], mirl[:8]) == ("| dqn |", "| sql |", "| mirl |") and figure.startswith("figure: ")
     if name in MAKES:
         assert (tmp_path / MAKES[name]).stat().st_size > 1000

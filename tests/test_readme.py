@@ -1,28 +1,97 @@
-"""What the README shows is so."""
+"""What the README shows is so: its Python, and its commands, in their order and in one folder, with fewer steps."""
 
 import re
+import shlex
+import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
-from sb3_mirl.zoo import COMMANDS, OUR_COMMANDS
+import pytest
+
+from sb3_mirl.__main__ import OUR_COMMANDS, ZOO_COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+#: Commands as they stand there, without remarks
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [command for line in COMMANDS if (command := line.partition(" #")[0].strip()).startswith("sb3-mirl")]
+#: What needs the network, or a cluster
+ELSEWHERE = ("sb3-mirl push-to-hub", "sb3-mirl bench run atari19")
+#: What is put in place of what, in commands that match
+SHORTER = [
+    ("train", "10000", "150"),
+    ("train .*CartPole-v1 --eval-freq", "$", " -n 450"),
+    ("train .*--resume", "80000", "600"),
+    ("train .*-optimize", "--n-trials 50", "--n-trials 8 -n 60 --n-evaluations 1 --eval-episodes 1"),
+    ("train .*--trial-id", "$", " -n 100"),
+    ("train .*(MinAtar|Pong)", "$", " -n 60 --eval-freq -1 -params buffer_size:100 learning_starts:50"),
+    ("(train|enjoy|benchmark)", "$", " --num-threads 1"),
+    ("(enjoy|record-video)", r"-n \d+", "-n 20"),
+    ("record-training", "$", " -n 20"),
+    ("benchmark", "$", " -n 600"),
+    ("plot-train", "$", " -w 2"),
+    ("gridworld", "--seeds 50", ""),
+    ("gridworld", "$", " --steps 1000 --seeds 2 --worlds corridor --no-plots"),
+    ("bench run classic", "$", " --seeds 1 --steps 200"),
+    ("bench run classic --jobs", "--jobs 4", "--algos mirl --envs CartPole-v1"),
+]
+#: Of these it is enough that all is there that they need
+CHECKED = ("sb3-mirl bench run classic --algos", "sb3-mirl bench run minatar")
 
 
-def test_the_python_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    first, grid_world = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def shortened(command):
+    for pattern, old, new in SHORTER:
+        if re.match(f"sb3-mirl {pattern}", command):
+            command = re.sub(old, new, command, count=0 if old != "$" else 1)
+    return shlex.split(command)[1:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the commands run, after the Python."""
+    folder = tmp_path_factory.mktemp("readme")
     names = {}
-    exec(first.replace("20_000", "1_200"), names)
-    assert names["model"].num_timesteps == 1200 and (tmp_path / "mirl_cartpole.zip").exists()
-    exec(grid_world, names)
-    assert names["best"].converged and names["best"].prior[4:].sum() < 0.01
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(re.sub(r"learn\([\d_]+", "learn(1_200", PYTHON[0]), names)
+        names["model"].export("mirl_cartpole")
+    assert names["model"].num_timesteps == 1200 and (folder / "mirl_cartpole.zip").exists()
+    # Names that stand for any file
+    for name in ("model.zip", "a.zip"):
+        shutil.copy(folder / "mirl_cartpole.zip", folder / name)
+    shutil.copy(folder / "mirl_cartpole.safetensors", folder / "b.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
+def test_the_commands_work_in_their_order(command, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    if command.startswith(CHECKED):
+        monkeypatch.setattr("sb3_mirl.benchmark.run.run_locally", lambda *args, **kwargs: iter(()))
+    assert main(shortened(command)) == command.startswith(CHECKED), capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "finished: nothing to resume" not in printed and "nothing to draw" not in printed and "Skipping" not in printed
+    if "record-training" in command:
+        assert len(list(folder.glob("logs/mirl/CartPole-v1_1/videos/checkpoint-*.mp4"))) >= 2
+
+
+def test_the_python_about_grid_worlds_runs():
+    names = {}
+    exec(PYTHON[1], names)
+    assert len(PYTHON) == 2 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
+
+
+def test_all_that_the_commands_need_is_installed():
+    (extras,) = re.findall(r'pip install -c constraints.txt "\.\[(\S+,\S+)\]"', README)
+    # Ray is for clusters; the others are for developers
+    assert set(extras.split(",")) == set(metadata.metadata("sb3-mirl").get_all("Provides-Extra")) - {"ray", "test", "dev"}
 
 
 def test_the_commands_exist():
     commands = re.findall(r"^(?:\w+=\w+ )?sb3-mirl (\S+)", README, re.MULTILINE)
-    assert set(commands) == {*COMMANDS, *OUR_COMMANDS}
+    assert set(commands) == {*ZOO_COMMANDS, *OUR_COMMANDS}
     targets = re.findall(r"`?make ([a-z-]+)", README)
     makefile = (ROOT / "Makefile").read_text()
     assert targets and all(f"\n{target}:" in makefile for target in targets)

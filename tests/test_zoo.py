@@ -4,8 +4,10 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import gymnasium as gym
 import optuna
 import pytest
 import rl_zoo3
@@ -14,8 +16,10 @@ from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 from sb3_mirl import MIRL
+from sb3_mirl.__main__ import OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.__main__ import main as sb3_mirl
 from sb3_mirl.benchmark.suites import MINATAR_IDS
-from sb3_mirl.conf_file import check_hyperparameters, read_places
+from sb3_mirl.conf_file import check_hyperparameters, read_document, read_places
 from sb3_mirl.gridworld import GRID_WORLDS
 from sb3_mirl.zoo import ALGORITHMS, COMMANDS, _for_playing, hyperparams_file, main, register
 
@@ -33,12 +37,11 @@ def train(*arguments, algo="mirl", env=ENV, steps=300):
 def runs(tmp_path_factory):
     """A folder with two trained agents of ours and of DQN, to be looked at but not changed."""
     folder = tmp_path_factory.mktemp("zoo")
-    here = Path.cwd()
-    os.chdir(folder)
-    for algo in ("mirl", "sql", "sql_m", "dqn"):
-        for _ in range(2):
-            train("--save-freq", "150", algo=algo)
-    os.chdir(here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        # Of mirl two, of which one is longer
+        for algo, steps in (("mirl", 450), ("mirl", 300), ("sql", 300), ("sql_m", 300), ("dqn", 300)):
+            train("--save-freq", "150", algo=algo, steps=steps)
     return folder
 
 
@@ -83,13 +86,35 @@ else:
 
 
 def test_help_version_and_unknown_commands(capsys):
-    assert main(["--help"]) == 0
+    assert sb3_mirl(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in COMMANDS)
-    assert main([]) == 2
-    assert main(["--version"]) == 0 and "rl-zoo3" in capsys.readouterr().out
-    assert main(["fly"]) == 2
+    assert all(command in text for command in (*COMMANDS, *OUR_COMMANDS))
+    assert tuple(COMMANDS) == ZOO_COMMANDS
+    assert sb3_mirl([]) == 2
+    assert sb3_mirl(["--version"]) == 0 and f"rl-zoo3 {rl_zoo3.__version__}" in capsys.readouterr().out
+    assert sb3_mirl(["fly"]) == 2
     assert "unknown command 'fly', choose one of train, enjoy" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        sb3_mirl(["plot_train", "--help"])
+
+
+def test_an_error_cannot_control_the_terminal(monkeypatch, capsys):
+    def fail(*args):
+        raise RuntimeError("an environment's \x1b]0;title\x07 text")
+
+    monkeypatch.setattr("sb3_mirl.zoo._run", fail)
+    assert sb3_mirl(["train"]) == 1
+    printed = capsys.readouterr().err
+    assert "RuntimeError: an environment's \\x1b]0;title\\x07 text\n" in printed and "\x1b" not in printed
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sb3_mirl.zoo._run", stop)
+    assert sb3_mirl(["train"]) == 130
+    assert capsys.readouterr().err == "\nInterrupted\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -194,12 +219,35 @@ def test_record_training(algo, in_runs, tmp_path):
     assert len(list(tmp_path.glob("*.mp4"))) >= 4  # all together, and: final, best, checkpoints
 
 
-def test_plots(in_runs, tmp_path):
-    assert main(["plot-train", "-a", "mirl", "-e", ENV, "-f", "logs", "-w", "2"]) == 0
+def test_plots_of_single_runs_and_of_different_lengths(in_runs, tmp_path, monkeypatch, capsys):
     table = str(tmp_path / "plots")
     assert main(["all-plots", "-a", "mirl", "sql", "dqn", "-e", ENV, "-f", "logs", "-o", table, "--no-display"]) == 0
-    assert main(["plot-from-file", "-i", f"{table}.pkl", "-o", str(tmp_path / "figure"), "--format", "png"]) == 0
-    assert list(tmp_path.glob("figure*"))
+    monkeypatch.chdir(tmp_path)
+    for algorithms in ([], ["--keep-keys", "SQL-logs"]):
+        assert main(["plot-from-file", "-i", f"{table}.pkl", *algorithms, "-o", "figure", "--format", "png"]) == 0
+    assert {path.name for path in tmp_path.glob("*")} >= {"figure", "plot-from-file-sensitivity-plot.png"}
+    printed = capsys.readouterr().out
+    assert printed.count("No display: wrote the figure to plot-from-file-results-cartpole-v1.png\n") == 2
+    assert "Skipping" not in printed
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_plots_of_nothing_say_so(in_runs, tmp_path, monkeypatch, capsys):
+    logs = str(in_runs / "logs")
+    monkeypatch.chdir(tmp_path)
+    assert main(["all-plots", "-a", "ppo", "-e", ENV, "-f", logs, "-o", "none", "--no-display"]) == 0
+    assert main(["plot-from-file", "-i", "none.pkl"]) == 2
+    assert "none.pkl holds no evaluations: all-plots needs runs with two evaluations" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_plots_without_a_display_are_files(in_runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = "plot-train-training-episodic-reward.png"
+    for window, note in (("2", ""), ("1000", ", but found nothing to draw (--help)")):
+        assert main(["plot-train", "-a", "mirl", "-e", ENV, "-f", str(in_runs / "logs"), "-w", window]) == 0
+        assert capsys.readouterr().out == f"No display: wrote the figure to {file}{note}\n"
+        assert Path(file).stat().st_size > 1000
 
 
 def test_benchmark(in_runs, capsys):
@@ -247,7 +295,7 @@ def hub_file(folder, filename):
     return str(folder / filename)
 
 
-@pytest.mark.parametrize("algo", OURS)
+@pytest.mark.parametrize("algo", ["mirl", "sql"])
 def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     study_arguments = ["--storage", "sqlite:///study.db", "--study-name", "test"]
@@ -267,6 +315,15 @@ def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys)
         )
         assert dict(config)["beta_init"] == trial.params["beta_init"]
     assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "50"]) == 0
+    capsys.readouterr()
+    for arguments, message in (
+        ([*study_arguments, "--trial-id", "2"], "--trial-id must be a trial of study 'test', from 0 to 1, got 2"),
+        ([*study_arguments, "--trial-id", "-1"], "--trial-id must be a trial of study 'test', from 0 to 1, got -1"),
+        ([*study_arguments[:3], "no", "--trial-id", "0"], "--study-name must be a study in sqlite:///study.db, got 'no'"),
+        (["--trial-id", "1"], "--trial-id needs --storage and --study-name, to say of which study it is"),
+    ):
+        assert main(["train", "--algo", algo, "--env", ENV, "-n", "50", *arguments]) == 2
+        assert capsys.readouterr().err == f"sb3-mirl train: {message}\n"
 
 
 @pytest.mark.parametrize("algo", OURS)
@@ -299,13 +356,46 @@ def configurations():
             yield algo, name
 
 
-@pytest.mark.parametrize("algo, name", list(configurations()))
+def different_configurations():
+    """All but those which are the same as another of the same algorithm, such as those of MinAtar's games."""
+    different = {}
+    for algo, name in configurations():
+        different.setdefault((algo, str(yaml.safe_load(hyperparams_file(algo).read_text())[name])), (algo, name))
+    return list(different.values())
+
+
+@pytest.mark.parametrize("algo, name", different_configurations())
 def test_every_shipped_configuration_trains(algo, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    env = {"default": "MountainCarContinuous-v0", "atari": "BreakoutNoFrameskip-v4"}.get(name, name)
-    env = "CliffWalking-v1" if name == "default" else env
-    packages = ["--gym-packages", "sb3_mirl.minatar"] if name in MINATAR_IDS else []
-    train(*packages, "--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=320)
+    env = {"default": "CliffWalking-v1", "atari": "BreakoutNoFrameskip-v4"}.get(name, name)
+    steps = 320 if name not in ("atari", *MINATAR_IDS) else 80
+    train("--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=steps)
+
+
+@pytest.mark.parametrize("arguments", [["--env=MinAtar/Freeway-v1"], ["--env", "MinAtar/Freeway-v1"]])
+def test_minatar_needs_no_gym_packages(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "sb3_mirl.minatar", raising=False)
+    for name in [name for name in gym.registry if name.startswith("MinAtar/")]:
+        monkeypatch.delitem(gym.registry, name)
+    assert main(["train", "--algo", "mirl", *arguments, "-conf", "missing.yml"]) == 2
+    assert set(MINATAR_IDS) <= set(gym.registry)
+
+
+@pytest.mark.parametrize(
+    "env, remedy",
+    [
+        ("MinAtar/Breakout-v2", "did you mean MinAtar/Breakout-v"),
+        ("CartPole-v7", "did you mean CartPole-v"),
+        ("zzz", "--gym-packages names modules that register environments"),
+    ],
+)
+def test_an_environment_that_is_not_there(env, remedy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--algo", "mirl", "--env", env]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"sb3-mirl train: --env must be registered with Gymnasium, got {env!r}: {remedy}")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("algo", OURS)
@@ -318,7 +408,7 @@ def test_shipped_files_name_the_same_environments(algo):
 @pytest.mark.parametrize("algo, name", list(configurations()))
 def test_every_shipped_configuration_passes_the_check(algo, name):
     file = str(hyperparams_file(algo))
-    places, section = read_places(file, name, False)
+    places, section = read_places(file, read_document(file), name, False)
     hyperparams = yaml.safe_load(Path(file).read_text())[name]
     assert places.keys() == hyperparams.keys()
     register()
@@ -332,6 +422,12 @@ default:
   n_timesteps: !!float 1e3
   policy: MlpPolicy
 """
+
+
+def bomb(what):
+    """Ten of ten of ten and so on, of which only the lines are small."""
+    levels = (f"a{k}: &a{k} {what.format(', '.join([f'*a{k - 1}'] * 10))}\n" for k in range(1, 9))
+    return f"{GOOD}a0: &a0 {{tau: 1}}\n{''.join(levels)}"
 
 
 @pytest.fixture
@@ -422,10 +518,63 @@ def test_a_wrong_required_value(line, errors):
             "my.yml:5: train_freq must count steps with several",
         ),
         (None, "my.yml: cannot be read"),
+        (f"{GOOD}  1: 2\n", "my.yml:4: names of hyper-parameters must be text, got 1"),
+        (f"{GOOD}  tau: !!float fast\n", "my.yml:4: not YAML: ValueError: could not convert string to float: 'fast'"),
+        (f"{GOOD}  ? [1]\n  : 2\n", "my.yml:4: "),
+        (f"{GOOD}  tau: *no\n", "my.yml:4: not YAML: found undefined alias"),
+        (
+            f"{GOOD}  tau: !!python/object/apply:os.mkdir [logs]\n",
+            "my.yml:4: the tag tag:yaml.org,2002:python/object/apply",
+        ),
+        (f"{GOOD}other: !!python/name:os.mkdir\n", "my.yml:4: the tag tag:yaml.org,2002:python/name:os.mkdir is refused"),
+        (f"{GOOD}  tau: !mine 3\n", "my.yml:4: the tag !mine is refused: values have none, or one such as !!float"),
+        (f"{GOOD}  tau: {'[' * 20_000}{']' * 20_000}\n", "my.yml:4: must not be nested deeper than 50 levels"),
+        (f"{GOOD}  tau:\n" + "".join(f"{' ' * depth}- \n" for depth in range(3, 900)), "my.yml:53: must not be nested deeper"),
+        (f"{GOOD}  tau: &a [*a]\n", "my.yml:4: *a must not stand inside of what it names"),
+        (f"{GOOD}  <<: &a {{<<: *a}}\n", "my.yml:4: *a must not stand inside of what it names"),
+        (bomb("[{}]"), "my.yml:8: must not have more than 20000 values, aliases written out"),
+        (bomb("{{<<: [{}]}}"), "my.yml:8: must not have more than 20000 values, aliases written out"),
+        (f'{GOOD}  "\\e[2J": 1\n', "my.yml:4: \\x1b[2J is not a hyper-parameter"),
+        ('"\\e[2J":\n  tau: 1\n', "and no section 'default'. It has: \\x1b[2J\n"),
+        (f'{GOOD}  tau: "\\e[2J"\n', "my.yml:4: tau must be a number in [0, 1], got '\\x1b[2J'"),
+        (f'{GOOD}  policy_kwargs: "1 / len(chr(27)[2:])"\n', "my.yml:4: policy_kwargs must be a Python expression"),
+        (f'{GOOD}  policy_kwargs: "open(chr(27))"\n', "(FileNotFoundError: [Errno 2] No such file or directory: '\\x1b')"),
+        (f'{GOOD}  "a\\nb": 1\n', "my.yml:4: a\\nb is not a hyper-parameter"),
     ],
 )
 def test_a_file_with_a_mistake(text, message, errors):
-    assert message in errors(text)
+    begin = time.process_time()
+    printed = errors(text)
+    assert message in printed and "\x1b" not in printed
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("text", [f"{GOOD}other: {'[' * 20_000}\n", f"{GOOD}other: !!python/name:os.mkdir\n"])
+def test_the_files_of_other_algorithms_are_read_within_limits_too(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my.yml").write_text(text)
+    assert main(["train", "--algo", "dqn", "--env", ENV, "-conf", "my.yml", "-n", "20"]) == 2
+    assert capsys.readouterr().err.startswith("sb3-mirl train: error in the hyper-parameters:\nmy.yml:4: ")
+
+
+def test_the_files_of_rl_zoo3_are_accepted():
+    files = list(Path(rl_zoo3.__file__).parent.glob("hyperparams/*.yml"))
+    assert len(files) > 10
+    for file in files:
+        assert read_document(str(file)).value
+
+
+def test_code_in_settings_runs_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    count = "[open('{}', 'a').write('x'), {}][1]"
+    settings = {"policy_kwargs": "dict(net_arch=[16])", "normalize": "dict(norm_reward=False)"}
+    settings |= {"replay_buffer_class": "None", "replay_buffer_kwargs": "dict()", "monitor_kwargs": "dict()"}
+    lines = [f'  {key}: "{count.format(key, value)}"\n' for key, value in settings.items()]
+    Path("my.yml").write_text(GOOD + "".join(lines))
+    given = [f"tau:{count.format('tau', 0.5)}", f"gamma:{count.format('gamma', 0.9)}"]
+    train("-conf", "my.yml", "--eval-freq", "-1", "-params", *given, steps=60)
+    names = (*settings, "tau", "gamma")
+    assert {name: Path(name).read_text() for name in names} == dict.fromkeys(names, "x")
 
 
 def test_the_section_of_the_environment_is_checked_and_no_other(errors):

@@ -143,6 +143,7 @@ def test_the_folder_says_all(whole, in_half):
     same(content(whole / RUN), content(RUN))
 
 
+@pytest.mark.filterwarnings("ignore:rich is experimental")  # of -P
 def test_several_interruptions_with_normalization_and_two_environments(here, monkeypatch):
     line = command(params=["n_envs:2", "normalize:dict(norm_reward=True)"])
     assert main([*line, "--seed", "2"]) == 0
@@ -156,7 +157,7 @@ def test_several_interruptions_with_normalization_and_two_environments(here, mon
 
 
 def test_a_killed_process_without_a_seed(here):
-    line = command("-n", "5000", "--save-freq", "512", "--eval-freq", "400", "--resume")
+    line = command("-n", "2500", "--save-freq", "512", "--eval-freq", "400", "--resume")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-m", "sb3_mirl", *line], stdout=subprocess.DEVNULL, env=environment)
     while not list(RUN.glob("*_steps.json")) and process.poll() is None:
@@ -207,6 +208,31 @@ def test_a_finished_run_is_left_alone(whole, here, run):
     for folder in ([], [str(RUN)]):
         assert run(*command("--seed", "1", *TB, "--resume", *folder)) == (0, f"{RUN} is finished: nothing to resume\n")
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
+
+
+def test_a_finished_run_goes_on_to_more_steps(whole, here, run, monkeypatch):
+    copy(whole / "logs", here / "logs")
+    line = command("--resume", "-n", "1700")
+    interrupted(line, 1450 - 1200, monkeypatch)
+    # As any interrupted run; what began it is a contradiction now
+    assert run(*command("--resume"))[1].endswith("What is left out is as it was. Without --resume a new run begins.\n")
+    assert run(*line)[0] == 0
+    model = MIRL.load(RUN / f"{ENV}.zip")
+    assert model.num_timesteps >= 1700 and model._total_timesteps == 1700
+    assert np.load(RUN / "evaluations.npz")["timesteps"].tolist() == [250, 500, 750, 1000, 1250, 1500]
+    assert run(*line) == (0, f"{RUN} is finished: nothing to resume\n")
+    assert run("train", "--resume", str(RUN)) == (0, f"{RUN} is finished: nothing to resume\n")
+    assert [path.name for path in Path("logs", "mirl").iterdir()] == [RUN.name]
+
+
+def test_a_finished_run_without_checkpoints_can_only_begin_another(whole, here, run):
+    copy(whole / "logs", here / "logs")
+    for path in RUN.glob("*_steps.json"):
+        path.unlink()
+    status, printed = run(*command("--resume", "-n", "1700"))
+    remedy = f"{RUN} has no checkpoint (--save-freq) to go on from: -i {RUN / ENV}.zip begins a new run with its model"
+    assert (status, printed) == (2, f"sb3-mirl train: {remedy}\n")
+    assert run("train", "--resume", str(RUN)) == (0, f"{RUN} is finished: nothing to resume\n")
 
 
 def test_a_run_that_was_killed_before_its_final_model_gets_it(whole, here):
@@ -329,6 +355,26 @@ def test_settings_that_do_not_fit_the_checkpoint(in_half, run):
     (RUN / ENV / "config.yml").write_text("- 1\n")
     status, printed = run("train", "--resume", str(RUN))
     assert (status, printed) == (2, f"sb3-mirl train: {RUN / ENV / 'config.yml'} must hold settings, got [1]\n")
+    (RUN / ENV / "config.yml").write_text("[" * 20_000)
+    status, printed = run("train", "--resume", str(RUN))
+    place = f"{RUN / ENV / 'config.yml'}:1"
+    assert (status, printed) == (2, f"sb3-mirl train: {place}: must not be nested deeper than 50 levels\n")
+    (RUN / ENV / "config.yml").write_text('"\\e[2J": 1')
+    status, printed = run("train", "--resume", str(RUN), "-params", "tau:1")
+    assert status == 2 and "\x1b" not in printed and printed.count("\n") == 1
+
+
+def test_code_in_the_settings_of_a_resumed_run_runs_once(here, run, monkeypatch):
+    code = "[open('{}', 'a').write('x'), {}][1]"
+    Path("my.yml").write_text(
+        f'{ENV}:\n  n_timesteps: 400\n  policy: MlpPolicy\n  policy_kwargs: "{code.format("file", "dict(net_arch=[16])")}"\n'
+    )
+    line = ["train", "--algo", "mirl", "--env", ENV, "-conf", "my.yml", "-f", "logs", "--save-freq", "100", "--resume"]
+    line += ["-params", f"tau:{code.format('given', 0.5)}"]
+    interrupted([*line, "--eval-freq", "50"], 250, monkeypatch)
+    assert Path("file").read_text() == Path("given").read_text() == "x"
+    assert run(*line)[0] == 0
+    assert Path("file").read_text() == Path("given").read_text() == "xx"
 
 
 def test_help_names_our_options(run):

@@ -6,6 +6,8 @@ The paper's experiment on grid worlds: four tabular learners, their returns and 
 Source: Grau-Moya, Leibfried and Vrancx, ICLR 2019; settings and evaluation as its reproducers describe them.
 """
 
+from __future__ import annotations  # of packages that may be missing
+
 import argparse
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +37,10 @@ try:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter
     from tqdm import tqdm
-except ImportError as error:
-    raise ImportError(f"sb3-mirl gridworld needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
+except ImportError as error:  # --help works all the same
+    missing: ImportError | None = error
+else:
+    missing = None
 
 WORLDS = {"corridor": CORRIDOR, "wide_corridor": WIDE_CORRIDOR, "square": SQUARE}
 LABELS = {"ql": "QL", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
@@ -462,6 +466,8 @@ def _read_map(world: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``sb3-mirl gridworld``."""
     args = parse(arguments)
+    if missing:
+        raise ImportError(f"this needs more packages ({missing}): pip install 'sb3-mirl[bench]'") from missing
     args.out.mkdir(parents=True, exist_ok=True)
     results, ends = run(args)
     summary, differences = summarize(results, args.final)
