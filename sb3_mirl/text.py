@@ -1,4 +1,4 @@
-"""Text from files, environments and exceptions, made safe to print."""
+"""Text from files, environments and exceptions, made safe to print and to draw."""
 
 
 def printable(text: object) -> str:
@@ -17,6 +17,15 @@ def printable_lines(text: object) -> str:
     :param text: from a file, an environment or an exception
     """
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def plain_label(text: object) -> str:
+    """
+    :func:`printable` for a figure: matplotlib draws each ``$`` as it is, and not as the beginning of a formula.
+
+    :param text: from a file, an environment or an exception
+    """
+    return printable(text).replace("$", r"\$")
 
 
 def _escaped(character: str) -> str:
