@@ -4,18 +4,14 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter
 
 from sb3_mirl.benchmark import suites
 from sb3_mirl.benchmark.report import Bench, Row
 from sb3_mirl.text import plain_label
-
-try:
-    import matplotlib
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import EngFormatter
-except ImportError as error:
-    raise ImportError(f"sb3-mirl bench report needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
 
 #: Colour and line of each algorithm: they differ without colour, too
 STYLES = {

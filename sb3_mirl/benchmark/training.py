@@ -21,6 +21,7 @@ import shutil
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -148,7 +149,9 @@ def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None
             missing = isinstance(error, (ImportError, DependencyNotInstalled)) and suite.extra
             raise ValueError(f"{env} cannot be made: {error}{_installation(suite) if missing else ''}") from error
     for algorithm, env in pairs:
-        with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing), warnings.catch_warnings():
+            # Whatever is said of settings, the job says too
+            warnings.simplefilter("ignore")
             wanted = _check_pair(suite, algorithm, env)
         if folder is not None:
             _check_results(folder, algorithm, env, wanted)
