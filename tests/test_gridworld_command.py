@@ -144,18 +144,9 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
 
 
 def test_a_map_from_a_file(tmp_path, few_betas, capsys):
-    (tmp_path / "$ha\x1bll{$.txt").write_text("#####\n#S.G#\n#####\n")
-    command = [
-        "gridworld",
-        *SHORT,
-        "--seeds",
-        "2",
-        "--worlds",
-        str(tmp_path / "$ha\x1bll{$.txt"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main(command) == 0
+    file, out = tmp_path / "$ha\x1bll{$.txt", tmp_path / "out"
+    file.write_text("#####\n#S.G#\n#####\n")
+    assert main(["gridworld", *SHORT, "--seeds", "2", "--worlds", str(file), "--out", str(out)]) == 0
     assert (out / "$ha\x1bll{$.png").exists()  # the title is no formula
     assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
