@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -229,7 +229,8 @@ def run(
                 _say(f"{job} is run again: {found.reason}")
             if found.state != "running":
                 # Of an earlier call: the job says anew how far it is
-                job.progress_file(folder).unlink(missing_ok=True)
+                with suppress(OSError):
+                    job.progress_file(folder).unlink()
         with closing(chosen(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
             _follow(ended, suite, pending, folder)
     left = [job for job in pending if not job.finished(folder)]
