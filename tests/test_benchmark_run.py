@@ -452,6 +452,7 @@ def test_a_terminal_has_a_bar(tmp_path, capsys, monkeypatch):
     jobs = [Job("dqn", "CartPole-v1", seed) for seed in range(4)]
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", Terminal())
+        patch.setenv("COLUMNS", "200")
         assert bench.run(TINY, jobs, tmp_path / "out", engine=nullcontext(half_way)) == jobs
         bar = sys.stderr.getvalue()
     assert "1.20k/2.40k" in bar and f"{jobs[0]} 50%, {jobs[1]} 50%, and 2 more" in bar

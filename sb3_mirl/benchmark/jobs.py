@@ -308,7 +308,7 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
             # Whether files can be made there, before hours of training
             tempfile.TemporaryFile(dir=folder / name).close()
     except OSError as error:
-        raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
+        raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror or error})") from error
     return planned
 
 

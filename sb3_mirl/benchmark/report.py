@@ -479,7 +479,7 @@ def write_report(folder: Path, out: Path) -> list[Path]:
             files.write_whole(out / f"{name}.png", image)
         write_whole(out / "report.html", page(bench, tables, figures))
     except OSError as error:
-        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror})") from error
+        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror or error})") from error
     return [
         out / "report.html",
         *(out / f"{name}.csv" for name, rows in tables.items() if rows),

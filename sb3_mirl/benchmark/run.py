@@ -247,7 +247,8 @@ def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], fold
     total = sum(suite.steps[job.env] for job in jobs)
     over: set[Job] = set()
     # disable=None: no bar where the output is no terminal
-    with tqdm(total=total, unit="step", unit_scale=True, disable=None, smoothing=0.0) as bar:
+    columns = shutil.get_terminal_size().columns
+    with tqdm(total=total, unit="step", unit_scale=True, disable=None, smoothing=0.0, ncols=columns) as bar:
         due = time.monotonic() + (FIRST_LINE if bar.disable else 0.0)
         for job in ended:
             if job is not None:
@@ -272,7 +273,7 @@ def _shares(steps: dict[Job, int], suite: Suite, most: int) -> str:
     """How far jobs are that have begun to train."""
     begun = [f"{job} {count / suite.steps[job.env]:.0%}" for job, count in steps.items() if count]
     more = [f"and {len(begun) - most} more"] if len(begun) > most else []
-    return ", ".join(begun[:most] + more) or "jobs are being set up"
+    return ", ".join(begun[:most] + more) or ("jobs are being set up" if steps else "over")
 
 
 def _outcome(job: Job, folder: Path) -> str:
