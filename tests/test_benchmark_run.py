@@ -117,6 +117,11 @@ def test_what_a_result_holds(finished):
     assert of_dqn["evaluation"]["random actions from"] == "the uniform distribution"
 
 
+def test_learning_rates_that_were_words_are_recorded_as_numbers():
+    model = SimpleNamespace(prior_lr="auto", resolved_prior_lr=2e-6, beta_lr=1e-3, resolved_beta_lr=None)
+    assert training._resolved(model) == {"prior_lr": 2e-6, "beta_lr": 1e-3}
+
+
 def test_the_curve_is_that_of_the_monitor_file(finished):
     (file,) = CARTPOLE.run_folder(finished).glob("mirl/*/0.monitor.csv")
     returns, lengths, _ = np.loadtxt(file, delimiter=",", skiprows=2, unpack=True)

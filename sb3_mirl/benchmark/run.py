@@ -417,6 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = args.out or Path("logs", "bench", suite.name)
         options = {"save_freq": args.save_freq, "device": args.device}
         return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options) else 0
+    except BrokenPipeError:
+        raise  # no error of the folder
     except (OSError, ValueError, ImportError) as error:
         _say(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
         return 2

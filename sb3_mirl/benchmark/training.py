@@ -383,8 +383,8 @@ def _package_path(config: str) -> str:
 
 def _resolved(model: MIRL) -> dict[str, float]:
     """α_ρ and α_β as numbers, where the arguments were ``"auto"``."""
-    resolved = {name: getattr(model, f"resolved_{name}", getattr(model, name)) for name in ("prior_lr", "beta_lr")}
-    return {name: value for name, value in resolved.items() if isinstance(value, (int, float))}
+    given = {name: getattr(model, name) for name in ("prior_lr", "beta_lr")}
+    return {name: getattr(model, f"resolved_{name}") if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _forget_others(runs: Path, hyperparams: dict[str, Any]) -> None:
