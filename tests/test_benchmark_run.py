@@ -553,13 +553,15 @@ def test_what_a_killed_process_left_beside_its_result_is_removed(finished, tmp_p
 
 
 def test_jobs_whose_process_cannot_start_stop_no_other(tmp_path, monkeypatch):
-    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
-    write_whole(CARTPOLE.run_folder(folder), "a file where a folder belongs")
-    other = Job("dqn", "CartPole-v1", 0)
+    jobs = [CARTPOLE, *(Job("dqn", "CartPole-v1", seed) for seed in range(2))]
+    folder = fresh(tmp_path / "out", TINY, *jobs)
+    write_whole(jobs[0].run_folder(folder), "a file where a folder belongs")
+    jobs[1].run_folder(folder).mkdir()
+    os.mkfifo(jobs[1].run_folder(folder) / "log.txt")
     monkeypatch.setattr(bench, "process_command", lambda *_: [sys.executable, "-S", "-c", "print('started')"])
-    assert bench.run(TINY, [CARTPOLE, other], folder) == [CARTPOLE, other]
-    assert "could not be started: " in CARTPOLE.failure(folder)
-    assert other.state(folder) == "missing" and (other.run_folder(folder) / "log.txt").read_text() == "started\n"
+    assert bench.run(TINY, jobs, folder) == jobs
+    assert all("could not be started: " in job.failure(folder) for job in jobs[:2])
+    assert jobs[2].state(folder) == "missing" and (jobs[2].run_folder(folder) / "log.txt").read_text() == "started\n"
 
 
 def test_a_folder_may_look_like_an_option():

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter
 
 from sb3_mirl.benchmark import suites
 from sb3_mirl.benchmark.report import Bench, Row
-from sb3_mirl.text import plain_label
+from sb3_mirl.text import plain_label, printable
 
 #: Colour and line of each algorithm: they differ without colour, too
 STYLES = {
@@ -28,7 +28,7 @@ KINDS = ("curve", "prior", "beta")
 SIZE = (4.6, 3.1)
 DPI = 150
 #: Actions of which the prior is drawn, and characters of their names
-MAX_ACTIONS, MAX_NAME = 40, 30
+MAX_ACTIONS, MAX_NAME = 40, 20
 
 
 def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
@@ -130,7 +130,7 @@ def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
     shown = np.sort(
         np.argsort(-np.max([columns["value"] for columns in learned.values()], axis=0), kind="stable")[:MAX_ACTIONS]
     )
-    names = [plain_label(str(all_names[action])[:MAX_NAME]) for action in shown]
+    names = [plain_label(printable(all_names[action])[:MAX_NAME]) for action in shown]
     places = np.arange(len(names))
     thickness = 0.8 / len(learned)
 
