@@ -56,14 +56,13 @@ def one_node():
 
 
 def test_a_node_gives_what_this_process_gives(one_node, tmp_path, capsys):
-    jobs = [DQN, MIRL[0]]
-    local = here(tmp_path / "here", TINY, jobs)
-    for folder, fetch in ((tmp_path / "shared", False), (tmp_path / "fetched", True)):
+    for name, jobs, fetch in (("shared", [DQN, MIRL[0]], False), ("fetched", [MIRL[0]], True)):
+        local, folder = here(tmp_path / f"{name}_here", TINY, jobs), tmp_path / name
         assert bench.run(TINY, jobs, folder, engine=nullcontext(one_node), fetch=fetch, device="auto") == []
         assert [result(job, folder) for job in jobs] == [result(job, local) for job in jobs]
         files = {file.relative_to(folder) for file in folder.rglob("*")}
         assert files == {file.relative_to(local) for file in local.rglob("*")}
-        assert bench.status(folder) == ["classic: 2 jobs, 2 done, 0 running, 0 failed, 0 missing"]
+        assert bench.status(folder) == [f"classic: {len(jobs)} jobs, {len(jobs)} done, 0 running, 0 failed, 0 missing"]
     assert "[2/2] " in capsys.readouterr().out
 
 

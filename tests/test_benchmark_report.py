@@ -1,7 +1,6 @@
 """``sb3-mirl bench report``: numbers are those of the results, what is missing is said, and the page needs nothing else."""
 
 import csv
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +8,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from bench_results import ALL, CLASSIC, fill, jobs_of, write_result
+from matplotlib import image
 
 from sb3_mirl.__main__ import main
 from sb3_mirl.benchmark import scores as statistics
@@ -18,59 +19,10 @@ from sb3_mirl.benchmark.report_page import number
 from sb3_mirl.benchmark.scores import bootstrap, human_normalized, reference_scores
 from sb3_mirl.benchmark.suites import SUITES
 
-CLASSIC = replace(SUITES["classic"], steps={"CartPole-v1": 1000, "Acrobot-v1": 1000})
 ATARI = SUITES["atari19-100k"]
 ALIEN, BOXING, KRULL = (f"{game}NoFrameskip-v4" for game in ("Alien", "Boxing", "Krull"))
-ALL = ("dqn", "sql", "sql_m", "mirl")
 #: Elements of HTML that are never closed
 VOID = {"meta", "img", "link", "br", "hr", "input"}
-
-
-def write_result(folder, suite, job, score=None, **changes):
-    """What a job with episodes of ``score − 1`` and ``score + 1`` leaves; a score of its own by default."""
-    if score is None:
-        score = 10.0 * (1 + ALL.index(job.algorithm)) + job.seed**2
-    total = suite.steps[job.env]
-    steps = [total // 200 * part for part in range(1, 201)]
-    result = {
-        "format": 1,
-        "suite": suite.name,
-        "algorithm": job.algorithm,
-        "environment": job.env,
-        "seed": job.seed,
-        "steps": total,
-        "scores": [score - 1.0, score + 1.0] * (suite.episodes // 2),
-        "evaluation": {
-            "episodes": suite.episodes,
-            "epsilon": suite.epsilon,
-            "random actions from": "the uniform distribution",
-            "seed": 1,
-        },
-        "hyperparameters": {"n_timesteps": total},
-        "curve": {"step": steps, "return": [score * step / total for step in steps], "episodes": [1] * 200},
-        "action_names": ["LEFT", "<UP>", "A & B"],
-        "history": None,
-        "versions": {"python": "3.12.1", "torch": f"2.{8 + job.seed}.0"},
-        "machine": {"processor": "x86_64", "device": "cpu", "threads": 1},
-        "time": {"training": 50.0, "evaluation": 1.0, "steps_per_second": total / 50.0, "resumed_at": 0},
-    }
-    if job.algorithm != "dqn":
-        prior = [0.5, 0.3 - 0.1 * job.seed, 0.2 + 0.1 * job.seed]
-        history = {"step": [1, 501], "beta": [1.0 + job.seed, 5.0 + job.seed], "prior": [prior, prior]}
-        result |= {"prior": prior, "beta": 5.0, "history": history}
-    write_whole(job.result_file(folder), json.dumps({**result, **changes}))
-
-
-def fill(folder, suite, jobs, missing=()):
-    open_folder(folder, suite, jobs)
-    for job in jobs:
-        if job not in missing:
-            write_result(folder, suite, job)
-    return folder
-
-
-def jobs_of(algorithms, envs, seeds):
-    return [Job(algorithm, env, seed) for seed in range(seeds) for env in envs for algorithm in algorithms]
 
 
 def table(report, name):
@@ -147,6 +99,12 @@ def atari(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Of a report, what takes most of its time."""
+    monkeypatch.setattr("sb3_mirl.benchmark.report_figures.draw", lambda bench, tables: {})
+
+
 def page_of(folder):
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -203,7 +161,7 @@ def test_aggregates_are_those_of_the_games_that_all_have(atari):
     assert row_of(rows, scale="human_mnih2015", statistic="mean", algorithm="sql")["runs"] == "2"
 
 
-def test_relative_scores_by_hand(tmp_path):
+def test_relative_scores_by_hand(tmp_path, without_figures):
     suite, jobs = CLASSIC, jobs_of(("dqn", "mirl"), ["CartPole-v1", "Acrobot-v1"], 1)
     open_folder(tmp_path, suite, jobs)
     for job, score in zip(jobs, (100.0, 300.0, -80.0, -80.0), strict=True):
@@ -258,7 +216,7 @@ def test_results_of_another_benchmark_are_named(changes, reason, tmp_path):
 
 # With 4 runs p is 0.029 in one environment alone, and twice as much if it is one of two
 @pytest.mark.parametrize("others, runs, one_of_two", [((), 5, True), (("ars",), 5, True), ((), 4, False)])
-def test_the_claims_are_judged_by_a_test(others, runs, one_of_two, tmp_path):
+def test_the_claims_are_judged_by_a_test(others, runs, one_of_two, tmp_path, without_figures):
     suite, jobs = CLASSIC, jobs_of(("dqn", "sql", "mirl"), ["CartPole-v1", "Acrobot-v1"], runs)
     # What else is in the folder, on other scales and with other numbers of runs, changes nothing
     more = [Job(name, "CartPole-v1", 0) for name in others]
@@ -290,7 +248,7 @@ def test_the_claims_are_judged_by_a_test(others, runs, one_of_two, tmp_path):
     assert row[-3:] == (["Acrobot-v1", "–", "CartPole-v1"] if one_of_two else ["–", "–", "CartPole-v1, Acrobot-v1"])
 
 
-def test_one_game_alone_does_not_decide_for_all(tmp_path):
+def test_one_game_alone_does_not_decide_for_all(tmp_path, without_figures):
     """In Boxing a point is 24 % of a human's score, which makes the difference of means whatever it makes of it."""
     jobs = jobs_of(("sql", "mirl"), list(ATARI.steps), 3)
     open_folder(tmp_path, ATARI, jobs)
@@ -303,7 +261,7 @@ def test_one_game_alone_does_not_decide_for_all(tmp_path):
     assert float(row["value"]) == pytest.approx(1 / 19) and float(row["mean_value"]) > 0.3
 
 
-def test_what_makes_runs_hard_to_compare_is_said(tmp_path):
+def test_what_makes_runs_hard_to_compare_is_said(tmp_path, without_figures):
     jobs = jobs_of(("mirl", "ppo"), ["CartPole-v1"], 2)
     open_folder(tmp_path, CLASSIC, jobs)
     for job in jobs:
@@ -317,7 +275,7 @@ def test_what_makes_runs_hard_to_compare_is_said(tmp_path):
     assert "MIRL was trained with 2 sets of hyper-parameters on CartPole-v1." in text
 
 
-def test_single_runs_leave_the_claims_open(tmp_path):
+def test_single_runs_leave_the_claims_open(tmp_path, without_figures):
     suite, jobs = CLASSIC, jobs_of(("sql", "mirl"), ["CartPole-v1"], 1)
     write_report(fill(tmp_path, suite, jobs), tmp_path / "out")
     (row,) = table(tmp_path / "out", "claims")
@@ -333,7 +291,7 @@ def test_the_learning_curve_is_the_mean_of_the_episodes_in_each_part(classic):
     assert float(rows[0]["low"]) < float(rows[0]["value"]) < float(rows[0]["high"])
 
 
-def test_curves_with_gaps_begin_where_all_have_begun(tmp_path):
+def test_curves_with_gaps_begin_where_all_have_begun(tmp_path, without_figures):
     jobs = jobs_of(("mirl",), ["CartPole-v1"], 2)
     open_folder(tmp_path, CLASSIC, jobs)
     curves = {"step": [20, 100], "return": [0.0, 8.0], "episodes": [1, 1]}, {"step": [40], "return": [6.0], "episodes": [3]}
@@ -475,7 +433,7 @@ def test_results_from_elsewhere_count(tmp_path):
         ({"curve": {"step": [1], "return": [], "episodes": []}}, "curve must be columns of equal length, got"),
         ({"evaluation": {}}, "evaluation must be settings, got {}"),
         ({"time": {}}, "time must be a dict of seconds, got {}"),
-        ({"versions": []}, "versions must be a dict, got []"),
+        ({"versions": []}, "versions must be a dict of texts, got []"),
         ({"history": {"step": [1]}}, "history must be columns of equal length, got"),
         ({"prior": [0.5, 0.5]}, "prior has 2 actions, action_names has 3"),
         ({"scores": []}, "scores must be finite numbers, got []"),
@@ -523,7 +481,52 @@ def test_what_is_no_benchmark_is_refused_in_a_line(prepare, arguments, message, 
     assert line.startswith("sb3-mirl bench report: error: ") and message in line
 
 
-def test_a_report_needs_no_torch(classic, tmp_path):
-    arguments = ["bench", "report", str(classic), "--out", str(tmp_path)]
+def test_a_report_needs_no_torch(tmp_path):
+    fill(tmp_path, CLASSIC, [Job("mirl", "CartPole-v1", 0)])
+    arguments = ["bench", "report", str(tmp_path)]
     code = f"import sys; from sb3_mirl.__main__ import main; assert main({arguments}) == 0; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tuning_is_said_in_report_and_status(classic, atari, capsys):
+    page = page_of(classic / "report")
+    assert "Tuning was not equal: differences of scores may come from it." in page.text
+    assert "Hyper-parameters of DQN: rl-zoo3's settings, which its authors tuned for this algorithm." in page.text
+    assert page.row("MIRL", CLASSIC.tuning["mirl"], "not recorded")
+    assert "Tuning was not equal" not in page_of(atari / "out").text
+    for command in ("status", "report"):
+        assert main(["bench", command, str(atari), *(["--out", str(atari / "out")] if command == "report" else [])]) == 0
+        said = "hyper-parameters of DQN, MIRL, SQL: what the algorithms share is alike, and tuned for none of them"
+        assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_names_of_actions_are_no_formulas(tmp_path):
+    job = Job("mirl", "CartPole-v1", 0)
+    open_folder(tmp_path, CLASSIC, [job])
+    names = ["$\\frac{$", "$x_1$ and \\$", "\x1b[31mred" + "d" * 10_000]
+    write_result(tmp_path, CLASSIC, job, action_names=names)
+    write_report(tmp_path, tmp_path / "out")
+    assert (tmp_path / "out" / "prior_CartPole-v1.png").exists()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "$\\frac{$ 0.500" in page and "\\x1b[31mred" in page and "\x1b" not in page
+
+
+def test_of_many_actions_the_likeliest_are_drawn(tmp_path):
+    job = Job("mirl", "CartPole-v1", 0)
+    open_folder(tmp_path, CLASSIC, [job])
+    write_result(tmp_path, CLASSIC, job, prior=[1 / 1000] * 1000, action_names=None)
+    write_report(tmp_path, tmp_path / "out")
+    assert len(table(tmp_path / "out", "prior")) == 1000
+    assert image.imread(tmp_path / "out" / "prior_CartPole-v1.png").shape[0] < 3000
+
+
+def test_learning_rates_may_be_words(tmp_path, without_figures):
+    """``prior_lr="auto"``: the file of hyper-parameters has the word, the result the number that came of it."""
+    jobs = jobs_of(("mirl",), ["CartPole-v1"], 2)
+    open_folder(tmp_path, CLASSIC, jobs)
+    for job in jobs:
+        settings = {"n_timesteps": 1000, "prior_lr": "auto", "beta_lr": "auto"}
+        write_result(tmp_path, CLASSIC, job, hyperparameters=settings, prior_lr="auto", beta_lr=1e-3)
+    write_report(tmp_path, tmp_path / "out")
+    assert "1 set of hyper-parameters" not in page_of(tmp_path / "out").text
+    assert len(read(tmp_path).results) == 2

@@ -1,6 +1,8 @@
 """``sb3-mirl bench``: results depend on the job alone, interruptions and failures lose nothing, and bad input is refused."""
 
+import errno
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -12,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 import sb3_mirl.minatar
-from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl import MIRL
 from sb3_mirl.__main__ import main
 from sb3_mirl.benchmark import run as bench
 from sb3_mirl.benchmark import training
@@ -26,6 +29,9 @@ from sb3_mirl.benchmark.jobs import FolderError, Job, is_locked, locked, open_fo
 from sb3_mirl.benchmark.suites import MINATAR_IDS, SUITES, Suite
 from sb3_mirl.benchmark.training import EVALUATION_SEED, History, check, run_job
 from sb3_mirl.zoo import ALGORITHMS, hyperparams_file
+
+# Box2D's
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 
 CARTPOLE = Job("mirl", "CartPole-v1", 0)
 TINY = replace(SUITES["classic"], steps=dict.fromkeys(SUITES["classic"].steps, 600))
@@ -66,9 +72,13 @@ def damaged_suite(folder, change):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder that the command has filled."""
+    """A folder that the command has filled for one seed, in processes, and this process for another."""
     folder = tmp_path_factory.mktemp("bench") / "classic"
-    assert main([*COMMAND, "--seeds", "2", "--out", str(folder)]) == 0
+    assert main([*COMMAND, "--seeds", "1", "--out", str(folder)]) == 0
+    assert (
+        bench.run(TINY, [Job(name, "CartPole-v1", 1) for name in ("dqn", "mirl")], folder, engine=nullcontext(in_process))
+        == []
+    )
     return folder
 
 
@@ -92,6 +102,8 @@ def test_what_a_result_holds(finished):
     }
     shipped = yaml.safe_load(hyperparams_file("mirl").read_text())["CartPole-v1"]
     assert of_mirl["hyperparameters"] == {**shipped, "n_timesteps": 600}
+    assert (of_mirl["prior_lr"], of_mirl["beta_lr"]) == (shipped["prior_lr"], shipped["beta_lr"])
+    assert of_mirl["hyperparameters_file"] == "sb3_mirl/hyperparams/mirl.yml"
     assert sum(of_mirl["prior"]) == pytest.approx(1.0)
     # β = 0.1 + 4e-4 i
     history = of_mirl["history"]
@@ -101,7 +113,13 @@ def test_what_a_result_holds(finished):
     assert {"torch", "stable_baselines3", "sb3_mirl", "rl_zoo3"} <= of_mirl["versions"].keys()
     of_dqn = Job("dqn", "CartPole-v1", 0).result(finished)
     assert "prior" not in of_dqn and of_dqn["history"] is None
+    assert of_dqn["hyperparameters_file"] == "rl_zoo3/hyperparams/dqn.yml"
     assert of_dqn["evaluation"]["random actions from"] == "the uniform distribution"
+
+
+def test_learning_rates_that_were_words_are_recorded_as_numbers():
+    model = SimpleNamespace(prior_lr="auto", resolved_prior_lr=2e-6, beta_lr=1e-3, resolved_beta_lr=None)
+    assert training._resolved(model) == {"prior_lr": 2e-6, "beta_lr": 1e-3}
 
 
 def test_the_curve_is_that_of_the_monitor_file(finished):
@@ -115,11 +133,11 @@ def test_the_curve_is_that_of_the_monitor_file(finished):
 
 
 def test_a_process_gives_what_this_one_gives(finished, tmp_path):
-    jobs = [Job(algorithm, "CartPole-v1", seed) for algorithm in ("mirl", "dqn") for seed in (0, 1)]
+    jobs = [Job(algorithm, "CartPole-v1", 0) for algorithm in ("mirl", "dqn")]
     assert bench.run(TINY, jobs, tmp_path / "here", engine=nullcontext(in_process)) == []
     for job in jobs:
         assert result(job, tmp_path / "here") == result(job, finished)
-    assert result(jobs[0], finished)["scores"] != result(jobs[1], finished)["scores"]
+    assert result(CARTPOLE, finished)["scores"] != result(replace(CARTPOLE, seed=1), finished)["scores"]
 
 
 def test_a_finished_suite_is_left_alone_and_at_once(finished):
@@ -143,9 +161,9 @@ def test_more_algorithms_and_seeds_may_be_added(finished, capsys):
 
 
 def test_a_killed_job_goes_on_to_the_same_result(tmp_path):
-    suite = replace(TINY, steps={"CartPole-v1": 3000}, hyperparams={"learning_starts": 100})
+    suite = replace(TINY, steps={"CartPole-v1": 1800}, hyperparams={"learning_starts": 100})
     folder = fresh(tmp_path / "killed", suite, CARTPOLE)
-    process = subprocess.Popen(bench.process_command(CARTPOLE, folder, {"save_freq": 500}), stdin=subprocess.PIPE)
+    process = subprocess.Popen(bench.process_command(CARTPOLE, folder, {"save_freq": 250}), stdin=subprocess.PIPE)
     checkpoints = CARTPOLE.run_folder(folder) / "checkpoints"
     deadline = time.monotonic() + 60
     while not list(checkpoints.glob("rl_model_*_steps.json")):  # one that is whole: others are hidden files
@@ -155,9 +173,11 @@ def test_a_killed_job_goes_on_to_the_same_result(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert CARTPOLE.state(folder) == "missing"
+    line = bench.status(folder)[1]
+    assert line.startswith(f"missing  {CARTPOLE}: begun, and ended after ") and CARTPOLE.progress(folder) > 250
 
     assert run_job(CARTPOLE, folder)
-    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 3000
+    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 1800
     assert not checkpoints.exists()
     other = fresh(tmp_path / "whole", suite, CARTPOLE)
     assert run_job(CARTPOLE, other)
@@ -184,12 +204,11 @@ def test_an_interrupted_job_ends_as_a_whole_one(algorithm, env, resumes, tmp_pat
     assert job.state(interrupted) == "done" and not job.failure_file(interrupted).exists()
 
 
-def test_damaged_checkpoints_are_no_obstacle(tmp_path):
+def test_damaged_checkpoints_are_no_obstacle(finished, tmp_path):
     folder = fresh(tmp_path / "damaged", TINY, CARTPOLE)
     write_whole(CARTPOLE.run_folder(folder) / "checkpoints" / "rl_model_500_steps.json", "{")
-    other = fresh(tmp_path / "whole", TINY, CARTPOLE)
-    assert run_job(CARTPOLE, folder) and run_job(CARTPOLE, other)
-    assert result(CARTPOLE, folder) == result(CARTPOLE, other)
+    assert run_job(CARTPOLE, folder)
+    assert result(CARTPOLE, folder) == result(CARTPOLE, finished)
 
 
 def test_checkpoints_of_other_hyperparameters_are_not_gone_on_with(tmp_path, monkeypatch):
@@ -293,17 +312,26 @@ def test_processes_end_with_the_engine(tmp_path, monkeypatch):
         (lambda text: "[]", "a dict was expected, got list"),
         (lambda text: text.replace('"curve"', '"curves"'), "it has no curve"),
         (lambda text: text.replace('"scores": [', '"scores": [NaN, '), "scores must be finite numbers"),
+        (lambda text: text.replace('"scores": [', f'"scores": [{10**400}, '), "scores must be finite numbers"),
         (lambda text: text.replace('"mirl"', '"dqn"'), "it is the result of dqn CartPole-v1 seed 0"),
     ],
 )
-def test_a_damaged_result_is_named_and_computed_again(finished, damage, reason, tmp_path, capsys):
+def test_a_damaged_result_is_named(finished, damage, reason, tmp_path):
     folder = tmp_path / "out"
-    shutil.copytree(finished, folder)
-    right = result(CARTPOLE, folder)
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("runs"))
     file = CARTPOLE.result_file(folder)
     file.write_text(damage(file.read_text()))
     lines = bench.status(folder)
     assert " 0 running, 1 unreadable, 0 failed" in lines[0] and reason in lines[1]
+    # The results of other jobs are not needed
+    check(TINY, [Job("mirl", "CartPole-v1", 5)], folder)
+
+
+def test_a_damaged_result_is_computed_again(finished, tmp_path, capsys):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    right = result(CARTPOLE, folder)
+    CARTPOLE.result_file(folder).write_text("{")
     assert bench.run(TINY, [CARTPOLE], folder, engine=nullcontext(in_process)) == []
     assert f"{CARTPOLE} is run again: " in capsys.readouterr().out
     assert result(CARTPOLE, folder) == right
@@ -363,13 +391,14 @@ def test_who_looks_is_not_taken_for_who_runs(tmp_path):
 
 
 def test_checkpoints_are_a_tenth_of_the_training_apart(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(
-        training, "CheckpointCallback", lambda freq, folder: made.append(freq) or CheckpointCallback(freq, folder)
-    )
+    def made(freq, folder):
+        raise ValueError(f"every {freq} steps")  # so that nothing is trained
+
+    monkeypatch.setattr(training, "CheckpointCallback", made)
     for given, expected in ((None, 60), (250, 250)):
-        assert run_job(CARTPOLE, fresh(tmp_path / f"{given}", TINY, CARTPOLE), save_freq=given)
-        assert made.pop() == expected
+        folder = fresh(tmp_path / f"{given}", TINY, CARTPOLE)
+        assert not run_job(CARTPOLE, folder, save_freq=given)
+        assert CARTPOLE.failure(folder) == f"ValueError: every {expected} steps"
     assert bench.process_command(CARTPOLE, tmp_path, {"save_freq": None, "device": "cpu"})[3:5] == ["--device", "cpu"]
 
 
@@ -384,6 +413,137 @@ def test_other_kinds_of_algorithms_keep_the_zoos_settings():
     assert "prior_lr" not in settings["sql"] and settings["mirl"]["prior_lr"] == 2e-4
 
 
+# ---- progress ---------------------------------------------------------------------------------------------------------
+
+
+def half_way(jobs, folder, workers, **options):
+    """An engine whose jobs are half done, and then fail."""
+    for job in jobs:
+        job.run_folder(folder).mkdir()
+        job.record_progress(folder, 300)
+    yield None
+    for job in jobs:
+        job.record_failure(folder, "it was not to be")
+        yield job
+
+
+def waiting(jobs, folder, workers, **options):
+    """An engine whose jobs do not begin."""
+    yield None
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_how_far_running_jobs_are_is_shown(tmp_path, capsys, monkeypatch):
+    jobs = [CARTPOLE, *(Job("dqn", "CartPole-v1", seed) for seed in range(2))]
+    for name in ("FIRST_LINE", "LINE_PERIOD"):
+        monkeypatch.setattr(bench, name, 0.0)
+    assert bench.run(TINY, jobs, tmp_path / "out", engine=nullcontext(half_way)) == jobs
+    lines = capsys.readouterr().err.splitlines()
+    each = [f"{job} 50%" for job in jobs]
+    assert lines[:2] == [
+        f"[0/3] 50% of 1,800 steps: {', '.join(each)}",
+        f"[1/3] 67% of 1,800 steps: {', '.join(each[1:])}",
+    ]
+    # What an earlier call has left is not what jobs do now
+    assert bench.run(TINY, jobs[:1], tmp_path / "out", engine=nullcontext(waiting)) == jobs[:1]
+    assert capsys.readouterr().err.splitlines() == ["[0/1] 0% of 600 steps: jobs are being set up"]
+
+
+def test_a_terminal_has_a_bar(tmp_path, capsys, monkeypatch):
+    jobs = [Job("dqn", "CartPole-v1", seed) for seed in range(4)]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Terminal())
+        patch.setenv("COLUMNS", "200")
+        assert bench.run(TINY, jobs, tmp_path / "out", engine=nullcontext(half_way)) == jobs
+        bar = sys.stderr.getvalue()
+    assert "1.20k/2.40k" in bar and f"{jobs[0]} 50%, {jobs[1]} 50%, and 2 more" in bar
+    assert "[4/4] dqn CartPole-v1 seed 3: failed: it was not to be" in capsys.readouterr().out
+
+
+def test_a_job_says_how_far_it_is(tmp_path, monkeypatch):
+    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
+    seen, step = [], History._on_step
+
+    def look(self):
+        seen.append(CARTPOLE.progress(folder))
+        return step(self)
+
+    monkeypatch.setattr(History, "_on_step", look)
+    assert run_job(CARTPOLE, folder)
+    # Parts of 600 / 200 steps
+    assert seen[0] == 0 and all(0 <= step - steps <= 4 for step, steps in enumerate(seen[:600]))
+
+
+def test_progress_is_written_from_time_to_time_in_long_parts(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(training, "write_progress", lambda file, steps: written.append(steps))
+    history = History(10**9, tmp_path / "steps.txt")
+    history.model, history.locals = SimpleNamespace(num_timesteps=0), {"infos": []}
+    for seconds in range(12):
+        monkeypatch.setattr(training.time, "monotonic", lambda seconds=seconds: 1000.0 + seconds)
+        history.model.num_timesteps = history.num_timesteps = 1 + seconds
+        history._on_step()
+    assert written == [1, 6, 11]
+
+
+# ---- disks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_shown(tmp_path, capsys, monkeypatch):
+    """Nothing can be written but empty files; then, nothing at all."""
+    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def process(job, folder, options):
+        job.run_folder(folder).mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.exit(1)"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(bench, "_start", process)
+    for touch, state in ((Path.touch, "failed"), (full, "missing")):
+        CARTPOLE.failure_file(folder).unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "touch", touch)
+            patch.setattr("sb3_mirl.benchmark.jobs.open_folder", lambda *_: None)
+            patch.setattr(bench, "open_folder", lambda *_: None)
+            patch.setattr("sb3_mirl.files.write_whole", full)
+            assert bench.run(TINY, [CARTPOLE], folder) == [CARTPOLE]
+        output = capsys.readouterr()
+        assert "That cannot be written down ([Errno 28] No space left on device)" in output.err
+        assert f"[1/1] {CARTPOLE}: {state}: " in output.out and "disk was full" in output.out
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+            lines = bench.status(folder)
+        assert lines[1].startswith(f"{state:<8} {CARTPOLE}: ") and "disk was full" in lines[1]
+        assert lines[2] == f"the disk of {folder} is full: jobs cannot write results, nor why they failed"
+
+
+def test_a_job_on_a_full_disk_leaves_a_mark(tmp_path, monkeypatch):
+    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, "_train_and_evaluate", lambda *_: {})
+    monkeypatch.setattr("sb3_mirl.files.write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_job(CARTPOLE, folder)
+    assert CARTPOLE.state(folder) == "failed"
+    assert CARTPOLE.failure(folder) == "its disk was full: no reason could be written"
+
+
+def test_a_result_that_nobody_could_read_is_a_failure(tmp_path, monkeypatch):
+    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
+    monkeypatch.setattr(training, "evaluate", lambda *_: [float("nan")] * 30)
+    assert not run_job(CARTPOLE, folder)
+    assert CARTPOLE.failure(folder).startswith("ValueError: scores must be finite numbers, got [nan, nan")
+
+
 def test_what_a_killed_process_left_beside_its_result_is_removed(finished, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(finished, folder)
@@ -392,12 +552,16 @@ def test_what_a_killed_process_left_beside_its_result_is_removed(finished, tmp_p
     assert bench.run(TINY, [CARTPOLE], folder) == [] and not left.exists()
 
 
-def test_jobs_whose_process_cannot_start_stop_no_other(tmp_path, capsys):
-    folder = fresh(tmp_path / "out", TINY, CARTPOLE)
-    write_whole(CARTPOLE.run_folder(folder), "a file where a folder belongs")
-    other = Job("dqn", "CartPole-v1", 0)
-    assert bench.run(TINY, [CARTPOLE, other], folder) == [CARTPOLE]
-    assert "could not be started: " in CARTPOLE.failure(folder) and other.state(folder) == "done"
+def test_jobs_whose_process_cannot_start_stop_no_other(tmp_path, monkeypatch):
+    jobs = [CARTPOLE, *(Job("dqn", "CartPole-v1", seed) for seed in range(2))]
+    folder = fresh(tmp_path / "out", TINY, *jobs)
+    write_whole(jobs[0].run_folder(folder), "a file where a folder belongs")
+    jobs[1].run_folder(folder).mkdir()
+    os.mkfifo(jobs[1].run_folder(folder) / "log.txt")
+    monkeypatch.setattr(bench, "process_command", lambda *_: [sys.executable, "-S", "-c", "print('started')"])
+    assert bench.run(TINY, jobs, folder) == jobs
+    assert all("could not be started: " in job.failure(folder) for job in jobs[:2])
+    assert jobs[2].state(folder) == "missing" and (jobs[2].run_folder(folder) / "log.txt").read_text() == "started\n"
 
 
 def test_a_folder_may_look_like_an_option():
@@ -449,7 +613,11 @@ def test_a_command_that_is_wrong(arguments, message, capsys):
         (lambda out: blocked(fresh(out, TINY) / "runs"), [], "cannot be written (File exists)"),
         (lambda out: write_whole(out.parent / "file", ""), ["--out", "{tmp}/file/out"], "cannot be written (Not a directory)"),
         (lambda out: write_whole(out / "thesis.tex", ""), [], "is not empty, and has no suite.json"),
-        (lambda out: write_whole(out / "suite.json", "{}"), [], "is not what `sb3-mirl bench run` writes ('format')"),
+        (
+            lambda out: write_whole(out / "suite.json", "{}"),
+            [],
+            "is not what `sb3-mirl bench run` writes (format None instead of 1)",
+        ),
         (lambda out: fresh(out, SUITES["classic"]), [], "holds other results: 50000 steps of CartPole-v1 instead of 600"),
         (lambda out: fresh(out, SUITES["minatar"]), [], "holds other results: name 'minatar' instead of 'classic'"),
         (lambda out: fresh(out, replace(TINY, epsilon=0.5)), [], "holds other results: epsilon 0.5 instead of 0.0"),
@@ -457,12 +625,12 @@ def test_a_command_that_is_wrong(arguments, message, capsys):
         (
             lambda out: damaged_suite(out, lambda content: content["suite"].update(steps=["CartPole-v1"])),
             [],
-            "steps must be numbers by environment, got ('CartPole-v1',)",
+            "steps must be numbers by environment, got ['CartPole-v1']",
         ),
         (
             lambda out: damaged_suite(out, lambda content: content["jobs"].append([1, 2, 3])),
             [],
-            "jobs must be [algorithm, environment, seed], got 1 2 seed 3",
+            "jobs must be [algorithm, environment, seed], got [1, 2, 3]",
         ),
         # Where it cannot be said whether a job is finished, it is not done twice
         (lambda out: CARTPOLE.result_file(fresh(out, TINY)).mkdir(), [], "Is a directory"),
@@ -491,6 +659,46 @@ def test_an_environment_that_is_not_installed_is_refused():
         check(suite, [Job("dqn", "Nowhere-v0", 0)])
 
 
+@pytest.mark.parametrize(
+    "suite, missing, ours, message",
+    [
+        ("classic", "Box2D", "gymnasium.envs.box2d", "LunarLander-v3 cannot be made: "),
+        ("minatar-200k", "minatar", "sb3_mirl.minatar", "sb3_mirl.minatar cannot be imported: "),
+        ("atari19", "ale_py", "ale_py", "ale_py cannot be imported: "),
+    ],
+)
+def test_a_suite_whose_environments_are_not_installed_is_refused(suite, missing, ours, message, tmp_path, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith((missing, ours))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["bench", "run", suite, "--algos", "dqn", "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and line.endswith(f"pip install 'sb3-mirl[zoo,bench,{SUITES[suite].extra}]'")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command, missing, ours",
+    [
+        ("run", "rl_zoo3", "sb3_mirl.benchmark.training"),
+        ("report", "scipy.stats", "sb3_mirl.benchmark.report"),
+        ("report", "matplotlib", "sb3_mirl.benchmark.report_figures"),
+    ],
+)
+def test_packages_that_are_not_installed_are_named_with_their_extra(
+    command, missing, ours, finished, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delitem(sys.modules, ours, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["bench", "status", str(finished)]) == 0
+    capsys.readouterr()
+    arguments = [*COMMAND, "--out", str(tmp_path / "out")] if command == "run" else ["bench", "report", str(finished)]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sb3-mirl bench {command}: error: ") and missing in line
+    assert line.endswith("pip install 'sb3-mirl[zoo,bench]'") and not (tmp_path / "out").exists()
+
+
 def test_hyperparameters_with_mistakes_are_refused():
     suite = replace(TINY, own_hyperparams={"mirl": {"prior_lrr": 1.0}})
     with pytest.raises(ValueError, match="did you mean prior_lr"):
@@ -502,7 +710,9 @@ def test_hyperparameters_with_mistakes_are_refused():
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
 def test_every_suite_can_be_run(suite):
-    check(suite, [Job(algorithm, env, 0) for algorithm in (*suite.algorithms, "qrdqn") for env in list(suite.steps)[-2:]])
+    # Atari's games have one section
+    envs = list(suite.steps)[-1:] if suite.extra == "atari" else list(suite.steps)[-2:]
+    check(suite, [Job(algorithm, env, 0) for algorithm in (*suite.algorithms, "qrdqn") for env in envs])
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))

@@ -16,7 +16,14 @@ from sb3_mirl.tabular import TABULAR_ALGORITHMS, TabularLearners, TabularRun, Ta
 SHORT = ["--steps", "600", "--eval-every", "200", "--no-progress"]
 
 
-def test_everything_that_the_command_writes(tmp_path, capsys):
+@pytest.fixture
+def few_betas(monkeypatch):
+    """Of the exact solutions, which take most of the time."""
+    monkeypatch.setattr(gridworld, "EXACT_BETAS", np.array([1.0]))
+
+
+def test_everything_that_the_command_writes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gridworld, "EXACT_BETAS", np.logspace(-2, 2, 5))
     assert main(["gridworld", *SHORT, "--seeds", "3", "--out", str(tmp_path)]) == 0
     pictures = {"returns.png", "exact.png", "corridor.png", "wide_corridor.png", "square.png"}
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -47,7 +54,7 @@ def test_everything_that_the_command_writes(tmp_path, capsys):
     assert "corridor" in capsys.readouterr().out
 
 
-def test_the_results_are_those_of_the_learners(tmp_path):
+def test_the_results_are_those_of_the_learners(tmp_path, few_betas):
     command = ["gridworld", *SHORT, "--seeds", "2", "--worlds", "square", "--algos", "ql", "mirl", "--no-plots"]
     numbers = ["--gamma", "0.9", "--prior-lr", "0.01", "--beta-lr", "0.1", "--beta-max", "5", "--exploration", "0.3"]
     numbers += [
@@ -136,14 +143,15 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says():
     assert (high - low).mean() == pytest.approx(2 * 1.96 / np.sqrt(50), rel=0.1)
 
 
-def test_a_map_from_a_file(tmp_path):
-    (tmp_path / "hall.txt").write_text("#####\n#S.G#\n#####\n")
-    command = ["gridworld", *SHORT, "--seeds", "2", "--worlds", str(tmp_path / "hall.txt"), "--out", str(tmp_path / "out")]
-    assert main(command) == 0
-    assert (tmp_path / "out" / "hall.png").exists()
+def test_a_map_from_a_file(tmp_path, few_betas, capsys):
+    file, out = tmp_path / "$ha\x1bll{$.txt", tmp_path / "out"
+    file.write_text("#####\n#S.G#\n#####\n")
+    assert main(["gridworld", *SHORT, "--seeds", "2", "--worlds", str(file), "--out", str(out)]) == 0
+    assert (out / "$ha\x1bll{$.png").exists()  # the title is no formula
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
-def test_without_plots_and_with_one_seed(tmp_path):
+def test_without_plots_and_with_one_seed(tmp_path, few_betas):
     command = [
         "gridworld",
         *SHORT,

@@ -30,6 +30,7 @@ from sb3_mirl.tabular import (
     optimize_prior,
     soft_value_iteration,
 )
+from sb3_mirl.text import plain_label, printable, printable_lines
 
 try:
     import matplotlib
@@ -54,6 +55,8 @@ SWEPT = ("extra_actions", "slip_probability", "gamma", "prior_lr", "beta_lr")
 #: Learners advanced together. More gain nothing, and the random numbers of an evaluation need memory
 RUNS_AT_ONCE = 240
 BOOTSTRAP_SAMPLES = 5000
+#: Of the exact solutions
+EXACT_BETAS = np.logspace(-2, 2, 17)
 
 
 @cache
@@ -189,7 +192,7 @@ def solve_exactly(args: argparse.Namespace) -> pd.DataFrame:
     """
     rows = []
     gamma, envs = args.gamma[0], {world: _env(args, world) for world in args.worlds}
-    for (world, env), beta in itertools.product(envs.items(), np.logspace(-2, 2, 17)):
+    for (world, env), beta in itertools.product(envs.items(), EXACT_BETAS):
         uniform = np.full(env.reward.shape[1], 1.0 / env.reward.shape[1])
         initial = env.initial_state_distrib
         # The objective is then within 1e-3 of the fixed point's
@@ -220,7 +223,7 @@ def draw_exact(exact: pd.DataFrame, args: argparse.Namespace, file: Path) -> Non
         for column, color in zip(PRIOR_COLUMNS, ACTION_COLORS, strict=True):
             if column != "prior_useless" or args.extra_actions[0]:
                 below.plot(of_world.beta, of_world[column], color=color, label=column.removeprefix("prior_").lower())
-        above.set_title(world.replace("_", " "))
+        above.set_title(_title(world))
         above.set_xscale("log")
         below.set_xlabel("β")
         for axis in (above, below):
@@ -246,7 +249,7 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
             if algorithm == "mirl":
                 _draw_prior(column[1], of_algorithm, _by_move(_optimum(env, args).prior))
                 column[1].set_ylim(-0.02, 1.02)
-        column[0].set_title(world.replace("_", " "))
+        column[0].set_title(_title(world))
         column[-1].set_xlabel("environment step")
         column[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
         for axis in column:
@@ -352,7 +355,7 @@ def draw_ablation(summary: pd.DataFrame, args: argparse.Namespace, file: Path) -
             style = {"color": COLORS[algorithm], "label": LABELS[algorithm], "marker": "o", "capsize": 3}
             axis.errorbar(ticks + 0.06 * (k - 1.5), values["mean"], yerr=errors, **style)
         fixed = ", ".join(f"{name} = {value:g}" for name, value in zip(others, combination, strict=True))
-        axis.set_title(f"{world.replace('_', ' ')}{', ' if fixed else ''}{fixed}", fontsize=10)
+        axis.set_title(f"{_title(world)}{', ' if fixed else ''}{fixed}", fontsize=10)
         axis.set_xticks(ticks, [f"{value:g}" for value in getattr(args, along)])
         axis.grid(alpha=0.3)
     for axis in axes[-1]:
@@ -367,12 +370,16 @@ def _env(args: argparse.Namespace, world: str) -> GridWorld:
     return GridWorld(args.maps[world], extra_actions=args.extra_actions[0], slip_probability=args.slip_probability[0])
 
 
+def _title(world: str) -> str:
+    return plain_label(world.replace("_", " "))
+
+
 def _save(figure: Any, file: Path) -> None:
     if figure.get_layout_engine() is None:
         figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
-    print(f"wrote {file}")
+    print(f"wrote {printable(file)}")
 
 
 def _number(kind: Callable[[str], float], low: float, high: float = np.inf) -> Callable[[str], float]:
@@ -432,7 +439,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     try:
         args.maps = {_world_name(world): _read_map(world) for world in args.worlds}
     except (OSError, ValueError) as error:
-        parser.error(f"argument --worlds: {error}")
+        parser.error(f"argument --worlds: {printable(error)}")
     names = [_world_name(world) for world in args.worlds]
     for name in {name for name in names if names.count(name) > 1 or name in RESERVED_NAMES}:
         parser.error(f"argument --worlds: more than one result would be named {name!r}")
@@ -473,13 +480,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary, differences = summarize(results, args.final)
     for name, table in {"results": results, "summary": summary, "differences": differences}.items():
         table.to_csv(args.out / f"{name}.csv", index=False)
-        print(f"wrote {args.out / name}.csv")
+        print(f"wrote {printable(args.out / name)}.csv")
     fixed = [name for name in SWEPT if len(getattr(args, name)) == 1]
     several = len(fixed) < len(SWEPT)
     if not several:
         exact = solve_exactly(args)
         exact.to_csv(args.out / "exact.csv", index=False)
-        print(f"wrote {args.out / 'exact.csv'}")
+        print(f"wrote {printable(args.out / 'exact.csv')}")
     if args.plots:
         with matplotlib.rc_context({"backend": "agg"}):
             if several:
@@ -494,5 +501,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"area: of all evaluations, final: of the last {args.final}"
     )
     with pd.option_context("display.width", 200, "display.max_rows", None):
-        print(summary.drop(columns=fixed).round(2).to_string(index=False))
+        print(printable_lines(summary.drop(columns=fixed).round(2).to_string(index=False)))
     return 0

@@ -4,21 +4,24 @@ torch, so that looking into a folder takes no time.
 
 - ``suite.json``: the suite as it was started, and the jobs that were asked for so far;
 - ``results/<job>.json``: what a finished job has found, checked whenever it is read, or
-- ``results/<job>.failed.txt``: why it has not; the next run tries again;
+- ``results/<job>.failed.txt``: why it has not; the next run tries again. It is empty if a full disk had no room for more;
 - ``runs/<job>/``: rl-zoo3's log folder of the job with its model, what it printed, and its checkpoints until it is finished.
 """
 
 import json
-import math
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
 from sb3_mirl import files
+from sb3_mirl.benchmark import schema
+from sb3_mirl.benchmark.schema import FORMAT
 from sb3_mirl.benchmark.suites import Suite
 
 try:
@@ -26,9 +29,12 @@ try:
 except ImportError:  # Windows: there, jobs under way count as missing
     fcntl = None  # type: ignore[assignment]
 
-FORMAT = 1
 #: Environment steps from one checkpoint of a job to the next, at most
 MAX_SAVE_FREQ = 100_000
+#: Seconds between two notes of a job's progress, at most
+PROGRESS_PERIOD = 5.0
+#: Characters of a failure's last line
+MAX_REASON = 1000
 #: Of a job. The first that applies; ``unreadable`` is one whose result is damaged, or another job's
 STATES = ("done", "running", "unreadable", "failed", "missing")
 #: Of a suite, what decides whether results are comparable; ``steps`` are compared too
@@ -70,23 +76,42 @@ class Job:
     def run_folder(self, folder: Path) -> Path:
         return folder / "runs" / self.name
 
+    def progress_file(self, folder: Path) -> Path:
+        return self.run_folder(folder) / "steps.txt"
+
     def state(self, folder: Path) -> str:
         """One of :data:`STATES`."""
-        left = self._left(folder)
-        if left == "done":
+        return self.look(folder).state
+
+    def look(self, folder: Path, suite: Suite | None = None) -> "Found":
+        """
+        :param folder: of the benchmark
+        :param suite: that it holds: results of another one are ``unreadable``, too
+        :return: what has become of the job
+        """
+        left = self._left(folder, suite)
+        if left.state == "done":
             return left
         # It may end between the two looks
-        return "running" if is_locked(self.run_folder(folder) / "lock") else self._left(folder)
+        return Found("running") if is_locked(self.run_folder(folder) / "lock") else self._left(folder, suite)
 
-    def _left(self, folder: Path) -> str:
+    def _left(self, folder: Path, suite: Suite | None) -> "Found":
         """What files say of the job."""
         try:
-            self.result(folder)
-            return "done"
+            result = self.result(folder)
+            if suite is not None:
+                check_suite(result, suite)
+            return Found("done", result=result)
         except (FileNotFoundError, NotADirectoryError):
-            return "failed" if self.failure_file(folder).exists() else "missing"
-        except (OSError, ValueError):
-            return "unreadable"
+            pass
+        except (OSError, ValueError) as error:
+            return Found("unreadable", str(error))
+        if os.path.lexists(self.failure_file(folder)):
+            return Found("failed", self.failure(folder))
+        if os.path.lexists(self.run_folder(folder)):
+            steps = self.progress(folder)
+            return Found("missing", f"begun, and ended after {steps:,} steps: interrupted, killed, or its disk was full")
+        return Found("missing")
 
     def finished(self, folder: Path) -> bool:
         """
@@ -109,8 +134,8 @@ class Job:
         """
         file = self.result_file(folder)
         try:
-            result = json.loads(file.read_bytes())
-            _check_result(result)
+            result = schema.read(file)
+            schema.check_result(result)
             found = Job(result["algorithm"], result["environment"], result["seed"])
             if found != self:
                 raise ValueError(f"it is the result of {found}")
@@ -121,37 +146,49 @@ class Job:
     def failure(self, folder: Path) -> str:
         """The last line of what the job has failed with."""
         try:
-            lines = self.failure_file(folder).read_text().strip().splitlines()
+            text = schema.read_bytes(self.failure_file(folder)).decode("utf-8", "backslashreplace").strip()
         except FileNotFoundError:
-            lines = []  # It has just begun again
-        return lines[-1] if lines else "unknown"
+            return "unknown"  # It has just begun again
+        except (OSError, ValueError) as error:
+            return f"unknown ({error})"
+        return text.splitlines()[-1][:MAX_REASON] if text else "its disk was full: no reason could be written"
 
     def progress(self, folder: Path) -> int:
-        """Environment steps that the job has trained, to half a percent of all."""
+        """Environment steps that the job has trained, to half a percent of all or :data:`PROGRESS_PERIOD`."""
         try:
-            return int((self.run_folder(folder) / "steps.txt").read_text())
+            text = schema.read_bytes(self.progress_file(folder), most=20).decode("ascii")
+            return int(text) if text.isdecimal() else 0
         except (OSError, ValueError):
             return 0
 
+    def record_progress(self, folder: Path, steps: int) -> None:
+        """Whoever reads it meanwhile sees this number or the one before; where it cannot be written, that one stays."""
+        write_progress(self.progress_file(folder), steps)
+
     def record_failure(self, folder: Path, reason: str) -> None:
-        write_whole(self.failure_file(folder), reason.rstrip() + "\n")
+        """:raises OSError: if the reason cannot be written; an empty file says so where that is possible"""
+        try:
+            write_whole(self.failure_file(folder), reason.rstrip() + "\n")
+        except OSError:
+            with suppress(OSError):
+                # It needs no room on a disk that is full
+                self.failure_file(folder).touch()
+            raise
 
 
-def _check_result(result: Any) -> None:
-    """:raises ValueError: if a file's content is not what a job writes, or has changed since"""
-    if not isinstance(result, dict):
-        raise ValueError(f"a dict was expected, got {type(result).__name__}")
-    if result.get("format") != FORMAT:
-        raise ValueError(f"format {result.get('format')!r} instead of {FORMAT}")
-    missing = [key for key in _RESULT if key not in result]
-    if missing:
-        raise ValueError(f"it has no {', '.join(missing)}")
-    for key, (what, fits) in {**_RESULT, **_RESULT_OF_MIRL}.items():
-        value = result.get(key)
-        if not fits(value) and not (key in _RESULT_OF_MIRL and value is None):
-            raise ValueError(f"{key} must be {what}, got {str(value)[:80]}")
-    if result.get("prior") and result.get("action_names") and len(result["prior"]) != len(result["action_names"]):
-        raise ValueError(f"prior has {len(result['prior'])} actions, action_names has {len(result['action_names'])}")
+@dataclass(frozen=True)
+class Found:
+    """
+    What has become of a job.
+
+    :param state: one of :data:`STATES`
+    :param reason: why it has no result, if that is known
+    :param result: of one that is done
+    """
+
+    state: str
+    reason: str = ""
+    result: dict[str, Any] | None = None
 
 
 def check_suite(result: dict[str, Any], suite: Suite) -> None:
@@ -168,51 +205,9 @@ def check_suite(result: dict[str, Any], suite: Suite) -> None:
         ("of an evaluation with episodes", len(result["scores"]), suite.episodes),
     ):
         if found != asked:
-            raise ValueError(f"it is a result {what} {found}, not {asked}")
-    if result["steps"] < suite.steps[env]:
+            raise ValueError(f"it is a result {what} {str(found)[:80]}, not {asked}")
+    if result["steps"] < suite.steps.get(env, 0):
         raise ValueError(f"it is a result of {result['steps']} steps, not {suite.steps[env]}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(map(_is_number, values))
-
-
-def _are_columns(value: Any, *keys: str) -> bool:
-    """Numbers, and as many of each."""
-    return (
-        isinstance(value, dict)
-        and all(_are_numbers(value.get(key)) for key in keys)
-        and len({len(value[k]) for k in keys}) == 1
-    )
-
-
-def _has(value: Any, **kinds: type | tuple[type, ...]) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
-
-
-_RESULT: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "suite": ("a name", lambda value: isinstance(value, str)),
-    "algorithm": ("a name", lambda value: isinstance(value, str)),
-    "environment": ("a name", lambda value: isinstance(value, str)),
-    "seed": ("an integer", lambda value: isinstance(value, int)),
-    "steps": ("an integer", lambda value: isinstance(value, int)),
-    "scores": ("finite numbers", lambda value: _are_numbers(value) and len(value) > 0),
-    "evaluation": ("settings", lambda value: _has(value, epsilon=(int, float)) and "random actions from" in value),
-    "hyperparameters": ("a dict", lambda value: isinstance(value, dict)),
-    "curve": ("columns of equal length", lambda value: _are_columns(value, "step", "return", "episodes")),
-    "versions": ("a dict", lambda value: isinstance(value, dict)),
-    "machine": ("a dict with device", lambda value: _has(value, device=str)),
-    "time": ("a dict of seconds", lambda value: _has(value, training=(int, float), steps_per_second=(int, float))),
-}
-_RESULT_OF_MIRL: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "prior": ("finite numbers", lambda value: _are_numbers(value) and len(value) > 0),
-    "history": ("columns of equal length", lambda value: _are_columns(value, "step", "beta")),
-    "action_names": ("names", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
-}
 
 
 @contextmanager
@@ -225,19 +220,19 @@ def locked(file: Path, patience: float = 0.0) -> Iterator[bool]:
     :param patience: seconds to wait for another who holds the lock; who only looks holds it for less than one
     """
     deadline = time.monotonic() + patience
-    with open(file, "a") as handle:
+    with open(file, "a", opener=schema.regular) as handle:
         while not (free := _try_to_lock(handle)) and time.monotonic() < deadline:
             time.sleep(0.02)
         yield free
 
 
 def is_locked(file: Path) -> bool:
-    """Whether a process holds the file; it need not be there, nor may it be written."""
+    """Whether a process holds the file; it need not be there, nor may it be written. What cannot be opened is held by none."""
     try:
-        with open(file) as handle:
+        with open(file, opener=schema.regular) as handle:
             # Shared, so that those who only look do not see each other
             return not _try_to_lock(handle, shared=True)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return False
 
 
@@ -252,8 +247,17 @@ def _try_to_lock(handle: IO[str], shared: bool = False) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    files.write_whole(file, text.encode())
+    """Writes a text file whole or not at all. What is no Unicode, such as in a file's name, is written as ``\\udcff`` etc."""
+    files.write_whole(file, text.encode(errors="backslashreplace"))
+
+
+def write_progress(file: Path, steps: int) -> None:
+    """See :meth:`Job.record_progress`. Unlike :func:`write_whole` it does not wait for the disk."""
+    unfinished = file.with_name(f".{file.name}{files.UNFINISHED}")
+    with suppress(OSError):
+        unfinished.unlink(missing_ok=True)
+        unfinished.write_text(str(steps))
+        os.replace(unfinished, file)
 
 
 def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
@@ -304,7 +308,7 @@ def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
             # Whether files can be made there, before hours of training
             tempfile.TemporaryFile(dir=folder / name).close()
     except OSError as error:
-        raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
+        raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror or error})") from error
     return planned
 
 
@@ -316,47 +320,38 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
     """
     file = folder / "suite.json"
     try:
-        content = json.loads(file.read_text())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r} instead of {FORMAT}")
-        data: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in content["suite"].items()
-        }
-        suite, jobs = Suite(**data), [Job(*job) for job in content["jobs"]]
-        if not isinstance(suite.steps, dict) or not all(isinstance(steps, int) for steps in suite.steps.values()):
-            raise ValueError(f"steps must be numbers by environment, got {str(suite.steps)[:80]}")
-        for job in jobs:
-            if not isinstance(job.algorithm, str) or job.env not in suite.steps or not isinstance(job.seed, int):
-                raise ValueError(f"jobs must be [algorithm, environment, seed], got {str(job)[:80]}")
-        return suite, jobs
+        content = schema.read(file)
+        schema.check_suite_file(content)
     except OSError as error:
-        raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read ({error})") from error
+    except ValueError as error:
         raise FolderError(f"{str(file)!r} is not what `sb3-mirl bench run` writes ({error})") from error
+    known: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content["suite"].items()
+        if value is not None
+    }
+    return Suite(**known), list(dict.fromkeys(Job(*job) for job in content["jobs"]))
 
 
-def look(folder: Path, suite: Suite, jobs: Iterable[Job]) -> tuple[dict[Job, str], dict[Job, dict[str, Any]], dict[Job, str]]:
+def look(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Found]:
     """
     :param folder: of a benchmark
     :param suite: that it holds
     :param jobs: which to look at
-    :return: the states of all jobs, with ``unreadable`` for results that are not of this suite; the results of those that are
-        done; and why others are failed or unreadable
+    :return: what has become of each; ``unreadable`` are also results that do not fit the suite, or the others
     """
-    states, results, reasons = {}, {}, {}
-    for job in jobs:
-        state = job.state(folder)
-        if state == "failed":
-            reasons[job] = job.failure(folder)
-        elif state in ("done", "unreadable"):
-            try:
-                result = job.result(folder)
-                check_suite(result, suite)
-                state, results[job] = "done", result
-            except (OSError, ValueError) as error:
-                state, reasons[job] = "unreadable", str(error)
-        states[job] = state
-    return states, results, reasons
+    found = {job: job.look(folder, suite) for job in jobs}
+    priors = [(job.env, len(one.result["prior"])) for job, one in found.items() if one.result and one.result.get("prior")]
+    counts = Counter(priors)
+    for env in {env for env, _ in counts}:
+        (_, usual), *others = sorted(((count, n) for (name, n), count in counts.items() if name == env), reverse=True)
+        for job, one in found.items() if others else ():
+            prior = one.result.get("prior") if one.result and job.env == env else None
+            if prior and len(prior) != usual:
+                reason = f"it has a prior of {len(prior)} actions, where most results of {env} have {usual}"
+                found[job] = Found("unreadable", reason)
+    return found
 
 
 def _differences(there: Suite, wanted: Suite) -> list[str]:

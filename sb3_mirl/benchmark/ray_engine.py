@@ -31,7 +31,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sb3_mirl.benchmark.jobs import Job, locked, open_folder, read_folder, write_whole
-from sb3_mirl.benchmark.run import Engine, run_locally
+from sb3_mirl.benchmark.run import Engine, record, run_locally
 from sb3_mirl.benchmark.suites import Suite
 
 #: Of a job, after its node or Ray's worker there has died. More than this is hardly the nodes' fault
@@ -139,9 +139,12 @@ def _end(job: Job, folder: Path, task: ray.ObjectRef, end: Callable[[Job, Any], 
         pass  # by Fetched.look, because the job is another's
     except RayError as error:
         reason = f"Ray could not run the job: {_last_line(error)}"
-    end(job, returned)
+    try:
+        end(job, returned)
+    except OSError as error:
+        reason = f"What the job has left cannot be written: {error}"
     if reason and job.state(folder) in ("missing", "failed", "unreadable"):
-        job.record_failure(folder, reason)
+        record(job, folder, reason)
 
 
 def _cancel(tasks: list[ray.ObjectRef]) -> None:
@@ -307,7 +310,7 @@ class _Fetched:
         for task, job in running.items():
             if job in news:
                 if self._begin(job):
-                    (job.run_folder(self.folder) / "steps.txt").write_text(str(news[job]))
+                    job.record_progress(self.folder, news[job])
                 else:
                     ray.cancel(task)
 
@@ -327,6 +330,13 @@ class _Fetched:
 
     def end(self, job: Job, returned: dict[str, bytes] | None) -> None:
         """Writes what the job has left, its result last."""
+        try:
+            self._write(job, returned)
+        finally:
+            if job in self.locks:
+                self.locks.pop(job).close()
+
+    def _write(self, job: Job, returned: dict[str, bytes] | None) -> None:
         if returned is not None and self._begin(job):
             runs = job.run_folder(self.folder)
             for old in (job.algorithm, "checkpoints"):
@@ -338,8 +348,6 @@ class _Fetched:
                     write_whole(file, returned[name].decode())
                 else:
                     file.write_bytes(returned[name])
-        if job in self.locks:
-            self.locks.pop(job).close()
 
     def close(self) -> None:
         for lock in self.locks.values():

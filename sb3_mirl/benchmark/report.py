@@ -8,7 +8,9 @@ what is missing is said.
 """
 
 import csv
+import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from sb3_mirl.benchmark.jobs import FolderError, Job, look, read_folder
+from sb3_mirl import files
+from sb3_mirl.benchmark.jobs import FolderError, Job, look, read_folder, write_whole
+from sb3_mirl.benchmark.schema import is_algorithm
 from sb3_mirl.benchmark.scores import (
     CONVENTIONS,
     Estimate,
@@ -31,10 +35,9 @@ from sb3_mirl.benchmark.scores import (
     over_games,
     reference_scores,
 )
-from sb3_mirl.benchmark.suites import Suite
+from sb3_mirl.benchmark.suites import LABELS, Suite, label
+from sb3_mirl.text import printable
 
-#: In the order of the report; algorithms that are not here come after them, by the name that they have in the zoo
-LABELS = {"dqn": "DQN", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
 #: What MIRL consists of, step by step: an algorithm and what it is compared with
 ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
 #: The paper's claim MIRL > SQL > DQN
@@ -44,13 +47,10 @@ STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
 LEVEL = 0.05
 #: Parts of a training in a learning curve; results have more, with few episodes each
 POINTS = 50
+#: Of the mean of several runs' curves
+MAX_POINTS = 400
 
 Row = dict[str, Any]
-
-
-def label(algorithm: str) -> str:
-    """How people write an algorithm's name."""
-    return LABELS.get(algorithm, algorithm.upper())
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Bench:
     :param states: of all jobs that were asked for, or have a result all the same: one of
         :data:`~sb3_mirl.benchmark.jobs.STATES`
     :param results: of the jobs that are done
-    :param reasons: why others are failed or unreadable
+    :param reasons: why others have no result, as far as that is known
     """
 
     suite: Suite
@@ -123,7 +123,13 @@ def read(folder: Path) -> Bench:
     :raises FolderError: if it is none
     """
     suite, jobs = read_folder(folder)
-    return Bench(suite, *look(folder, suite, dict.fromkeys([*jobs, *_unplanned(folder, suite)])))
+    found = look(folder, suite, dict.fromkeys([*jobs, *_unplanned(folder, suite)]))
+    return Bench(
+        suite,
+        states={job: one.state for job, one in found.items()},
+        results={job: one.result for job, one in found.items() if one.result is not None},
+        reasons={job: one.reason for job, one in found.items() if one.reason},
+    )
 
 
 def _unplanned(folder: Path, suite: Suite) -> list[Job]:
@@ -133,7 +139,7 @@ def _unplanned(folder: Path, suite: Suite) -> list[Job]:
         head, _, seed = file.stem.rpartition("_")
         for env in suite.steps:
             algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
-            if algorithm != head and seed.isdecimal():
+            if algorithm != head and is_algorithm(algorithm) and re.fullmatch(r"0|[1-9][0-9]{0,11}", seed):
                 jobs.append(Job(algorithm, env, int(seed)))
     return jobs
 
@@ -322,6 +328,8 @@ def _band(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Row]:
         return []
     grid = np.unique(np.concatenate([steps for steps, _ in series]))
     grid = grid[grid >= max(steps[0] for steps, _ in series)]
+    if len(grid) > MAX_POINTS:  # of runs that have other steps each
+        grid = grid[np.linspace(0, len(grid) - 1, MAX_POINTS).astype(int)]
     values = np.stack([np.interp(grid, *one) for one in series])
     estimate = bootstrap(lambda runs: runs.mean(axis=-2), values)
     return [
@@ -395,6 +403,8 @@ def setting_rows(bench: Bench) -> list[Row]:
                         "training_seconds": float(np.mean([result["time"]["training"] for result in results])),
                         "steps_per_second": float(np.mean([result["time"]["steps_per_second"] for result in results])),
                         "device": _join(result["machine"]["device"] for result in results),
+                        "hyperparameters_file": _join(result.get("hyperparameters_file") or "" for result in results),
+                        "tuning": bench.suite.tuning_of(algorithm),
                     }
                 )
     return rows
@@ -432,10 +442,15 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
         file.unlink(missing_ok=True)
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with open(file, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, columns)
-        writer.writeheader()
-        writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    write_whole(file, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else "" if value != value else value
 
 
 def write_report(folder: Path, out: Path) -> list[Path]:
@@ -461,10 +476,10 @@ def write_report(folder: Path, out: Path) -> list[Path]:
             # Of an earlier report
             (out / f"{name}.png").unlink(missing_ok=True)
         for name, image in figures.items():
-            (out / f"{name}.png").write_bytes(image)
-        (out / "report.html").write_text(page(bench, tables, figures), encoding="utf-8")
+            files.write_whole(out / f"{name}.png", image)
+        write_whole(out / "report.html", page(bench, tables, figures))
     except OSError as error:
-        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror})") from error
+        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror or error})") from error
     return [
         out / "report.html",
         *(out / f"{name}.csv" for name, rows in tables.items() if rows),

@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter
 
-from sb3_mirl.benchmark.report import Bench, Row, label
-
-try:
-    import matplotlib
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import EngFormatter
-except ImportError as error:
-    raise ImportError(f"sb3-mirl bench report needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
+from sb3_mirl.benchmark import suites
+from sb3_mirl.benchmark.report import Bench, Row
+from sb3_mirl.text import plain_label, printable
 
 #: Colour and line of each algorithm: they differ without colour, too
 STYLES = {
@@ -29,6 +27,8 @@ SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of h
 KINDS = ("curve", "prior", "beta")
 SIZE = (4.6, 3.1)
 DPI = 150
+#: Actions of which the prior is drawn, and characters of their names
+MAX_ACTIONS, MAX_NAME = 40, 20
 
 
 def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
@@ -53,6 +53,10 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
                 if rows:
                     figures[figure_name(name, env)] = drawn(rows, styles)
     return figures
+
+
+def label(algorithm: str) -> str:
+    return plain_label(suites.label(algorithm))
 
 
 def figure_name(kind: str, env: str) -> str:
@@ -121,19 +125,24 @@ def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
     # The most learned last: it is drawn above the others
     algorithms = _by_algorithm(rows)
     learned = {name: columns for name, columns in algorithms.items() if name != "sql"} or algorithms
-    names = next(iter(learned.values()))["name"]
+    all_names = next(iter(learned.values()))["name"]
+    # Of many actions the likeliest ones, in their order
+    shown = np.sort(
+        np.argsort(-np.max([columns["value"] for columns in learned.values()], axis=0), kind="stable")[:MAX_ACTIONS]
+    )
+    names = [plain_label(printable(all_names[action])[:MAX_NAME]) for action in shown]
     places = np.arange(len(names))
     thickness = 0.8 / len(learned)
 
     def drawn(axis: Any) -> None:
         for k, (algorithm, columns) in enumerate(reversed(learned.items())):
             shift = (k - (len(learned) - 1) / 2) * thickness
-            errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])
+            errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])[:, shown]
             bars = {"xerr": errors, "error_kw": {"linewidth": 1}} if np.isfinite(errors).all() else {}
             hatch = "" if algorithm == "mirl" else "//"
             axis.barh(
                 places + shift,
-                columns["value"],
+                columns["value"][shown],
                 thickness,
                 color=styles[algorithm][0],
                 label=label(algorithm),
@@ -141,12 +150,14 @@ def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
                 hatch=hatch,
                 **bars,
             )
-        axis.axvline(1.0 / len(names), color="black", linestyle=":", linewidth=1, label="uniform")
+        axis.axvline(1.0 / len(all_names), color="black", linestyle=":", linewidth=1, label="uniform")
         axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.margins(y=0.02)
-        axis.set_xlabel("ρ at the end")
+        axis.set_xlabel(
+            "ρ at the end" + (f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else "")
+        )
         # Beside the axes the legend never hides a bar
         axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 

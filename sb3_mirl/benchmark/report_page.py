@@ -1,10 +1,10 @@
 """The page of a benchmark's report: plain HTML that carries its images along, from the template ``data/report.html``."""
 
 import base64
+import html
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from html import escape
 from importlib import resources
 from string import Template
 
@@ -14,6 +14,8 @@ import sb3_mirl
 from sb3_mirl.benchmark.report import ABLATION, LEVEL, STATISTICS, Bench, Row, label, oddities
 from sb3_mirl.benchmark.report_figures import figure_name
 from sb3_mirl.benchmark.scores import human_normalized, paper_scores, reference_scores
+from sb3_mirl.benchmark.suites import tuning_lines
+from sb3_mirl.text import printable
 
 #: Of Table 1
 PAPER = ("dqn", "sql", "mirl")
@@ -57,6 +59,11 @@ def page(bench: Bench, tables: dict[str, list[Row]], figures: dict[str, bytes]) 
             f'<section id="{name.lower()}">\n<h2>{name}</h2>\n{content}\n</section>' for name, content in sections.items()
         ),
     )
+
+
+def escape(text: str) -> str:
+    """Text as HTML."""
+    return html.escape(printable(text))
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -206,6 +213,10 @@ def _scores(bench: Bench, tables: dict[str, list[Row]]) -> str:
             _table1(bench, tables["scores"], "mnih2015"),
             _table1(bench, tables["scores"], "wang2016"),
         ]
+    tuning = tuning_lines(bench.suite, bench.algorithms)
+    parts += [f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in tuning]
+    if len(tuning) > 1:
+        parts.append('<p class="mark">Tuning was not equal: differences of scores may come from it.</p>')
     of = {(row["environment"], row["algorithm"]): row for row in tables["scores"]}
     rows = []
     for env in bench.envs:
@@ -443,9 +454,20 @@ def _settings(bench: Bench, tables: dict[str, list[Row]]) -> str:
     parts = ["<ul>", *(f"<li>{escape(fact)}</li>" for fact in facts), "</ul>"]
     steps = [[_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
     parts.append(_table("Environment steps of a training", ["environment", "steps"], steps))
+    parts.append(_tuning(bench, tables["settings"]))
     if bench.results:
         parts += [_by_algorithm(tables["settings"]), _speeds(bench, tables["settings"]), _versions(tables["versions"])]
     return "\n".join(parts)
+
+
+def _tuning(bench: Bench, rows: list[Row]) -> str:
+    """Where the hyper-parameters of each algorithm come from."""
+    lines = []
+    for algorithm in bench.algorithms:
+        recorded = dict.fromkeys(row["hyperparameters_file"] for row in rows if row["algorithm"] == algorithm)
+        file = ", ".join(filter(None, recorded)) or "not recorded"
+        lines.append([_label(algorithm), escape(bench.suite.tuning_of(algorithm)), escape(file)])
+    return _table("Where hyper-parameters come from", ["algorithm", "tuning", "file"], lines, text=[1, 2])
 
 
 def _by_algorithm(rows: list[Row]) -> str:

@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,14 +29,20 @@ from sb3_mirl.benchmark.jobs import (
     STATES,
     FolderError,
     Job,
-    check_suite,
     is_locked,
     look,
     open_folder,
     planned_jobs,
     read_folder,
 )
-from sb3_mirl.benchmark.suites import SUITES, Suite
+from sb3_mirl.benchmark.schema import regular
+from sb3_mirl.benchmark.suites import SUITES, Suite, tuning_lines
+from sb3_mirl.text import printable
+
+#: Seconds between two looks at how far jobs are: for the bar, and for lines, of which the first one comes sooner
+BAR_PERIOD, LINE_PERIOD, FIRST_LINE = 2.0, 60.0, 10.0
+#: Bytes that are free on a disk on which hardly anything can be written
+FULL_DISK = 2**20
 
 #: Called with jobs, the folder, how many to run at once (None: it decides), and keyword arguments of ``run_job``. Yields each
 #: job as it ends, finished or failed, and None at least every few seconds in between. When it is closed, it ends what runs
@@ -62,14 +69,14 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **option
                 try:
                     running[job] = _start(job, folder, options)
                 except OSError as error:
-                    _record(job, folder, f"The process of the job could not be started: {error}")
+                    record(job, folder, f"The process of the job could not be started: {error}")
                     yield job
             time.sleep(0.1)
             ended = [job for job, process in running.items() if process.poll() is not None]
             for job in ended:
                 status = running.pop(job).returncode
                 if status != 0 and job.state(folder) in ("missing", "unreadable"):
-                    _record(job, folder, _death(status, job.run_folder(folder) / "log.txt"))
+                    record(job, folder, _death(status, job.run_folder(folder) / "log.txt"))
                 yield job
             if not ended:
                 yield None
@@ -79,12 +86,17 @@ def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **option
             process.wait()
 
 
-def _record(job: Job, folder: Path, reason: str) -> None:
-    """The other jobs go on even where nothing can be written."""
+def record(job: Job, folder: Path, reason: str) -> None:
+    """Writes down why a job has failed. The other jobs go on even where nothing can be written."""
     try:
         job.record_failure(folder, reason)
     except OSError as error:
-        print(f"{job}: {reason}. That cannot be written down ({error})", file=sys.stderr)
+        _say(f"{job}: {reason}. That cannot be written down ({error})", file=sys.stderr)
+
+
+def _say(text: str, file: IO[str] | None = None) -> None:
+    """At once, also where the output is a file; what comes from files and exceptions cannot control the terminal."""
+    print(printable(text), file=file, flush=True)
 
 
 def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str]:
@@ -108,7 +120,7 @@ def _start(job: Job, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
     runs.mkdir(parents=True, exist_ok=True)
     # One thread each: results must not depend on how many there are
     env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
-    with open(runs / "log.txt", "a") as log:
+    with open(runs / "log.txt", "a", opener=regular) as log:
         # Its standard input is open as long as this process lives. In a session of its own, so that Ctrl-C reaches it through
         # this process only
         return subprocess.Popen(
@@ -133,8 +145,18 @@ def _death(status: int, log: Path) -> str:
 
 
 @contextmanager
+def _needed() -> Iterator[None]:
+    """For imports: packages that are not there are named with this package's extras."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(f"more packages are needed ({error}): pip install 'sb3-mirl[zoo,bench]'") from error
+
+
+@contextmanager
 def _local_engine(args: argparse.Namespace) -> Iterator[Engine]:
-    from sb3_mirl.benchmark.training import check_device
+    with _needed():
+        from sb3_mirl.benchmark.training import check_device
 
     check_device(args.device)
     yield run_locally
@@ -179,11 +201,13 @@ def run(
     planned = set(planned_jobs(folder, suite))
     pending = [job for job in jobs if not job.finished(folder)]
     for job in set(jobs) - set(pending):
-        if reason := _unreadable(job, folder, suite):
-            raise FolderError(f"{str(job.result_file(folder))!r}: {reason}. Remove it, or choose another folder")
+        found = job.look(folder, suite)
+        if found.state != "done":
+            raise FolderError(f"{str(job.result_file(folder))!r}: {found.reason}. Remove it, or choose another folder")
     if pending:
-        # Imported here, because it takes seconds: looking into a finished folder does not
-        from sb3_mirl.benchmark.training import check
+        with _needed():
+            # Imported here, because it takes seconds: looking into a finished folder does not
+            from sb3_mirl.benchmark.training import check
 
         check(suite, pending, folder)
     for job in set(jobs) - set(pending):
@@ -193,88 +217,98 @@ def run(
     if not pending:
         if not planned.issuperset(jobs):
             open_folder(folder, suite, jobs)
-        print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
+        _say(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
     with engine or nullcontext(run_locally) as chosen:
         open_folder(folder, suite, jobs)
         at_once = "" if workers is None else f"{workers} at once, "
-        print(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
+        _say(f"{suite.name}: {len(jobs)} jobs, {len(jobs) - len(pending)} of them finished before, {at_once}in {folder}")
         for job in pending:
-            if job.state(folder) == "unreadable":
-                print(f"{job} is run again: {_unreadable(job, folder, suite)}")
+            found = job.look(folder)
+            if found.state == "unreadable":
+                _say(f"{job} is run again: {found.reason}")
+            if found.state != "running":
+                # Of an earlier call: the job says anew how far it is
+                with suppress(OSError):
+                    job.progress_file(folder).unlink()
         with closing(chosen(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
             _follow(ended, suite, pending, folder)
     left = [job for job in pending if not job.finished(folder)]
     if left:
-        print(f"{len(left)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again")
+        _say(f"{len(left)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again")
     return left
 
 
-def _unreadable(job: Job, folder: Path, suite: Suite) -> str:
-    """Why a result does not count, or nothing if it does."""
-    try:
-        check_suite(job.result(folder), suite)
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
-
-
 def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
-    """A line for each job that ends and, on a terminal, a bar for the steps of all."""
-    try:
+    """A line for each job that ends; and how far all of them are: a bar on a terminal, elsewhere a line now and then."""
+    with _needed():
         from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(f"sb3-mirl bench needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
 
     total = sum(suite.steps[job.env] for job in jobs)
     over: set[Job] = set()
     # disable=None: no bar where the output is no terminal
-    with tqdm(total=total, unit="step", unit_scale=True, disable=None, smoothing=0.0) as bar:
-        looked_at = 0.0
+    columns = shutil.get_terminal_size().columns
+    with tqdm(total=total, unit="step", unit_scale=True, disable=None, smoothing=0.0, ncols=columns) as bar:
+        due = time.monotonic() + (FIRST_LINE if bar.disable else 0.0)
         for job in ended:
             if job is not None:
                 over.add(job)
-                tqdm.write(f"[{len(over)}/{len(jobs)}] {job}: {_outcome(job, folder)}")
-            if not bar.disable and (job is not None or time.monotonic() - looked_at > 2.0):
-                looked_at = time.monotonic()
-                steps = (suite.steps[one.env] if one in over else one.progress(folder) for one in jobs)
-                bar.update(min(sum(steps), total) - bar.n)
+                with tqdm.external_write_mode():
+                    _say(f"[{len(over)}/{len(jobs)}] {job}: {_outcome(job, folder)}")
+            if time.monotonic() < due and (job is None or bar.disable):
+                continue
+            under_way = {one: min(one.progress(folder), suite.steps[one.env]) for one in jobs if one not in over}
+            steps = sum(suite.steps[one.env] for one in over) + sum(under_way.values())
+            if bar.disable:
+                said = f"[{len(over)}/{len(jobs)}] {steps / total:.0%} of {total:,} steps: {_shares(under_way, suite, 8)}"
+                _say(said, file=sys.stderr)
+            else:
+                bar.set_postfix_str(printable(_shares(under_way, suite, 2)), refresh=False)
+                bar.update(steps - bar.n)
+                bar.refresh()
+            due = time.monotonic() + (LINE_PERIOD if bar.disable else BAR_PERIOD)
+
+
+def _shares(steps: dict[Job, int], suite: Suite, most: int) -> str:
+    """How far jobs are that have begun to train."""
+    begun = [f"{job} {count / suite.steps[job.env]:.0%}" for job, count in steps.items() if count]
+    more = [f"and {len(begun) - most} more"] if len(begun) > most else []
+    return ", ".join(begun[:most] + more) or ("jobs are being set up" if steps else "over")
 
 
 def _outcome(job: Job, folder: Path) -> str:
-    state = job.state(folder)
-    if state == "done":
-        result = job.result(folder)
-        scores, timing = result["scores"], result["time"]
+    found = job.look(folder)
+    if found.result is not None:
+        scores, timing = found.result["scores"], found.result["time"]
         return (
             f"mean score {np.mean(scores):.4g} of {len(scores)} episodes "
             f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s)"
         )
-    return (
-        f"failed: {job.failure(folder)}" if state == "failed" else "another process is at it" if state == "running" else state
-    )
+    if found.state == "running":
+        return "another process is at it"
+    return f"{found.state}: {found.reason}" if found.reason else found.state
 
 
 def status(folder: Path) -> list[str]:
     """
     :param folder: of a benchmark
     :return: lines that say how many of the planned jobs are in each of :data:`~sb3_mirl.benchmark.jobs.STATES`, how far those
-        under way are, and why others have failed
+        under way are, and why others have no result; safe to print
     :raises FolderError: if it is none
     """
     suite, jobs = read_folder(folder)
-    states, _, reasons = look(folder, suite, jobs)
-    counts = {state: sum(one == state for one in states.values()) for state in STATES}
-    said = (f"{count} {state}" for state, count in counts.items() if count or state != "unreadable")
+    all_found = look(folder, suite, jobs)
+    counts = Counter(found.state for found in all_found.values())
+    said = (f"{counts[state]} {state}" for state in STATES if counts[state] or state != "unreadable")
     lines = [f"{suite.name}: {len(jobs)} jobs, {', '.join(said)}"]
-    for job, state in states.items():
-        if state == "running":
+    for job, found in all_found.items():
+        if found.state == "running":
             lines.append(f"running  {job}: {job.progress(folder) / suite.steps[job.env]:.0%}")
-        elif state == "failed":
-            lines.append(f"failed   {job}: {reasons[job]}")
-        elif state == "unreadable":
-            lines.append(f"unreadable {job}: {reasons[job]}")
-    return lines
+        elif found.reason:
+            lines.append(f"{found.state:<8} {job}: {found.reason}")
+    if shutil.disk_usage(folder).free < FULL_DISK:
+        lines.append(f"the disk of {folder} is full: jobs cannot write results, nor why they failed")
+    return list(map(printable, lines))
 
 
 def _positive(text: str, most: int = 10**12) -> int:
@@ -352,18 +386,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _report(args: argparse.Namespace) -> str:
+    with _needed():
+        from sb3_mirl.benchmark.report import write_report
+
+        files = write_report(args.folder, args.out or args.folder / "report")
+    return printable(f"wrote {files[0]}, and {len(files) - 1} tables and figures beside it")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``sb3-mirl bench``."""
     args = parse(arguments)
     try:
-        if args.command == "status":
-            print("\n".join(status(args.folder)))
-            return 0
-        if args.command == "report":
-            from sb3_mirl.benchmark.report import write_report
-
-            files = write_report(args.folder, args.out or args.folder / "report")
-            print(f"wrote {files[0]}, and {len(files) - 1} tables and figures beside it")
+        if args.command in ("status", "report"):
+            suite, jobs = read_folder(args.folder)
+            lines = status(args.folder) if args.command == "status" else [_report(args)]
+            lines += map(printable, tuning_lines(suite, (job.algorithm for job in jobs)))
+            print("\n".join(lines))
             return 0
         suite = SUITES[args.suite]
         if args.steps is not None:
@@ -378,8 +417,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = args.out or Path("logs", "bench", suite.name)
         options = {"save_freq": args.save_freq, "device": args.device}
         return 1 if run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options) else 0
+    except BrokenPipeError:
+        raise  # no error of the folder
     except (OSError, ValueError, ImportError) as error:
-        print(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
+        _say(f"sb3-mirl bench {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: the same command goes on", file=sys.stderr)

@@ -114,8 +114,9 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.nda
     :param scores: [..., runs, games]
     :param others: [..., other runs, games]
     """
-    scores, others = scores[..., :, None, :], others[..., None, :, :]
-    return ((scores > others) + 0.5 * (scores == others)).mean(axis=(-3, -2, -1))
+    # Run by run: all pairs of many runs at once would fill the memory
+    better = [((run > others) + 0.5 * (run == others)).sum(axis=-2) for run in np.moveaxis(scores[..., :, None, :], -3, 0)]
+    return (sum(better) / (len(better) * others.shape[-2])).mean(axis=-1)
 
 
 def bootstrap(
@@ -199,8 +200,11 @@ def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples:
     permuted = np.zeros(samples)
     games = _games(scores, others)
     for ours, theirs in games:
-        pooled = random.permuted(np.tile(np.concatenate([ours, theirs])[:, 0], (samples, 1)), axis=1)[:, :, None]
-        permuted += probability_of_improvement(pooled[:, : len(ours)], pooled[:, len(ours) :]) / len(games)
+        pooled = np.concatenate([ours, theirs])[:, 0]
+        # How many of all runs each is better than. Of those, half of all pairs are within ours, whichever are ours
+        better = (pooled[:, None] > pooled).sum(axis=1) + 0.5 * (pooled[:, None] == pooled).sum(axis=1)
+        drawn = random.permuted(np.tile(better, (samples, 1)), axis=1)[:, : len(ours)].sum(axis=1)
+        permuted += (drawn - len(ours) ** 2 / 2) / (len(ours) * len(theirs)) / len(games)
     # The scores as they are count as a permutation; sums differ by rounding
     as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
     return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))

@@ -21,6 +21,7 @@ import shutil
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -31,6 +32,7 @@ import numpy as np
 import rl_zoo3
 import torch as th
 import yaml
+from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -39,7 +41,17 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_mirl
 from sb3_mirl import MIRL, SQL, CheckpointCallback
-from sb3_mirl.benchmark.jobs import FORMAT, MAX_SAVE_FREQ, FolderError, Job, locked, read_folder, write_whole
+from sb3_mirl.benchmark.jobs import (
+    MAX_SAVE_FREQ,
+    PROGRESS_PERIOD,
+    FolderError,
+    Job,
+    locked,
+    read_folder,
+    write_progress,
+    write_whole,
+)
+from sb3_mirl.benchmark.schema import FORMAT, check_result, parse
 from sb3_mirl.benchmark.suites import Suite
 from sb3_mirl.callbacks import find_action_names
 from sb3_mirl.state import capture
@@ -58,7 +70,7 @@ class History(BaseCallback):
     beginning where the algorithm has them.
 
     :param total: environment steps of the whole training
-    :param steps_path: where the number of steps is written down, as text
+    :param steps_path: where the number of steps is written down, as text, at the beginning of each part and from time to time
     """
 
     def __init__(self, total: int, steps_path: Path) -> None:
@@ -69,8 +81,10 @@ class History(BaseCallback):
         self.begun_at, self.betas = np.zeros(PARTS, dtype=int), np.zeros(PARTS)
         self.priors: np.ndarray | None = None
         self.part = -1
+        self.written_at = -PROGRESS_PERIOD
 
     def _on_training_start(self) -> None:
+        self._write_progress()
         if isinstance(self.model, MIRL) and self.priors is None:
             self.priors = np.zeros((PARTS, len(self.model.prior)))
 
@@ -85,8 +99,15 @@ class History(BaseCallback):
             self.begun_at[part] = self.num_timesteps
             if isinstance(self.model, MIRL) and self.priors is not None:
                 self.betas[part], self.priors[part] = self.model.beta, self.model.prior
-            self.steps_path.write_text(str(self.num_timesteps))
+            self._write_progress()
+        # A checkpoint may bring the time of another machine's clock
+        elif not 0 <= time.monotonic() - self.written_at < PROGRESS_PERIOD:
+            self._write_progress()
         return True
+
+    def _write_progress(self) -> None:
+        self.written_at = time.monotonic()
+        write_progress(self.steps_path, self.model.num_timesteps)
 
     def curve(self) -> dict[str, list[float]]:
         """By the steps at the end of each part in which an episode ended: mean return, and number of episodes."""
@@ -125,12 +146,17 @@ def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None
         try:
             gym.make(env).close()
         except Exception as error:
-            raise ValueError(f"{env} cannot be made: {error}") from error
+            missing = isinstance(error, (ImportError, DependencyNotInstalled)) and suite.extra
+            raise ValueError(f"{env} cannot be made: {error}{_installation(suite) if missing else ''}") from error
     for algorithm, env in pairs:
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
             wanted = _check_pair(suite, algorithm, env)
         if folder is not None:
             _check_results(folder, algorithm, env, wanted)
+
+
+def _installation(suite: Suite) -> str:
+    return f". Suite {suite.name} needs more packages: pip install 'sb3-mirl[zoo,bench,{suite.extra}]'"
 
 
 def _check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
@@ -144,8 +170,11 @@ def _check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
     vec_env = manager.create_envs(1, no_log=True)
     try:
         arguments = manager._preprocess_action_noise(arguments, saved, vec_env)
-        # Neither network nor replay buffer are made
-        rl_zoo3.ALGOS[algorithm](env=vec_env, device="cpu", _init_setup_model=False, **arguments)  # type: ignore[call-arg]
+        with warnings.catch_warnings():
+            # Of PPO, which has one environment here and more in a job
+            warnings.simplefilter("ignore")
+            # Neither network nor replay buffer are made
+            rl_zoo3.ALGOS[algorithm](env=vec_env, device="cpu", _init_setup_model=False, **arguments)  # type: ignore[call-arg]
     except (AssertionError, TypeError, ValueError) as error:
         raise ValueError(f"{algorithm} cannot be trained on {env} in suite {suite.name}: {error}") from error
     finally:
@@ -162,8 +191,11 @@ def _check_results(folder: Path, algorithm: str, env: str, wanted: dict[str, Any
     for file in (folder / "results").glob(f"{Job(algorithm, env, 0).name.removesuffix('0')}*.json"):
         seed = file.stem.rpartition("_")[2]
         job = Job(algorithm, env, int(seed) if seed.isdecimal() else 0)
-        if job.result_file(folder) == file and job.finished(folder):
-            there = job.result(folder)["hyperparameters"]
+        if job.result_file(folder) == file:
+            try:
+                there = job.result(folder)["hyperparameters"]
+            except (OSError, ValueError):
+                continue  # no result that could be mixed with others
             different = [
                 f"{key} {there.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
                 for key in sorted({*there, *wanted})
@@ -191,10 +223,10 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
 
     The result is a dict of ``suite``, the job's ``algorithm``, ``environment`` and ``seed``; ``steps`` that were trained;
     ``scores``, those of the evaluation's episodes, as the environment gives them; ``evaluation``, its settings;
-    ``hyperparameters`` as in the file, with the suite's changes; ``curve``, the returns of the training
-    (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m, ``prior`` and ``beta`` at the end, and ``history``
-    (:meth:`History.temperature`). ``versions`` and ``machine`` say where it was computed, ``time`` how fast: that alone
-    differs when a job is run again on the same machine.
+    ``hyperparameters`` as in the file, with the suite's changes, and ``hyperparameters_file``, which file that was; ``curve``,
+    the returns of the training (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m, ``prior`` and ``beta``
+    at the end, α_ρ and α_β as ``prior_lr`` and ``beta_lr``, and ``history`` (:meth:`History.temperature`). ``versions`` and
+    ``machine`` say where it was computed, ``time`` how fast: that alone differs when a job is run again on the same machine.
 
     :param job: of those that the folder's suite has
     :param folder: made by :func:`sb3_mirl.benchmark.jobs.open_folder`
@@ -213,8 +245,10 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
             suite, _ = read_folder(folder)
             check_device(device)
             with open(runs / "log.txt", "a") as log, redirect_stdout(log):
-                result = _train_and_evaluate(suite, job, runs, save_freq, device)
-            write_whole(job.result_file(folder), _as_json(result))
+                result = _as_json(_train_and_evaluate(suite, job, runs, save_freq, device))
+            # What nobody could read is a failure now
+            check_result(parse(result.encode()))
+            write_whole(job.result_file(folder), result)
         except Exception:
             job.record_failure(folder, traceback.format_exc())
             return False
@@ -231,7 +265,10 @@ def _as_json(result: dict[str, Any]) -> str:
 def _register(suite: Suite) -> None:
     register()
     for package in suite.packages:
-        importlib.import_module(package)
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(f"{package} cannot be imported: {error}{_installation(suite) if suite.extra else ''}") from error
 
 
 def _manager(suite: Suite, job: Job, log_folder: Path, device: str) -> ExperimentManager:
@@ -306,7 +343,7 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | Non
     )
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
-    of_mirl = {"prior": model.prior.tolist(), "beta": model.beta} if isinstance(model, MIRL) else {}
+    of_mirl = {"prior": model.prior.tolist(), "beta": model.beta, **_resolved(model)} if isinstance(model, MIRL) else {}
     return {
         "format": FORMAT,
         "suite": suite.name,
@@ -322,6 +359,7 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | Non
             "seed": EVALUATION_SEED + job.seed,
         },
         "hyperparameters": _recorded(manager, hyperparams),
+        "hyperparameters_file": _package_path(manager.config),
         "curve": history.curve(),
         "action_names": action_names,
         **of_mirl,
@@ -335,6 +373,18 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | Non
             "resumed_at": resumed_at,
         },
     }
+
+
+def _package_path(config: str) -> str:
+    """Of a file of hyper-parameters: ours or rl-zoo3's, without the folder of the installation."""
+    path = Path(config)
+    return f"{'rl_zoo3' if path.is_relative_to(Path(rl_zoo3.__file__).parent) else 'sb3_mirl'}/hyperparams/{path.name}"
+
+
+def _resolved(model: MIRL) -> dict[str, float]:
+    """α_ρ and α_β as numbers, where the arguments were ``"auto"``."""
+    given = {name: getattr(model, name) for name in ("prior_lr", "beta_lr")}
+    return {name: getattr(model, f"resolved_{name}") if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _forget_others(runs: Path, hyperparams: dict[str, Any]) -> None:
