@@ -56,7 +56,7 @@ class _Game:
             num_envs=1,
             num_threads=1,
             stack_num=1,
-            autoreset_mode=AutoresetMode.SAME_STEP,
+            autoreset_mode=AutoresetMode.NEXT_STEP,  # the other modes do not tell the lives of a game's last step
             episodic_life=False,
             reward_clipping=False,  # the statistics need the rewards as they are
             use_fire_reset=False,  # it does less than SB3's FireResetEnv
@@ -110,21 +110,28 @@ class _Game:
         reward, terminated, truncated = float(rewards[0]), bool(terminations[0]), bool(truncations[0])
         self.score += reward
         lives, self.lives = self.lives, int(native_info["lives"][0])
-        info: dict[str, Any] = {"lives": self.lives, "TimeLimit.truncated": truncated and not terminated}
-        if terminated or truncated:
-            info["lives"] = 0 if terminated else lives  # native_info has those of the next game
-            info["episode"] = self._statistics(native_info)
-            info["final_frame"] = native_info["final_obs"][0]
-            return frame, reward, True, info
         # In some games there are no lives left for a few frames before the game is over
         life_lost = self.terminal_on_life_loss and 0 < self.lives < lives
-        if life_lost:
+        info: dict[str, Any] = {
+            "lives": self.lives,
+            "TimeLimit.truncated": truncated and not (terminated or life_lost),
+        }
+        if life_lost or terminated or truncated:
             info["final_frame"] = frame[0].copy()
-        return frame, reward, life_lost, info
+        if terminated or truncated:
+            info["episode"] = self._statistics(int(native_info["frame_number"][0]))
+            self.env.send(NOOP)  # any action begins the next game
+            yield
+            frame, _, _, _, native_info = self.env.recv()
+            self.lives = int(native_info["lives"][0])
+        return frame, reward, "final_frame" in info, info
 
-    def _statistics(self, info: dict[str, np.ndarray]) -> dict[str, float]:
-        """As SB3's Monitor gives them: raw score, length in emulator frames, seconds."""
-        end = _frames_before(info)
+    def _statistics(self, end: int) -> dict[str, float]:
+        """
+        As SB3's Monitor gives them: raw score, length in emulator frames, seconds.
+
+        :param end: frames that the emulator has shown so far
+        """
         episode = {"r": round(self.score, 6), "l": end - self.first_frame, "t": round(time.time() - self.t_start, 6)}
         self.score, self.first_frame = 0.0, end
         if self.writer is not None:

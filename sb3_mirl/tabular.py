@@ -19,10 +19,15 @@ from numpy.typing import ArrayLike
 from sb3_mirl.gridworld import Outcomes
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_value
 
-# Missing mass of a row that is taken for termination, and not for the rounding of a sum of probabilities
+# A row of `transition` that sums to 1 within this has no termination: the difference is the rounding of a sum
 _TERMINATION = 1e-9
 # Policy iteration takes about ten rounds; more than this many only where it cannot converge
 _MAX_ROUNDS = 1000
+_ROUNDING = float(np.finfo(np.float64).eps)
+# Chains that last longer on average are solved by elimination without subtraction: LU would lose half of the digits or more
+_LONGEST_FOR_LU = 1e6
+# With γ = 1 a value adds up the rewards of so many steps at most: with more of them it cannot be told from an infinite one
+_MOST_STEPS = 1e10
 _SMALLEST_PRIOR = 1e-300
 # Where β is less, log1p and expm1 keep the digits that log and exp would lose
 _SMALL_BETA = 1e-2
@@ -58,25 +63,155 @@ class PriorOptimum(NamedTuple):
     """Whether ρ is a fixed point to ``tolerance``; if not, ``max_iterations`` ended the alternation"""
 
 
-def _as_mdp(transition: ArrayLike, reward: ArrayLike, gamma: float) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays as float64, after checking that they are an MDP."""
-    transition, reward = np.asarray(transition, dtype=np.float64), np.asarray(reward, dtype=np.float64)
-    if transition.ndim != 3 or transition.shape[0] != transition.shape[2] or transition.size == 0:
-        raise ValueError(f"transition must have the shape [S, A, S], got {transition.shape}")
-    if reward.shape != transition.shape[:2]:
-        raise ValueError(f"reward must have the shape [S, A] = {transition.shape[:2]} of transition, got {reward.shape}")
-    if not np.isfinite(reward).all():
-        raise ValueError(f"reward must be finite, got {reward[~np.isfinite(reward)][0]}")
-    if not (transition >= 0.0).all():  # not: any below 0, which NaN is not
-        state, action, _ = np.argwhere(~(transition >= 0.0))[0]
-        raise ValueError(f"transition must not be negative, got {transition[state, action].min()} in [{state}, {action}]")
-    sums = transition.sum(axis=2)
-    if (sums > 1.0 + _TERMINATION).any():
-        state, action = np.unravel_index(sums.argmax(), sums.shape)
-        raise ValueError(f"rows of transition must sum to at most 1, got {sums.max()} in [{state}, {action}]")
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma!r}")
-    return transition, reward
+class _Mdp(NamedTuple):
+    """A checked MDP. Rows of ``transition`` sum to 1 - ``termination``."""
+
+    transition: np.ndarray  # [S, A, S]
+    reward: np.ndarray  # [S, A]
+    termination: np.ndarray  # [S, A]
+    gamma: float
+
+    @classmethod
+    def of(cls, transition: ArrayLike, reward: ArrayLike, gamma: float) -> "_Mdp":
+        """The arrays as float64, after checking that they are an MDP."""
+        transition, reward = np.asarray(transition, dtype=np.float64), np.asarray(reward, dtype=np.float64)
+        if transition.ndim != 3 or transition.shape[0] != transition.shape[2] or transition.size == 0:
+            raise ValueError(f"transition must have the shape [S, A, S], got {transition.shape}")
+        if reward.shape != transition.shape[:2]:
+            raise ValueError(f"reward must have the shape [S, A] = {transition.shape[:2]} of transition, got {reward.shape}")
+        if not np.isfinite(reward).all():
+            raise ValueError(f"reward must be finite, got {reward[~np.isfinite(reward)][0]}")
+        if not (transition >= 0.0).all():  # not: any below 0, which NaN is not
+            state, action, _ = np.argwhere(~(transition >= 0.0))[0]
+            raise ValueError(f"transition must not be negative, got {transition[state, action].min()} in [{state}, {action}]")
+        sums = transition.sum(axis=2)
+        if (sums > 1.0 + _TERMINATION).any():
+            state, action = np.unravel_index(sums.argmax(), sums.shape)
+            raise ValueError(f"rows of transition must sum to at most 1, got {sums.max()} in [{state}, {action}]")
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma must lie in [0, 1], got {gamma!r}")
+        complete = sums >= 1.0 - _TERMINATION
+        transition = transition / np.where(complete, sums, 1.0)[:, :, None]
+        return cls(transition, reward, np.where(complete, 0.0, 1.0 - sums), float(gamma))
+
+    @property
+    def leaving(self) -> np.ndarray:
+        """Probability that an episode ends, where each step is the last one with probability 1 - γ, [S, A]."""
+        return 1.0 - self.gamma + self.gamma * self.termination
+
+    def action_values(self, base: float, relative: np.ndarray) -> np.ndarray:
+        """r + γ P v - base for v = base + relative, [S, A]."""
+        return self.reward + self.gamma * self.transition @ relative - self.leaving * base
+
+    def never_ending(self, allowed: np.ndarray) -> np.ndarray:
+        """
+        :param allowed: which actions may be taken, [S, A]
+        :return: the states from which no allowed actions lead to termination, [S]
+        """
+        return ~self.shortest_way_out(allowed).any(axis=1)
+
+    def shortest_way_out(self, allowed: np.ndarray) -> np.ndarray:
+        """The policy [S, A] that takes the way to termination with the fewest steps; zeros in states that have none."""
+        gain = np.where(allowed, self.termination, 0.0)
+        policy = np.zeros(allowed.shape)
+        open_states = np.ones(len(policy), dtype=bool)
+        while (closing := open_states & (gain > 0.0).any(axis=1)).any():
+            policy[closing, gain[closing].argmax(axis=1)] = 1.0
+            open_states &= ~closing
+            gain = gain + np.where(allowed, self.transition[:, :, closing].sum(axis=2), 0.0)
+        return policy
+
+    def check_episodes_end(self, allowed: np.ndarray) -> None:
+        """With γ = 1 a value exists only if every state has a way to termination."""
+        if self.gamma == 1.0 and (open_states := self.never_ending(allowed)).any():
+            raise ValueError(
+                f"gamma=1: the value does not exist, because episodes never end from state {np.argmax(open_states)} "
+                f"({open_states.sum()} such states); take gamma < 1"
+            )
+
+
+class _Chain(NamedTuple):
+    """
+    The Markov chain of a policy, which ends with probability 1 - γ after each step.
+
+    Linear systems of it are solved by LU or, if the chain lasts long, by the elimination of Grassmann, Taksar and Heyman
+    (*Operations Research* 33, 1985): it takes the probability to leave a state for 1 minus the diagonal, so that nothing is
+    subtracted and no digits cancel, however small 1 - γ.
+    """
+
+    steps: np.ndarray  # [S, S], γ times the probability of a step
+    leaving: np.ndarray  # [S], probability that the chain ends: 1 minus the sum of a row of `steps`
+    gamma: float
+
+    @classmethod
+    def of(cls, mdp: _Mdp, policy: np.ndarray) -> "_Chain":
+        leaving = (policy * mdp.leaving).sum(axis=1)
+        return cls(mdp.gamma * _transition_of(policy, mdp.transition), leaving, mdp.gamma)
+
+    def value(self, gain: np.ndarray) -> tuple[float, np.ndarray]:
+        """
+        The solution v [S] of v = gain + steps v, as a number and what is to be added to it in each state. Where the chain
+        lasts long, values are large and differ by little: the differences have digits of their own.
+        """
+        if self._is_short():
+            return 0.0, self._checked(np.linalg.solve(np.eye(len(gain)) - self.steps, gain))
+        factors, leaving, out = self._eliminate()
+
+        def solve(right: np.ndarray) -> tuple[float, np.ndarray]:
+            v = right.copy()
+            for k in reversed(range(len(v))):
+                v[:k] += factors[:k, k] * v[k]
+            base, v[0] = float(v[0] / out[0]), 0.0
+            for k in range(1, len(v)):
+                v[k] = (v[k] - leaving[k] * base + factors[k, :k] @ v[:k]) / out[k]
+            return base, v
+
+        with np.errstate(all="ignore"):
+            base, relative = solve(gain)
+            # Once more for what is left by the rounding of the base
+            more, relative_more = solve(gain - self.leaving * base + self.steps @ relative - relative)
+        return base, self._checked(relative + more + relative_more)
+
+    def visits(self, initial: np.ndarray) -> np.ndarray:
+        """The solution d [S] of d = initial + d steps: the expected number of visits."""
+        if self._is_short():
+            return self._checked(np.linalg.solve(np.eye(len(initial)) - self.steps.T, initial))
+        factors, _, out = self._eliminate()
+        d = initial.copy()
+        with np.errstate(all="ignore"):
+            for k in reversed(range(len(d))):
+                d[:k] += d[k] / out[k] * factors[k, :k]
+            for k in range(len(d)):
+                d[k] = d[k] / out[k] + d[:k] @ factors[:k, k]
+        return self._checked(d)
+
+    def _is_short(self) -> bool:
+        if self.leaving.min() * _LONGEST_FOR_LU >= 1.0:
+            return True
+        try:
+            length = np.linalg.solve(np.eye(len(self.leaving)) - self.steps, np.ones(len(self.leaving)))
+        except np.linalg.LinAlgError:
+            return False
+        return bool((length > 0.99).all() and length.max() <= _LONGEST_FOR_LU)
+
+    def _eliminate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Takes out state after state, from the last: the factors [S, S] and, when its turn comes, each state's probability that
+        the chain ends [S] and that the state is left [S].
+        """
+        factors, leaving, out = self.steps.copy(), self.leaving.copy(), np.empty(len(self.leaving))
+        with np.errstate(all="ignore"):
+            for k in reversed(range(len(out))):
+                out[k] = factors[k, :k].sum() + leaving[k]
+                factors[:k, k] /= out[k]
+                factors[:k, :k] += factors[:k, k, None] * factors[k, :k]
+                leaving[:k] += factors[:k, k] * leaving[k]
+        return factors, leaving, out
+
+    def _checked(self, solution: Any) -> Any:
+        if not np.isfinite(solution).all():
+            raise ValueError(f"gamma={self.gamma:g}: the values are too large for float64, or episodes too long")
+        return solution
 
 
 def _as_distribution(name: str, values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
@@ -103,50 +238,9 @@ def _check_beta(beta: float) -> float:
     return float(beta)
 
 
-def _solve(matrix: np.ndarray, right: np.ndarray, gamma: float) -> np.ndarray:
-    """The solution of a linear system, or a ValueError that says why there is none."""
-    try:
-        solution = np.linalg.solve(matrix, right)
-    except np.linalg.LinAlgError:
-        solution = np.full(len(right), np.nan)
-    if not np.isfinite(solution).all():
-        raise ValueError(f"gamma={gamma}: the values are too large for float64, or episodes too long")
-    return solution
-
-
-def _proper_policy(transition: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """
-    With γ = 1 a value exists only if every state has a way to termination: the policy [S, A] that takes the shortest.
-
-    :param allowed: which actions may be taken, [S, A]
-    """
-    gain = np.where(allowed, 1.0 - transition.sum(axis=2), 0.0)
-    gain[gain <= _TERMINATION] = 0.0
-    policy = np.zeros(allowed.shape)
-    open_states = np.ones(len(policy), dtype=bool)
-    while (closing := open_states & (gain > 0.0).any(axis=1)).any():
-        policy[closing, gain[closing].argmax(axis=1)] = 1.0
-        open_states &= ~closing
-        gain = gain + np.where(allowed, transition[:, :, closing].sum(axis=2), 0.0)
-    if open_states.any():
-        raise ValueError(
-            f"gamma=1: the value does not exist, because episodes never end from state {np.argmax(open_states)} "
-            f"({open_states.sum()} such states); take gamma < 1"
-        )
-    return policy
-
-
 def _transition_of(policy: np.ndarray, transition: np.ndarray) -> np.ndarray:
     """Σ_a π(a|s) P(s'|s,a), [S, S]."""
     return (policy[:, None, :] @ transition)[:, 0, :]
-
-
-def _policy_value(
-    transition: np.ndarray, reward: np.ndarray, gamma: float, policy: np.ndarray, penalty: np.ndarray | float = 0.0
-) -> np.ndarray:
-    """The solution v [S] of v = Σ π (r + γ P v) - penalty."""
-    gain = (policy * reward).sum(axis=1) - penalty
-    return _solve(np.eye(len(gain)) - gamma * _transition_of(policy, transition), gain, gamma)
 
 
 def _penalty(policy: np.ndarray, prior: np.ndarray, beta: float) -> np.ndarray:
@@ -176,20 +270,20 @@ def evaluate_policy(
     :return: Q(s,a) [S, A] = r + γ P V and V(s) [S] = Σ π Q - KL(π‖ρ)/β, in units of reward
     :raises ValueError: for arrays that are no MDP or policy; if the value does not exist
     """
-    transition, reward = _as_mdp(transition, reward, gamma)
-    policy = _as_distribution("policy", policy, reward.shape)
+    mdp = _Mdp.of(transition, reward, gamma)
+    n_states, n_actions = mdp.reward.shape
+    policy = _as_distribution("policy", policy, (n_states, n_actions))
     if _check_beta(beta) < np.inf and prior is None:
         raise ValueError(f"prior is needed for beta={beta}, got None")
-    prior = np.full(reward.shape[1], 1.0 / reward.shape[1]) if prior is None else prior
-    penalty = _penalty(policy, _as_distribution("prior", prior, reward.shape[1:]), beta)
+    prior = np.full(n_actions, 1.0 / n_actions) if prior is None else prior
+    penalty = _penalty(policy, _as_distribution("prior", prior, (n_actions,)), beta)
     if not np.isfinite(penalty).all():
         raise ValueError(
             f"policy has an infinite penalty in state {np.argmax(~np.isfinite(penalty))} for beta={beta}, prior={prior}"
         )
-    if gamma == 1.0:
-        _proper_policy(transition, policy > 0.0)
-    v = _policy_value(transition, reward, gamma, policy, penalty)
-    return reward + gamma * transition @ v, v
+    mdp.check_episodes_end(policy > 0.0)
+    base, relative = _Chain.of(mdp, policy).value((policy * mdp.reward).sum(axis=1) - penalty)
+    return base + mdp.action_values(base, relative), base + relative
 
 
 def soft_value_iteration(
@@ -203,14 +297,17 @@ def soft_value_iteration(
     """
     The fixed point of Q(s,a) = r(s,a) + γ Σ P(s'|s,a) V(s'), V(s) = β⁻¹ log Σ ρ(a) exp(β Q(s,a)): the best policy for a prior.
 
-    Solved by Newton's method, which here is soft policy iteration (evaluate π exactly, then π ∝ ρ exp(βQ), as often as
-    needed): about ten linear systems of S equations, whatever γ. Time grows as S²·A, and as S³ from some thousand states
-    on; memory as S²·A.
+    Solved by soft policy iteration (evaluate π exactly, then π ∝ ρ exp(βQ), as often as needed), which is Newton's method:
+    about ten linear systems of S equations, whatever γ. Time grows as S²·A, and as S³ from some thousand states on; memory
+    as S²·A.
 
-    :param transition: P(s'|s,a), [S, A, S]
+    With γ = 1 the policies compared are those under which episodes surely end. The value exists if there is such a policy
+    from every state, and if rewards minus penalties are positive on no cycle, where a policy would stay for ever. A sum over
+    more than 1e10 steps counts as infinite.
+
+    :param transition: P(s'|s,a), [S, A, S]; a row that sums to 1 within 1e-9 has no termination
     :param reward: r(s,a), [S, A]
-    :param gamma: γ in [0, 1]; with γ = 1 episodes must end from every state under ρ, and the policies compared are those
-        under which they do
+    :param gamma: γ in [0, 1]; with γ = 1 there must be a way to termination under ρ from every state
     :param beta: β from 0 to ∞ included, in 1/reward
     :param prior: ρ, [A]
     :param tolerance: largest error of Q and V, in units of reward, as far as rounding allows it: the rounding of max |Q|,
@@ -218,74 +315,92 @@ def soft_value_iteration(
     :return: Q, V and π
     :raises ValueError: for arrays that are no MDP, values out of range, and γ = 1 where the value does not exist
     """
-    transition, reward = _as_mdp(transition, reward, gamma)
-    prior = _as_distribution("prior", prior, reward.shape[1:])
+    mdp = _Mdp.of(transition, reward, gamma)
+    prior = _as_distribution("prior", prior, mdp.reward.shape[1:])
     beta, tolerance = _check_beta(beta), _check_tolerance(tolerance)
-    return _newton(transition, reward, gamma, beta, prior, _first_value(transition, reward, gamma, beta, prior), tolerance)
+    return _policy_iteration(mdp, beta, prior, _first_policy(mdp, beta, prior), tolerance)
 
 
-def _first_value(transition: np.ndarray, reward: np.ndarray, gamma: float, beta: float, prior: np.ndarray) -> np.ndarray:
-    """The value of some policy, [S], under which, if γ = 1, episodes do not only end, but end soon."""
-    policy = np.broadcast_to(prior, reward.shape)
-    if gamma < 1.0:
-        return _policy_value(transition, reward, gamma, policy)
-    proper = _proper_policy(transition, policy > 0.0)
-    # With a small β the penalty of that policy is beyond all measure, and ρ itself is nearly the best
-    if beta * np.abs(reward).max() > 1e-3:
-        policy = proper
-    return _policy_value(transition, reward, gamma, policy, _penalty(np.ascontiguousarray(policy), prior, beta))
+def _first_policy(mdp: _Mdp, beta: float, prior: np.ndarray) -> np.ndarray:
+    """Some policy [S, A] under which, if γ = 1, episodes do not only end, but end soon."""
+    policy = np.broadcast_to(prior, mdp.reward.shape).copy()
+    mdp.check_episodes_end(policy > 0.0)
+    # With a small β the penalty of any other policy is beyond all measure, and ρ itself is nearly the best
+    if mdp.gamma == 1.0 and beta * np.abs(mdp.reward).max(initial=_SMALLEST_PRIOR) > 1e-3:
+        return mdp.shortest_way_out(policy > 0.0)
+    return policy
 
 
-def _newton(
-    transition: np.ndarray, reward: np.ndarray, gamma: float, beta: float, prior: np.ndarray, v: np.ndarray, tolerance: float
-) -> SoftOptimum:
+def _policy_iteration(mdp: _Mdp, beta: float, prior: np.ndarray, policy: np.ndarray, tolerance: float) -> SoftOptimum:
     """
-    :func:`soft_value_iteration` on checked arrays, from the value ``v`` of a policy.
+    :func:`soft_value_iteration` on checked arguments, from a policy [S, A], under which episodes end if γ = 1.
 
-    The derivative of m(r + γ P v) - v in v is γ P_π - 1, π being the soft policy of r + γ P v.
+    The policy is changed only where it gains more than rounding. With γ = 1 this decides whether there is a value: if
+    episodes no longer end after a change, then the gains, averaged over the states where they stay, are what they earn in
+    each step for ever. (Rounding might also choose between equal actions so that they do not end.)
     """
-    rho = th.from_numpy(prior)
-    best_residual, best = np.inf, None
-    for k in range(_MAX_ROUNDS):
-        q = reward + gamma * transition @ v
-        improved = soft_value(th.from_numpy(q), rho, beta).numpy()
-        policy = soft_policy(th.from_numpy(q), rho, beta).numpy()
-        residual = np.abs(improved - v).max()
-        scale = max(np.abs(q).max(), np.abs(reward).max())
-        # Nothing but rounding is left where the residual is small and does not fall any more
-        stalled = residual <= 1e-9 * scale and residual > 0.5 * best_residual
-        if residual < best_residual:
-            best_residual, best = residual, SoftOptimum(q, improved, policy)
-        # |V - improved| <= residual γ / (1 - γ)
-        if best is not None and (stalled or residual <= tolerance * (1.0 - gamma)):
-            return best
-        system = np.eye(len(v)) - gamma * _transition_of(policy, transition)
-        if gamma < 1.0:
-            v = v + _solve(system, improved - v, gamma)
-            continue
-        # After the first step v is the value of a policy, and rises: towards infinity where there is no fixed point
-        unbounded = f"gamma=1: the value does not exist, because it grows without bound (beta={beta})"
+    penalty = _penalty(policy, prior, beta)
+    unbounded = f"gamma=1: the value does not exist, because it grows without bound (beta={beta})"
+    before = np.inf
+    for _ in range(_MAX_ROUNDS):
         try:
-            step = _solve(system, improved - v, gamma)
+            base, v = _Chain.of(mdp, policy).value((policy * mdp.reward).sum(axis=1) - penalty)
         except ValueError as error:
+            if mdp.gamma < 1.0:
+                raise
             raise ValueError(unbounded) from error
-        if k > 0 and (step < -1e-6 * scale).any():
-            raise ValueError(unbounded)
-        v = v + step
-    raise ValueError(f"gamma={gamma}: no fixed point within {_MAX_ROUNDS} rounds (beta={beta}, tolerance={tolerance})")
+        q = mdp.action_values(base, v)
+        improved, better, better_penalty = _soft_improvement(q, prior, beta)
+        gain = improved - v
+        size = np.maximum(np.maximum(np.abs(q), np.abs(mdp.reward))[:, prior > 0.0].max(axis=1), np.abs(v))
+        rounding, residual = _ROUNDING * size.max(), np.abs(gain).max()
+        # V* - v <= max gain / (1 - γ). Nothing but rounding is left where gains are small and do not fall any more
+        stalled = residual <= (16 + len(v)) * rounding and residual > 0.5 * before
+        if stalled or residual <= max(4.0 * rounding, tolerance * (1.0 - mdp.gamma)):
+            _check_bounded(mdp, policy, penalty, unbounded)
+            ends = mdp.gamma < 1.0 or not mdp.never_ending(better > 0.0).any()
+            return SoftOptimum(base + q, base + improved, better if ends else policy)
+        before = residual
+        change = np.abs(gain) > 4.0 * rounding
+        if mdp.gamma == 1.0:
+            staying = mdp.never_ending(np.where(change[:, None], better, policy) > 0.0)
+            if (gain[staying] > (16 + len(v)) * _ROUNDING * size[staying].max(initial=0.0)).any():
+                raise ValueError(unbounded)
+            change &= ~staying
+        policy, penalty = np.where(change[:, None], better, policy), np.where(change, better_penalty, penalty)
+    raise ValueError(f"gamma={mdp.gamma}: no fixed point within {_MAX_ROUNDS} rounds (beta={beta}, tolerance={tolerance})")
 
 
-def _occupancy(transition: np.ndarray, gamma: float, policy: np.ndarray, initial: np.ndarray) -> np.ndarray:
+def _soft_improvement(q: np.ndarray, prior: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """m(q) [S], the policy π ∝ ρ exp(βq) [S, A] and its penalty KL(π‖ρ)/β = Σ π q - m(q) [S]."""
+    rho = th.from_numpy(prior)
+    policy = soft_policy(th.from_numpy(q), rho, beta).numpy()
+    # Relative to the largest, so that a large q does not round the penalty
+    peak = q[:, prior > 0.0].max(axis=1, keepdims=True)
+    relative = np.where(prior > 0.0, q - peak, 0.0)
+    penalty = (policy * relative).sum(axis=1) - soft_value(th.from_numpy(relative), rho, beta).numpy()
+    return soft_value(th.from_numpy(q), rho, beta).numpy(), policy, np.maximum(penalty, 0.0)
+
+
+def _check_bounded(mdp: _Mdp, policy: np.ndarray, penalty: np.ndarray, message: str) -> None:
+    """With γ = 1: whether the value is the sum of so few rewards that it means something."""
+    if mdp.gamma == 1.0:
+        cost = (policy * np.abs(mdp.reward)).sum(axis=1) + penalty
+        base, relative = _Chain.of(mdp, policy).value(cost)
+        if not base + relative.max() <= _MOST_STEPS * cost.max():
+            raise ValueError(message)
+
+
+def _occupancy(mdp: _Mdp, policy: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """Expected discounted number of visits, Σₜ γᵗ P(sₜ = s), [S]."""
-    transition_of_policy = _transition_of(policy, transition)
+    transition_of_policy = _transition_of(policy, mdp.transition)
     visited = initial > 0.0
     while (grown := visited | (transition_of_policy[visited] > 0.0).any(axis=0)).sum() > visited.sum():
         visited = grown
-    if gamma == 1.0:
-        _proper_policy(transition[visited][:, :, visited], policy[visited] > 0.0)
-    system = np.eye(visited.sum()) - gamma * transition_of_policy[np.ix_(visited, visited)].T
+    inside = _Mdp(mdp.transition[visited][:, :, visited], mdp.reward[visited], mdp.termination[visited], mdp.gamma)
+    inside.check_episodes_end(policy[visited] > 0.0)
     occupancy = np.zeros(len(initial))
-    occupancy[visited] = _solve(system, initial[visited], gamma)
+    occupancy[visited] = _Chain.of(inside, policy[visited]).visits(initial[visited])
     return occupancy
 
 
@@ -303,10 +418,10 @@ def discounted_visitation(
     :raises ValueError: for arrays that are no MDP or distribution; with γ = 1 if episodes do not end
     """
     shape = np.shape(transition)[:2]
-    transition, _ = _as_mdp(transition, np.zeros(shape), gamma)
+    mdp = _Mdp.of(transition, np.zeros(shape), gamma)
     policy = _as_distribution("policy", policy, shape)
     initial = _as_distribution("initial_distribution", initial_distribution, shape[:1])
-    occupancy = _occupancy(transition, gamma, policy, initial)
+    occupancy = _occupancy(mdp, policy, initial)
     return occupancy / occupancy.sum()
 
 
@@ -353,9 +468,9 @@ def optimize_prior(
     :return: ρ with its Q, V and π, the objective at every iteration, and whether ρ is a fixed point
     :raises ValueError: as :func:`soft_value_iteration`
     """
-    transition, reward = _as_mdp(transition, reward, gamma)
+    mdp = _Mdp.of(transition, reward, gamma)
     beta = _check_beta(beta)
-    n_states, n_actions = reward.shape
+    n_states, n_actions = mdp.reward.shape
     initial = _as_distribution("initial_distribution", initial_distribution, (n_states,))
     first = np.full(n_actions, 1.0 / n_actions) if prior is None else prior
     rho = _as_distribution("prior", first, (n_actions,))
@@ -363,12 +478,13 @@ def optimize_prior(
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations!r}")
     _check_tolerance(tolerance)
     objective: list[float] = []
-    v = _first_value(transition, reward, gamma, beta, rho)
+    policy = _first_policy(mdp, beta, rho)
     while True:
-        solution = _newton(transition, reward, gamma, beta, rho, v, 1e-10)
+        solution = _policy_iteration(mdp, beta, rho, policy, 1e-10)
+        policy = solution.policy
         objective.append(float(initial @ solution.v))
-        visits = _occupancy(transition, gamma, solution.policy, initial)
-        best_prior = visits / visits.sum() @ solution.policy
+        visits = _occupancy(mdp, policy, initial)
+        best_prior = visits / visits.sum() @ policy
         growth = np.divide(best_prior, rho, out=np.ones(n_actions), where=rho > 0.0)
         converged = bool(growth.max() <= 1.0 + tolerance)
         if converged or len(objective) == max_iterations:
@@ -376,8 +492,8 @@ def optimize_prior(
         # Not quite 0, lest states that are never visited lose every way to the end of an episode
         best_prior = np.where(rho > 0.0, np.maximum(best_prior, _SMALLEST_PRIOR), 0.0)
         rho = best_prior / best_prior.sum()
-        # With γ = 1 a policy that was proper for the old ρ may take for ever with the new one
-        v = solution.v if gamma < 1.0 else _first_value(transition, reward, gamma, beta, rho)
+        if gamma < 1.0:  # else episodes might never end
+            policy = _soft_improvement(solution.q, rho, beta)[1]
 
 
 @dataclass(frozen=True, kw_only=True)

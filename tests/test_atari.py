@@ -1,5 +1,7 @@
 """``AtariVecEnv`` beside SB3's ``make_atari_env``: driven with the same actions, they tell the learner the same."""
 
+import itertools
+from functools import cache
 from pathlib import Path
 
 import gymnasium as gym
@@ -34,30 +36,90 @@ def drive(env_id, n_steps, n_envs=1, env_kwargs=None, **wrapper):
     ours.close()
 
 
-# With and without FIRE, with and without lives, and one that has no lives left for some frames before it is over
-@pytest.mark.parametrize("terminal_on_life_loss", [True, False])
-@pytest.mark.parametrize("game", ["Breakout", "Pong", "Seaquest", "Qbert"])
-def test_rewards_ends_and_statistics_are_those_of_sb3(game, terminal_on_life_loss):
+def what_the_learner_is_told(reward, done, info):
+    episode = info.get("episode")
+    told = {"reward": float(reward), "done": bool(done), "lives": info["lives"], "truncated": info["TimeLimit.truncated"]}
+    return {**told, "episode": episode and (episode["r"], episode["l"]), "last frame": "terminal_observation" in info}
+
+
+def compare_with_sb3(env_id, n_steps, until_game_over=False, **arguments):
+    """Asserts that ours tells the learner the same in every step. Returns how many games and learning episodes ended."""
     n_games, n_ends = 0, 0
-    env_id = f"{game}NoFrameskip-v4"
-    for (_, theirs, their_dones, their_infos), (_, ours, dones, infos) in drive(
-        env_id, 1500, terminal_on_life_loss=terminal_on_life_loss
+    for step, ((_, theirs, their_dones, their_infos), (_, ours, dones, infos)) in enumerate(
+        drive(env_id, n_steps, **arguments)
     ):
-        if theirs is None:
-            continue
-        np.testing.assert_array_equal(ours, theirs)
-        np.testing.assert_array_equal(dones, their_dones)
-        for key in ("lives", "TimeLimit.truncated"):
-            assert infos[0][key] == their_infos[0][key]
-        assert ("terminal_observation" in infos[0]) == dones[0]
-        assert ("episode" in infos[0]) == ("episode" in their_infos[0])
-        if "episode" in infos[0]:
-            n_games += 1
-            assert {key: infos[0]["episode"][key] for key in "rl"} == {key: their_infos[0]["episode"][key] for key in "rl"}
-        n_ends += dones[0]
+        if theirs is not None:
+            told = what_the_learner_is_told(ours[0], dones[0], infos[0])
+            assert told == what_the_learner_is_told(theirs[0], their_dones[0], their_infos[0]), f"step {step}"
+            n_games, n_ends = n_games + ("episode" in infos[0]), n_ends + dones[0]
+            if until_game_over and n_games:
+                n_steps = min(n_steps, step + 30)
+                if step == n_steps:
+                    break
+    return n_games, n_ends
+
+
+# With and without FIRE, with and without lives, and one that has no lives left for some frames before it is over
+@pytest.mark.parametrize(
+    ("game", "terminal_on_life_loss"),
+    [("Breakout", True), ("Breakout", False), ("Pong", True), ("Seaquest", True), ("Qbert", True), ("Qbert", False)],
+)
+def test_rewards_ends_and_statistics_of_a_game_are_those_of_sb3(game, terminal_on_life_loss):
+    n_games, n_ends = compare_with_sb3(
+        f"{game}NoFrameskip-v4", 1500, until_game_over=True, terminal_on_life_loss=terminal_on_life_loss
+    )
     assert n_games >= 1
     if game != "Pong":
         assert (n_ends > 2 * n_games) == terminal_on_life_loss
+
+
+@cache
+def frame_of_the_first_lost_life(game, full_action_space):
+    """With the actions of :func:`drive`."""
+    env_kwargs, wrapper = {"full_action_space": full_action_space}, {"noop_max": 0, "terminal_on_life_loss": False}
+    env = make_atari_env(f"{game}NoFrameskip-v4", seed=0, env_kwargs=env_kwargs, wrapper_kwargs=wrapper)
+    generator = np.random.default_rng(0)
+    env.reset()
+    lives = env.envs[0].unwrapped.ale.lives()
+    while env.step(generator.integers(0, env.action_space.n, 1))[3][0]["lives"] == lives:
+        pass
+    return env.envs[0].unwrapped.ale.getEpisodeFrameNumber()
+
+
+LOST_LIFE = "frame of the first lost life"
+GAMES = ["Breakout", "Seaquest", "Qbert", "SpaceInvaders", "MsPacman", "Pong"]
+CONFIGURATIONS = [
+    (game, terminal_on_life_loss, full_action_space, limit)
+    for game, terminal_on_life_loss, full_action_space, limit in itertools.product(
+        GAMES, [True, False], [True, False], [LOST_LIFE, 200, 401, None]
+    )
+    if (game, limit) != ("Pong", LOST_LIFE)
+]
+# All of them take a minute and a half
+FAST_CONFIGURATIONS = [one for one in CONFIGURATIONS if one[0] in GAMES[:3] and one[1] == one[2] and one[3] == LOST_LIFE]
+
+
+def compare_configuration(game, terminal_on_life_loss, full_action_space, limit):
+    frames = frame_of_the_first_lost_life(game, full_action_space) if limit == LOST_LIFE else limit
+    env_kwargs = {"full_action_space": full_action_space, **({"max_num_frames_per_episode": frames} if frames else {})}
+    n_games, _ = compare_with_sb3(
+        f"{game}NoFrameskip-v4",
+        n_steps=(frames or 800) // 4 + 20,
+        env_kwargs=env_kwargs,
+        terminal_on_life_loss=terminal_on_life_loss,
+    )
+    assert n_games >= 1 or limit != LOST_LIFE
+
+
+@pytest.mark.parametrize("configuration", FAST_CONFIGURATIONS, ids=str)
+def test_a_life_lost_in_the_last_step_before_the_frame_limit_is_as_in_sb3(configuration):
+    compare_configuration(*configuration)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
+def test_every_configuration_is_as_in_sb3(configuration):
+    compare_configuration(*configuration)
 
 
 @pytest.mark.parametrize("game", ["Breakout", "Pong", "MsPacman"])
@@ -74,7 +136,7 @@ def test_frames_are_those_of_sb3_but_for_how_colours_become_grey(game):
 def test_several_games_rewards_as_they_are_and_other_actions():
     rewards = []
     for (_, theirs, their_dones, _), (_, ours, dones, _) in drive(
-        "SeaquestNoFrameskip-v4", 500, n_envs=3, env_kwargs={"full_action_space": True}, clip_reward=False
+        "SeaquestNoFrameskip-v4", 300, n_envs=3, env_kwargs={"full_action_space": True}, clip_reward=False
     ):
         if theirs is not None:
             np.testing.assert_array_equal(ours, theirs)

@@ -2,14 +2,16 @@
 
 import itertools
 import time
+from fractions import Fraction
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_mirl.gridworld import SQUARE, GridWorld
+from sb3_mirl.gridworld import SQUARE, GridWorld, toy_text_arrays
 from sb3_mirl.operators import soft_value
 from sb3_mirl.tabular import (
     discounted_visitation,
@@ -301,6 +303,178 @@ def test_gamma_1_with_a_reward_that_information_eats_up():
     transition, reward = np.array([[[1.0], [0.0]]]), np.array([[1.0, 0.0]])
     value = soft_value_iteration(transition, reward, 1.0, beta, [0.5, 0.5]).v[0]
     assert value == pytest.approx(np.log(0.5 / (1 - 0.5 * np.exp(beta))) / beta, abs=1e-9)
+
+
+class EndingMdp:
+    """A small MDP for γ = 1, of which some actions end the episode. Rewards are such that many cycles sum to 0."""
+
+    def __init__(self, seed, chance):
+        rng = np.random.default_rng(seed)
+        n_states, n_actions = rng.integers(1, 5), rng.integers(1, 4)
+        self.transition = np.zeros((n_states, n_actions, n_states))
+        for row in self.transition.reshape(-1, n_states):
+            if rng.random() < 0.7:
+                n_outcomes = rng.integers(1, 4) if chance else 1
+                np.add.at(
+                    row, rng.integers(0, n_states, n_outcomes), rng.choice([1.0, 1.0 - 1e-6] if chance else [1.0]) / n_outcomes
+                )
+        self.transition[rng.integers(n_states), 0] = 0.0
+        self.reward = rng.integers(-2, 3, (n_states, n_actions)) * rng.choice([1.0, 0.3])
+        self.prior = rng.dirichlet(np.full(n_actions, 5.0))
+        self.beta = rng.choice([0.1, 0.5, 1.0, 3.0, 10.0])
+        self.termination = 1.0 - self.transition.sum(axis=2)
+        self.termination[self.termination < 1e-9] = 0.0
+
+    def ends(self, transition, termination):
+        """From which states some step is the last one, for P [S, S] and the probability of termination [S]."""
+        ends = termination > 0
+        for _ in termination:
+            ends = ends | (transition[:, ends].sum(axis=1) > 0)
+        return ends
+
+    def best_of_all_policies(self):
+        """The best value of deterministic policies that end, and whether some other earns more than nothing for ever."""
+        n_states, n_actions = self.reward.shape
+        rows, best, unbounded = np.arange(n_states), np.full(n_states, -np.inf), False
+        for policy in itertools.product(range(n_actions), repeat=n_states):
+            steps, reward = self.transition[rows, policy], self.reward[rows, policy]
+            ends = self.ends(steps, self.termination[rows, policy])
+            if ends.all():
+                best = np.maximum(best, np.linalg.solve(np.eye(n_states) - steps, reward))
+            else:
+                in_the_long_run = np.linalg.matrix_power(0.5 * (steps + np.eye(n_states)), 2**14) @ reward
+                unbounded |= (in_the_long_run[~ends] > 1e-9).any()
+        return best, unbounded
+
+    def solve(self, beta):
+        return soft_value_iteration(self.transition, self.reward, 1.0, beta, self.prior)
+
+
+@pytest.mark.parametrize("chance", [False, True])
+def test_gamma_1_is_refused_where_and_only_where_no_value_exists(chance):
+    counts = {"never ends": 0, "unbounded": 0, "solved": 0}
+    for seed in range(300):
+        mdp = EndingMdp(seed, chance)
+        if not mdp.ends(mdp.transition.sum(axis=1), mdp.termination.sum(axis=1)).all():
+            counts["never ends"] += 1
+            with pytest.raises(ValueError, match="episodes never end"):
+                mdp.solve(np.inf)
+            continue
+        best, unbounded = mdp.best_of_all_policies()
+        if unbounded:
+            counts["unbounded"] += 1
+            with pytest.raises(ValueError, match="grows without bound"):
+                mdp.solve(np.inf)
+            continue
+        counts["solved"] += 1
+        solution = mdp.solve(np.inf)
+        np.testing.assert_allclose(solution.v, best, rtol=1e-8, atol=1e-8, err_msg=f"seed {seed}")
+        of_policy = evaluate_policy(mdp.transition, mdp.reward, 1.0, solution.policy)[1]
+        np.testing.assert_allclose(of_policy, best, rtol=1e-8, atol=1e-8, err_msg=f"seed {seed}")
+    assert min(counts.values()) > 5, counts
+
+
+def test_gamma_1_and_a_finite_beta_is_the_solution_of_a_linear_equation():
+    # Where nothing is left to chance, x = exp(β V) solves x = M x + b; there is a positive solution iff M contracts
+    counts = {"unbounded": 0, "solved": 0}
+    for seed in range(400):
+        mdp = EndingMdp(seed, chance=False)
+        if not mdp.ends(mdp.transition.sum(axis=1), mdp.termination.sum(axis=1)).all():
+            continue
+        weights = mdp.prior * np.exp(mdp.beta * mdp.reward)
+        matrix = np.einsum("sa,sat->st", weights, mdp.transition)
+        radius = np.abs(np.linalg.eigvals(matrix)).max()
+        if radius > 1:
+            counts["unbounded"] += 1
+            with pytest.raises(ValueError, match="grows without bound"):
+                mdp.solve(mdp.beta)
+        else:
+            counts["solved"] += 1
+            ones = np.linalg.solve(np.eye(len(matrix)) - matrix, (weights * mdp.termination).sum(axis=1))
+            # The linear equation loses digits where x is small
+            digits = 1e-13 * np.abs(ones).max() / ones.min()
+            np.testing.assert_allclose(mdp.solve(mdp.beta).v, np.log(ones) / mdp.beta, atol=1e-9 + digits, rtol=1e-9)
+    assert min(counts.values()) > 30, counts
+
+
+@pytest.mark.parametrize("excess", [0.0, 1e-12, 1e-3])
+def test_gamma_1_where_information_eats_up_just_too_little_is_refused(excess):
+    transition, reward = np.array([[[1.0], [0.0]]]), np.array([[1.0, 0.0]])
+    with pytest.raises(ValueError, match="grows without bound"):
+        soft_value_iteration(transition, reward, 1.0, np.log(2.0) * (1.0 + excess), [0.5, 0.5])
+    beta = np.log(2.0) * (1.0 - 1e-6)
+    value = soft_value_iteration(transition, reward, 1.0, beta, [0.5, 0.5]).v[0]
+    assert value == pytest.approx(np.log(0.5 / (1 - 0.5 * np.exp(beta))) / beta, rel=1e-9)
+
+
+@pytest.mark.parametrize(("is_slippery", "value"), [(False, 1.0), (True, 14 / 17)])
+@pytest.mark.parametrize("beta", [1e12, 1e20, np.inf])
+def test_gamma_1_where_the_best_actions_include_going_in_circles(is_slippery, value, beta):
+    # Steps pay nothing, so that many policies that never end are as good as the best one, up to rounding
+    lake = gym.make("FrozenLake-v1", is_slippery=is_slippery).unwrapped
+    transition, reward = toy_text_arrays(lake.P)
+    solution = soft_value_iteration(transition, reward, 1.0, beta, np.full(4, 0.25))
+    assert solution.v[0] == pytest.approx(value, abs=1e-9)
+    # A large β prices rounding: not below it
+    assert evaluate_policy(transition, reward, 1.0, solution.policy)[1][0] == pytest.approx(value, abs=1e-9)
+    assert (
+        optimize_prior(transition, reward, 1.0, beta, lake.initial_state_distrib, max_iterations=5).objective[-1]
+        <= value + 1e-9
+    )
+
+
+def exact_value(transition, gain, gamma):
+    """The solution v of v = gain + γ P v in fractions, P rounded so that rows sum to 1."""
+    n = len(gain)
+    rows = [[Fraction(p) for p in row] for row in transition]
+    rows = [[p / sum(row) for p in row] for row in rows]
+    system = [[(i == j) - Fraction(gamma) * rows[i][j] for j in range(n)] + [Fraction(gain[i])] for i in range(n)]
+    for k in range(n):
+        system[k] = [entry / system[k][k] for entry in system[k]]
+        for i in set(range(n)) - {k}:
+            system[i] = [entry - system[i][k] * pivot for entry, pivot in zip(system[i], system[k], strict=True)]
+    return [row[-1] for row in system]
+
+
+@pytest.mark.parametrize("exponent", [6, 8, 9, 12, 15])
+@pytest.mark.parametrize("beta", [0.5, 3.0, np.inf])
+def test_gamma_close_to_1(exponent, beta):
+    # Values are about 10^exponent: nine digits of them, which is far more than the rounding of Q-values would leave
+    gamma = 1.0 - 10.0**-exponent
+    for seed in range(5):
+        mdp = Mdp(seed, 3, 3, False)
+        mdp.transition = np.round(mdp.transition * 2**20) / 2**20
+        mdp.transition[:, :, 0] = 1.0 - mdp.transition[:, :, 1:].sum(axis=2)  # sums to 1 without rounding
+        solution = soft_value_iteration(mdp.transition, mdp.reward, gamma, beta, mdp.prior)
+        policy = solution.policy / solution.policy.sum(axis=1, keepdims=True)
+        gain = (policy * mdp.reward).sum(axis=1) - (kl(policy, mdp.prior) / beta if beta < np.inf else 0.0)
+        exact = exact_value(np.einsum("sa,sat->st", policy, mdp.transition), gain, gamma)
+        np.testing.assert_allclose(solution.v, np.array(exact, dtype=float), rtol=1e-9)
+        # No better policy: r + γ P v - v in fractions, of which the soft maximum must be 0
+        to_go = [[Fraction(p) for p in row] for row in mdp.transition.reshape(9, 3)]
+        to_go = np.array([Fraction(gamma) * sum(map(Fraction.__mul__, row, exact)) for row in to_go]).reshape(3, 3)
+        advantage = (np.vectorize(Fraction)(mdp.reward) + to_go - np.array(exact)[:, None]).astype(float)
+        improvement = log_mean_exp(advantage, mdp.prior, beta) if beta < np.inf else advantage.max(axis=1)
+        assert np.abs(improvement).max() <= 1e-9 * np.abs(solution.v).min() * (1 - gamma)
+        evaluated = evaluate_policy(mdp.transition, mdp.reward, gamma, policy, beta, mdp.prior)[1]
+        np.testing.assert_allclose(evaluated, solution.v, rtol=1e-9)
+        # Σ d r = (1-γ) ν V
+        visits = discounted_visitation(mdp.transition, gamma, policy, mdp.initial)
+        assert visits @ gain == pytest.approx((1 - gamma) * (mdp.initial @ solution.v), rel=1e-9)
+
+
+def test_a_long_life_with_gamma_1_has_all_its_digits():
+    transition = np.array([[[1.0 - 1e-8]]])
+    value = soft_value_iteration(transition, [[0.3]], 1.0, 1.0, [1.0]).v[0]
+    assert value == pytest.approx(0.3 / (1.0 - transition.item()), rel=1e-14)
+    assert discounted_visitation(transition, 1.0, [[1.0]], [1.0]).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("gamma", [0.99, 1.0 - 1e-12])
+def test_rows_that_sum_to_1_up_to_rounding_have_no_termination(gamma):
+    for error in (1e-10, -1e-10):
+        value = soft_value_iteration([[[1.0 + error]]], [[1.0]], gamma, 1.0, [1.0]).v[0]
+        assert value == pytest.approx(1.0 / (1.0 - gamma), rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
