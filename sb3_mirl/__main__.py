@@ -9,6 +9,7 @@ from importlib import import_module, metadata
 from typing import NamedTuple
 
 from sb3_mirl import __version__
+from sb3_mirl.pipes import quiet_without_reader
 from sb3_mirl.text import printable, printable_lines
 
 #: rl-zoo3's, which sb3_mirl.zoo runs
@@ -68,8 +69,6 @@ sb3-mirl COMMAND --help lists the arguments of one. Example:
 
   sb3-mirl train --algo mirl --env CartPole-v1
 """.format(", ".join(ZOO_COMMANDS), "\n".join(f"  {name:<11}  {command.help}" for name, command in OUR_COMMANDS.items()))
-
-from sb3_mirl.pipes import quiet_without_reader
 
 
 @quiet_without_reader

@@ -88,6 +88,7 @@ class PriorUpdateCallback(MIRLCallback):
     def _on_step(self) -> bool:
         policy = self.model.rollout_action_probabilities
         step_size = self.model.prior_step_size
+        assert step_size is not None  # learn() has resolved it
         if policy is not None and step_size > 0:
             self.prior.copy_(update_prior(self.prior, policy, step_size))
         return True
@@ -102,19 +103,23 @@ class BetaUpdateCallback(MIRLCallback):
     """
 
     def _on_step(self) -> bool:
-        model = self.model
-        if model.beta_schedule == "linear":
-            self.beta.add_(model.beta_step_size * self.training_env.num_envs).clamp_(max=model.beta_max)
+        if self.model.beta_schedule == "linear":
+            self.beta.add_(self._step_size() * self.training_env.num_envs).clamp_(max=self.model.beta_max)
         return True
 
     def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
         model = self.model
         if model.beta_schedule == "adaptive":
-            self.beta.copy_(update_beta(self.beta, squared_td_error, model.beta_step_size, model.beta_max))
+            self.beta.copy_(update_beta(self.beta, squared_td_error, self._step_size(), model.beta_max))
         elif model.beta_schedule == "normalized":
             self.beta.copy_(
-                update_beta_normalized(self.beta, squared_td_error, model.beta_step_size, model.beta_max, model.beta_scale)
+                update_beta_normalized(self.beta, squared_td_error, self._step_size(), model.beta_max, model.beta_scale)
             )
+
+    def _step_size(self) -> float:
+        step_size = self.model.beta_step_size
+        assert step_size is not None  # learn() has resolved it
+        return step_size
 
 
 class CheckpointCallback(callbacks.CheckpointCallback, MIRLCallback):

@@ -406,7 +406,7 @@ class _Restore:
                 found = getattr(found, part, None)
             own = package in self._packages and package != "builtins"
             others = own or package not in sys.stdlib_module_names
-            if isinstance(found, type) and (others or found in _HARMLESS or issubclass(found, enum.Enum)):
+            if is_class(found) and (others or found in _HARMLESS or issubclass(found, enum.Enum)):
                 return found
         raise UnknownClass(f"at {_place(path)} there was a {name}, of which no object can be made here")
 

@@ -214,7 +214,10 @@ class CompiledGradient:
         settings = (
             check_compilable_network(self.q_net),
             check_compilable_network(self.q_net_target),
-            *map(tuple, (self._names, self._target_names, self._trained, self._keys)),
+            (*self._names,),
+            (*self._target_names,),
+            (*self._trained,),
+            (*self._keys,),
         )
         loss, squared_td_error, q_values, *gradients = self._compiled(
             settings, [*parameters, *target_parameters], [*inputs, *next_inputs, *tensors]

@@ -778,7 +778,10 @@ def test_weights_that_are_not_numbers_do_not_reach_the_prior():
         ({"prior_init": [1.5, -0.5, 0.0, 0.0]}, r"prior_init .*non-negative"),
         ({"prior_init": [float("nan")] * 4}, r"prior_init .*sum nan"),
         ({"prior_init": "uniform"}, r"prior_init must be 4 numbers, got 'uniform'"),
-        ({"beta_schedule": "cosine"}, r"beta_schedule must be one of \('normalized', 'adaptive', 'linear', 'constant'\), got 'cosine'"),
+        (
+            {"beta_schedule": "cosine"},
+            r"beta_schedule must be one of \('normalized', 'adaptive', 'linear', 'constant'\), got 'cosine'",
+        ),
         ({"beta_init": -0.1}, r"beta_init .*got -0.1"),
         ({"beta_init": float("inf")}, r"beta_init must be a number in \[0, .*\], got inf"),
         ({"beta_init": float("inf"), "beta_max": float("inf")}, r"beta_init .*got inf"),
