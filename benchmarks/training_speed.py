@@ -34,10 +34,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sb3_mirl.mirl
 import sb3_mirl.policies
-import sb3_mirl.updates
 from sb3_mirl import MIRL
 from sb3_mirl.buffers import DeviceReplayBuffer
-from sb3_mirl.updates import adam_step, clip_gradient_norm, flushed_denormals
+from sb3_mirl.updates import flushed_denormals
 
 gym.register_envs(ale_py)
 
@@ -163,18 +162,13 @@ class Model:
             "target update": seconds(self.update_target, 20),
         }
         model._last_obs = env.reset()
-        if not getattr(model, "compile_update", False):  # one function, which has no parts
-            times["clipping and optimiser"] = seconds(self.clip_and_optimise, 20)
-        rest = times["gradient step"] - times["replay sample"] - times.get("clipping and optimiser", np.nan)
+        times["clipping and optimiser"] = seconds(self.clip_and_optimise, 20)
+        rest = times["gradient step"] - times["replay sample"] - times["clipping and optimiser"]
         return {part: 1e3 * time for part, time in {**times, "forward and backward": rest}.items()}
 
     def clip_and_optimise(self) -> None:
         optimizer = self.model.policy.optimizer
-        if isinstance(self.model, MIRL):
-            clip_gradient_norm(optimizer.param_groups[0]["params"], self.model.max_grad_norm)
-            with flushed_denormals():
-                adam_step(optimizer)
-        else:
+        with flushed_denormals() if isinstance(self.model, MIRL) else nullcontext():
             th.nn.utils.clip_grad_norm_(self.model.policy.parameters(), self.model.max_grad_norm)
             optimizer.step()
 
@@ -199,10 +193,8 @@ TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
         (sb3_mirl.mirl, "flushed_denormals", nullcontext),
         (sb3_mirl.mirl, "clear_tiny_averages", lambda optimizer: None),
     ],
-    "channels-last": [(module, "channels_last", lambda images: images) for module in (sb3_mirl.policies, sb3_mirl.updates)],
-    "adam": [(sb3_mirl.mirl, "adam_step", lambda optimizer: optimizer.step())],
-    "clipping": [(sb3_mirl.mirl, "clip_gradient_norm", th.nn.utils.clip_grad_norm_)],
-    "sampling": [(sb3_mirl.mirl, "LARGEST_SAMPLE", 1)],
+    "channels-last": [(sb3_mirl.policies, "channels_last", lambda images: images)],
+    "fused": [(sb3_mirl.policies, "_fused_by_default", lambda optimizer_class, kwargs: kwargs)],
 }
 
 

@@ -56,8 +56,7 @@ class MIRLPolicy(DQNPolicy):
         return _QNetwork(**net_args).to(self.device)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        if self.optimizer_class is th.optim.Adam and not self.optimizer_kwargs.keys() & {"fused", "foreach", "differentiable"}:
-            self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
+        self.optimizer_kwargs = _fused_by_default(self.optimizer_class, self.optimizer_kwargs)
         super()._build(lr_schedule)
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
@@ -177,6 +176,12 @@ class _QNetwork(QNetwork):
         if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
             obs = channels_last(obs)  # type: ignore[arg-type]
         return super().extract_features(obs, features_extractor)
+
+
+def _fused_by_default(optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any]) -> dict[str, Any]:
+    if optimizer_class is not th.optim.Adam or kwargs.keys() & {"fused", "foreach", "differentiable"}:
+        return kwargs
+    return {**kwargs, "fused": True}
 
 
 def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
