@@ -139,9 +139,11 @@ class MIRL(DQN):
     :param loss: ``"huber"`` (DQN's) or ``"mse"`` (paper); β follows the mean squared TD error with either
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
-    :param compile_update: run each gradient step, and each choice of actions, as one compiled function, which is faster and
-        differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute. On a GPU the function is
-        recorded as a CUDA graph (not measured yet)
+    :param compile_update: run the loss and gradient of each gradient step, and each choice of actions, as one compiled
+        function, which is faster and differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a
+        minute. The network's ``forward()`` is traced once for each shape of its input: what it does in Python (counting, say,
+        or drawing random numbers) is not repeated. Networks with dropout, buffers (batch norm), hooks or TorchScript are
+        refused. On a GPU the function is recorded as a CUDA graph (not measured yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :param _init_setup_model: whether to build the network at once

@@ -120,6 +120,8 @@ class MIRLPolicy(DQNPolicy):
         if self._compiled_acting is None:
             probabilities, actions = _act(self.q_net(obs), self.reference_prior, self.beta)
         else:
+            if self._compiled_acting.q_net is not self.q_net:
+                self.compile_acting()
             probabilities, actions = self._compiled_acting(obs, self.reference_prior, self.beta)
         self.last_action_probabilities = probabilities
         return actions

@@ -193,6 +193,8 @@ class CompiledGradient:
         self.q_net, self.q_net_target, self.loss = q_net, q_net_target, loss
         self._network_precision = network_precision
         self._compiled = Compiled(self._function, "the gradient step")
+        # By settings: for which of the trained parameters there is a gradient
+        self._used: dict[Any, list[bool]] = {}
         check_compilable_network(q_net)
 
     def __call__(
@@ -211,7 +213,7 @@ class CompiledGradient:
         self._trained = [parameter.requires_grad for parameter in parameters]
         self._keys, inputs = _as_list(observations)
         next_inputs = [next_observations[key] for key in self._keys] if self._keys else [next_observations]  # type: ignore[index]
-        settings = (
+        self._settings = (
             check_compilable_network(self.q_net),
             check_compilable_network(self.q_net_target),
             (*self._names,),
@@ -220,10 +222,11 @@ class CompiledGradient:
             (*self._keys,),
         )
         loss, squared_td_error, q_values, *gradients = self._compiled(
-            settings, [*parameters, *target_parameters], [*inputs, *next_inputs, *tensors]
+            self._settings, [*parameters, *target_parameters], [*inputs, *next_inputs, *tensors]
         )
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        for parameter, gradient in zip(trained, gradients, strict=True):
+        used = [parameter for parameter, used in zip(trained, self._used[self._settings], strict=True) if used]
+        for parameter, gradient in zip(used, gradients, strict=True):
             if gradient.stride() != parameter.stride():
                 # As backward() does; fused optimisers take it for granted
                 gradient = th.empty_like(parameter).copy_(gradient)
@@ -247,8 +250,11 @@ class CompiledGradient:
                 q_values = functional_call(self.q_net, online, (observations,)).float()
             loss, squared_td_error = self.loss(q_values, next_q_values, *remaining)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
-            gradients = th.autograd.grad(loss, trained, materialize_grads=True)
-        return [loss.detach(), squared_td_error.detach(), q_values.detach(), *gradients]
+            gradients = th.autograd.grad(loss, trained, allow_unused=True)
+        # Parameters that the loss does not depend on get no gradient, so that optimisers leave them alone
+        self._used[self._settings] = [gradient is not None for gradient in gradients]
+        used = [gradient for gradient in gradients if gradient is not None]
+        return [loss.detach(), squared_td_error.detach(), q_values.detach(), *used]
 
 
 class CompiledActing:

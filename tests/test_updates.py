@@ -402,6 +402,29 @@ def test_decoupled_weight_decay_is_that_of_dqn(filled_buffer):
     th.testing.assert_close(weights(compiled), weights(dqn), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_that_the_loss_does_not_depend_on_do_not_decay(filled_buffer):
+    kwargs = {"net_arch": [8], **extractor(WithUnusedLayer), **OPTIMISERS["weight decay"]}
+    plain, compiled = own_pair(filled_buffer, "MlpPolicy", kwargs)
+    first = weights(plain).clone()
+    train([plain, compiled], 4)
+    th.testing.assert_close(weights(compiled), weights(plain), rtol=1e-5, atol=1e-5)
+    unused = compiled.q_net.features_extractor.layer.unused.weight
+    assert unused.grad is None and (weights(plain) - first).abs().max() > 1e-3
+
+
+def test_another_network_in_the_policy_is_used_for_acting():
+    model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, **FAST)
+    obs = np.ones((2, 4), np.float32)
+    model.predict(obs)
+    model.policy.q_net = copy.deepcopy(model.policy.q_net)
+    with th.no_grad():
+        model.policy.q_net.q_net[-1].bias.copy_(th.tensor([5.0, -5.0]))
+    model.policy.beta.fill_(1.0)
+    model.predict(obs)
+    expected = model.policy.action_probabilities(obs).double()
+    th.testing.assert_close(model.policy.last_action_probabilities, expected, rtol=1e-4, atol=1e-6)
+
+
 CHANGES = {
     "max_grad_norm": lambda model: setattr(model, "max_grad_norm", 0.01),
     "loss": lambda model: setattr(model, "loss", "mse"),
