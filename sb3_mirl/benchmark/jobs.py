@@ -320,7 +320,7 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
     """
     file = folder / "suite.json"
     try:
-        content = schema.read(file)
+        content = schema.read(file, schema.MAX_SUITE_BYTES)
         schema.check_suite_file(content)
     except OSError as error:
         raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read ({error})") from error

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-#: Of a file. A result takes about 40 kB
-MAX_BYTES = 16 * 2**20
+#: Of a result, which takes up to 100 kB, and of ``suite.json``, which has 60 bytes for each job
+MAX_BYTES, MAX_SUITE_BYTES = 4 * 2**20, 16 * 2**20
 #: Levels of lists and dicts
 MAX_DEPTH = 50
 #: Rows of a learning curve, or of the history of β
@@ -67,19 +67,21 @@ def _check_size(content: bytes, most: int) -> None:
         raise ValueError(f"it has more than {most:,} bytes")
 
 
-def read(file: Path) -> Any:
+def read(file: Path, most: int = MAX_BYTES) -> Any:
     """
     A JSON file, with neither huge integers nor deep nesting.
 
+    :param file: to be read
+    :param most: bytes that it may have
     :raises OSError: if it cannot be read, or is no regular file
     :raises ValueError: if it is not JSON, or more than there should be
     """
-    return parse(read_bytes(file))
+    return parse(read_bytes(file, most), most)
 
 
-def parse(content: bytes) -> Any:
+def parse(content: bytes, most: int = MAX_BYTES) -> Any:
     """:raises ValueError: as :func:`read`"""
-    _check_size(content, MAX_BYTES)
+    _check_size(content, most)
     try:
         document = json.loads(content.decode("utf-8"), parse_int=_parse_int)
     except RecursionError:
