@@ -731,7 +731,7 @@ def test_processes_that_begin_at_once_plan_the_jobs_of_all(tmp_path):
 
 
 def test_the_algorithms_share_their_settings():
-    own = {"prior_lr", "beta_schedule", "beta_init", "beta_lr", "beta_max"}
+    own = {"loss", "prior_lr", "beta_schedule", "beta_init", "beta_lr", "beta_max"}
     files = {name: yaml.safe_load(hyperparams_file(name).read_text()) for name in (*ALGORITHMS, "dqn", "qrdqn")}
     for section in ("atari", *SUITES["gridworld"].steps, *MINATAR_IDS):
         shared = {key: value for key, value in files["mirl"][section].items() if key not in own}
