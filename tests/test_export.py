@@ -907,6 +907,17 @@ def several(space, count):
     return np.stack(samples)
 
 
+EVERYTHING = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+        "vector": spaces.Box(-1, 1, (2,)),
+        "kind": spaces.Discrete(3),
+        "kinds": spaces.MultiDiscrete([2, 4]),
+        "flags": spaces.MultiBinary(4),
+    }
+)
+
+
 def observing(space):
     return lambda: ConstantReward(observation_space=space, n_actions=3)
 
@@ -914,12 +925,10 @@ def observing(space):
 @pytest.mark.parametrize(
     "algorithm, policy, env, beta",
     [
-        (SQL, "MlpPolicy", observing(spaces.Discrete(5)), 2.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiDiscrete([2, 4])), 0.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiBinary(4)), np.inf),
-        (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 2.0),
+        (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 0.0),
+        (MIRL, "MlpPolicy", observing(spaces.Discrete(5)), np.inf),
         (MIRL, "CnnPolicy", Image, 5.0),
-        (SQLm, "MultiInputPolicy", Mixed, np.inf),
+        (SQLm, "MultiInputPolicy", observing(EVERYTHING), 2.0),
     ],
 )
 def test_onnx_acts_as_the_policy(algorithm, policy, env, beta, tmp_path):
