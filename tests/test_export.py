@@ -160,15 +160,22 @@ def test_files_of_older_versions_are_read(exported, trained):
     assert inspect_file(exported)["learning_curve"] is None
 
 
-def test_numbers_that_learn_resolved_come_back(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(trained.__dict__, "resolved_prior_lr", 0.25)
-    monkeypatch.setitem(trained.__dict__, "resolved_beta_lr", 1e-3)
-    path = trained.export(tmp_path / "model")
+def test_numbers_that_learn_resolved_come_back(tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), **FAST)
+    assert model.prior_lr == model.beta_lr == "auto"
+    path = model.export(tmp_path / "untrained")
     loaded = MIRL.load_exported(path)
-    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.25, 1e-3)
+    assert loaded.resolved_prior_lr is loaded.resolved_beta_lr is None
+    path = model.learn(4000, callback=lambda locals, globals: locals["self"].num_timesteps < 30).export(tmp_path / "model")
+    numbers = model.resolved_prior_lr, model.resolved_beta_lr
+    assert None not in numbers
+    loaded = MIRL.load_exported(path, env=ConstantReward())
+    assert loaded.prior_lr == loaded.beta_lr == "auto" and (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == numbers
+    loaded.learn(10, reset_num_timesteps=False)
+    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == numbers
     # Another argument needs another number
     loaded = MIRL.load_exported(path, prior_lr=0.5)
-    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, 1e-3)
+    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, numbers[1])
 
 
 class LooksLikeAClass:
@@ -399,7 +406,11 @@ def set_at(*keys, value):
         (set_at("training", "exploration_rate", value="1"), "exploration_rate must be float"),
         (set_at("action_names", value=[1]), "action_names must hold text"),
         (set_at("arguments", "gamma", value={"run": "x"}), "gamma: the file has {'run': 'x'}; an object must have one key"),
-        (set_at("arguments", "beta_lr", value=7.0), "beta_lr must be a number in"),
+        (set_at("arguments", "beta_lr", value=7.0), "beta_lr must be .*a number in"),
+        (
+            set_at("training", "resolved_prior_lr", value=1.5),
+            r"resolved_prior_lr must be .* or null, got 1.5",
+        ),
         (set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": "x"}}), "No model can be built"),
         (
             set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": [17]}}),
