@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probes import ConstantReward, Image, Mixed, NamedActions
 from stable_baselines3 import DQN, HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -225,6 +226,15 @@ def test_settings(settings, tmp_path):
     model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, **settings})
     model.learn(20 if settings.get("compile_update") else 60)
     check_equal(MIRL.load_exported(model.export(tmp_path / "model")), model)
+
+
+@pytest.mark.filterwarnings("error")
+def test_loading_a_model_with_n_step_returns_does_not_warn(tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), n_steps=3, gamma=0.9, **FAST)
+    model.save(tmp_path / "model.zip")
+    for loaded in (MIRL.load_exported(model.export(tmp_path / "model")), MIRL.load(tmp_path / "model.zip")):
+        assert type(loaded.replay_buffer) is NStepReplayBuffer
+        assert (loaded.replay_buffer.n_steps, loaded.replay_buffer.gamma) == (3, 0.9)
 
 
 def test_buffers_come_back_by_name(tmp_path):
