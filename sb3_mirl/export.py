@@ -701,8 +701,8 @@ def _check_training(training: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path}: training: n_envs must be at least 1, got {training['n_envs']}")
     for name in RESOLVED:
         value = training.get(name)
-        if value is not None and not (type(value) in (int, float) and value >= 0):
-            raise ValueError(f"{path}: training: {name} must be a number >= 0 or null, got {_shortened(value)}")
+        if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise ValueError(f"{path}: training: {name} must be a number in [0, 1] or null, got {_shortened(value)}")
 
 
 def _check_fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:

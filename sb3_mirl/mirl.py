@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import gymnasium as gym
 import numpy as np
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
@@ -268,6 +268,10 @@ class MIRL(DQN):
 
     def _setup_model(self) -> None:
         self._check_arguments()
+        # What SB3 itself makes of n_steps: in a model that is loaded it would warn of it
+        made = {"n_steps": self.n_steps, "gamma": self.gamma}.items()
+        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer and made <= self.replay_buffer_kwargs.items():
+            self.replay_buffer_class = None
         try:
             super()._setup_model()
         except (AssertionError, NotImplementedError) as error:

@@ -79,7 +79,10 @@ def _inspect_zip(path: Path) -> dict[str, Any]:
             if not {"data", "policy.pth"} <= entries:
                 raise ValueError(f"{str(path)!r} is a zip file but no model of SB3's: it lacks data or policy.pth")
             text = _content(archive, "data").decode()
-            system = _content(archive, "system_info.txt")[:LARGEST_INFO].decode() if "system_info.txt" in entries else ""
+            system = ""
+            if "system_info.txt" in entries:
+                with archive.open("system_info.txt") as file:
+                    system = file.read(LARGEST_INFO).decode()
             weights = _content(archive, "policy.pth")
         with zipfile.ZipFile(io.BytesIO(weights)) as inner:
             for name in inner.namelist():

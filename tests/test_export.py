@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probes import ConstantReward, Image, Mixed, NamedActions
 from stable_baselines3 import DQN, HerReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -160,15 +161,22 @@ def test_files_of_older_versions_are_read(exported, trained):
     assert inspect_file(exported)["learning_curve"] is None
 
 
-def test_numbers_that_learn_resolved_come_back(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(trained.__dict__, "resolved_prior_lr", 0.25)
-    monkeypatch.setitem(trained.__dict__, "resolved_beta_lr", 1e-3)
-    path = trained.export(tmp_path / "model")
+def test_numbers_that_learn_resolved_come_back(tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), **FAST)
+    assert model.prior_lr == model.beta_lr == "auto"
+    path = model.export(tmp_path / "untrained")
     loaded = MIRL.load_exported(path)
-    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.25, 1e-3)
+    assert loaded.resolved_prior_lr is loaded.resolved_beta_lr is None
+    path = model.learn(4000, callback=lambda locals, globals: locals["self"].num_timesteps < 30).export(tmp_path / "model")
+    numbers = model.resolved_prior_lr, model.resolved_beta_lr
+    assert None not in numbers
+    loaded = MIRL.load_exported(path, env=ConstantReward())
+    assert loaded.prior_lr == loaded.beta_lr == "auto" and (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == numbers
+    loaded.learn(10, reset_num_timesteps=False)
+    assert (loaded.resolved_prior_lr, loaded.resolved_beta_lr) == numbers
     # Another argument needs another number
     loaded = MIRL.load_exported(path, prior_lr=0.5)
-    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, 1e-3)
+    assert (loaded.prior_lr, loaded.resolved_prior_lr, loaded.resolved_beta_lr) == (0.5, None, numbers[1])
 
 
 class LooksLikeAClass:
@@ -218,6 +226,15 @@ def test_settings(settings, tmp_path):
     model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, **settings})
     model.learn(20 if settings.get("compile_update") else 60)
     check_equal(MIRL.load_exported(model.export(tmp_path / "model")), model)
+
+
+@pytest.mark.filterwarnings("error")
+def test_loading_a_model_with_n_step_returns_does_not_warn(tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), n_steps=3, gamma=0.9, **FAST)
+    model.save(tmp_path / "model.zip")
+    for loaded in (MIRL.load_exported(model.export(tmp_path / "model")), MIRL.load(tmp_path / "model.zip")):
+        assert type(loaded.replay_buffer) is NStepReplayBuffer
+        assert (loaded.replay_buffer.n_steps, loaded.replay_buffer.gamma) == (3, 0.9)
 
 
 def test_buffers_come_back_by_name(tmp_path):
@@ -399,7 +416,11 @@ def set_at(*keys, value):
         (set_at("training", "exploration_rate", value="1"), "exploration_rate must be float"),
         (set_at("action_names", value=[1]), "action_names must hold text"),
         (set_at("arguments", "gamma", value={"run": "x"}), "gamma: the file has {'run': 'x'}; an object must have one key"),
-        (set_at("arguments", "beta_lr", value=7.0), "beta_lr must be a number in"),
+        (set_at("arguments", "beta_lr", value=7.0), "beta_lr must be .*a number in"),
+        (
+            set_at("training", "resolved_prior_lr", value=1.5),
+            r"resolved_prior_lr must be .* or null, got 1.5",
+        ),
         (set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": "x"}}), "No model can be built"),
         (
             set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": [17]}}),
@@ -907,6 +928,17 @@ def several(space, count):
     return np.stack(samples)
 
 
+EVERYTHING = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+        "vector": spaces.Box(-1, 1, (2,)),
+        "kind": spaces.Discrete(3),
+        "kinds": spaces.MultiDiscrete([2, 4]),
+        "flags": spaces.MultiBinary(4),
+    }
+)
+
+
 def observing(space):
     return lambda: ConstantReward(observation_space=space, n_actions=3)
 
@@ -914,12 +946,10 @@ def observing(space):
 @pytest.mark.parametrize(
     "algorithm, policy, env, beta",
     [
-        (SQL, "MlpPolicy", observing(spaces.Discrete(5)), 2.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiDiscrete([2, 4])), 0.0),
-        (MIRL, "MlpPolicy", observing(spaces.MultiBinary(4)), np.inf),
-        (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 2.0),
+        (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 0.0),
+        (MIRL, "MlpPolicy", observing(spaces.Discrete(5)), np.inf),
         (MIRL, "CnnPolicy", Image, 5.0),
-        (SQLm, "MultiInputPolicy", Mixed, np.inf),
+        (SQLm, "MultiInputPolicy", observing(EVERYTHING), 2.0),
     ],
 )
 def test_onnx_acts_as_the_policy(algorithm, policy, env, beta, tmp_path):
