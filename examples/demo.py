@@ -51,11 +51,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("demo"))
     args = parser.parse_args()
 
-    # A callback of the same class as the default takes its place: here, to log ρ more often
-    callback = "callback:[{'sb3_mirl.callbacks.PriorUpdateCallback': {'log_interval': 500}}]"
     common = ["--algo", "mirl", "--env", ENV, "-f", str(args.folder), "--num-threads", "1", "--seed", str(args.seed)]
     train = ["-n", str(args.steps), "-tb", str(args.folder / "tensorboard"), "--eval-freq", "-1", "--log-interval", "4"]
-    sb3_mirl(["train", *common, *train, "-params", callback])
+    sb3_mirl(["train", *common, *train])
 
     newest = {"key": lambda folder: folder.stat().st_mtime}
     run = max(args.folder.glob(f"mirl/{ENV}_*"), **newest)

@@ -99,7 +99,8 @@ def sample_hyperparams(
         hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
     # β is in 1/reward: scales differ by orders of magnitude between environments. All of its arguments are sampled, so
     # that none of the file's is left to contradict them (beta_init <= beta_max)
-    hyperparams["beta_schedule"] = trial.suggest_categorical("beta_schedule", ["adaptive", "linear"])
+    hyperparams["beta_schedule"] = trial.suggest_categorical("beta_schedule", ["normalized", "adaptive", "linear"])
+    hyperparams["beta_scale"] = trial.suggest_float("beta_scale", 1e0, 3e2, log=True)
     hyperparams["beta_init"] = trial.suggest_float("beta_init", 1e-3, 1e1, log=True)
     hyperparams["beta_lr"] = trial.suggest_float("beta_lr", 1e-6, 1e-2, log=True)
     hyperparams["beta_max"] = trial.suggest_float("beta_max", 1e1, 1e4, log=True)
