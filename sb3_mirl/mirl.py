@@ -48,6 +48,7 @@ from sb3_mirl.checks import (
 from sb3_mirl.learning_curve import add_return, new_curve
 from sb3_mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
+from sb3_mirl.text import printable
 from sb3_mirl.updates import CompiledGradient, check_compiler, clear_tiny_averages, flushed_denormals
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
@@ -610,7 +611,7 @@ class MIRL(DQN):
         if len(prior) <= MAX_LOGGED_ACTIONS:
             for action, probability in enumerate(prior.tolist()):
                 name = self.action_names[action] if self.action_names else f"action_{action}"
-                self.logger.record(f"prior/{name}", probability)
+                self.logger.record(f"prior/{printable(name)}", probability)
         super().dump_logs()
 
     def learn(
