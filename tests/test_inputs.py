@@ -313,6 +313,9 @@ def test_actions_that_do_not_start_at_zero_are_the_environments_own(start, n_env
     single, _ = model.predict(obs[0], deterministic=True)
     assert type(single) is np.ndarray and single.shape == () and single == start + 1
     assert set(model.policy.sample_prior((100,)).tolist()) == set(range(start, start + 4))
+    model.policy.beta.fill_(0.0)  # π is ρ
+    assert set(model.policy.sample_policy(np.ones((200, 1), np.float32)).tolist()) == set(range(start, start + 4))
+    model.policy.beta.fill_(3.0)
     # An environment that no model has wrapped
     assert evaluate_policy(model, Monitor(ArmsFrom(start)), 3, deterministic=True) == (1.0, 0.0)
     model.save(tmp_path / "model.zip")
