@@ -616,7 +616,8 @@ class MIRL(DQN):
         self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
         if len(prior) <= MAX_LOGGED_ACTIONS:
             for action, probability in enumerate(prior.tolist()):
-                name = self.action_names[action] if self.action_names else f"action_{action}"
+                first = self.action_space.start  # type: ignore[attr-defined]
+                name = self.action_names[action] if self.action_names else f"action_{first + action}"
                 self.logger.record(f"prior/{name}", probability)
         super().dump_logs()
 

@@ -70,6 +70,7 @@ VALID = {
     "beta_init": st.floats(0, 1e4),
     "beta_lr": unit,
     "beta_max": st.floats(0.01, exclude_min=False),
+    "beta_scale": st.floats(0, 1e3, exclude_min=True),
     "loss": st.sampled_from(["mse", "huber"]),
     "regularization": st.sampled_from(["mutual_information", "entropy"]),
     "optimize_memory_usage": st.just(False),
@@ -118,6 +119,7 @@ INVALID = {
     "seed": st.one_of(st.sampled_from(["0", True, NAN, 0.5, []]), st.integers(max_value=-1), st.integers(min_value=2**32)),
     "beta_init": st.one_of(not_a_number, st.floats(max_value=0, exclude_max=True), st.just(INF)),
     "beta_max": st.one_of(not_a_number, st.floats(max_value=0, exclude_max=True)),
+    "beta_scale": st.one_of(not_a_number, st.floats(max_value=0), st.just(INF)),
     "beta_schedule": st.sampled_from(["Adaptive", "", None, 1, [], {}]),
     "loss": st.sampled_from(["l1", None, 1, ["mse"]]),
     "regularization": st.sampled_from(["none", None, 0]),
@@ -559,7 +561,7 @@ def test_episodes_that_never_end(n_steps, monkeypatch):
 
 
 def test_rewards_that_are_not_numbers_are_shown_with_what_overflowed():
-    model = MIRL("MlpPolicy", ConstantReward(), train_freq=1, **FAST)
+    model = MIRL("MlpPolicy", ConstantReward(), train_freq=1, loss="mse", **FAST)
 
     def spoil(locals_, globals_):
         model.replay_buffer.rewards[:] = 1e30
