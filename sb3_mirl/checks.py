@@ -4,6 +4,7 @@ What MIRL accepts: constructor arguments, one by one and together, and what come
 Every error names the quantity, the value it got and what would be accepted.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
@@ -289,25 +290,74 @@ RULES: dict[str, Rule] = {
 
 
 SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+# NatureCNN's three convolutions leave nothing of smaller images
+SMALLEST_IMAGE = 36
+
+
+class UnsupportedError(ValueError, AssertionError, NotImplementedError):
+    """
+    A space, or a combination of arguments, that SB3 does not support either. SB3 raises an AssertionError, a
+    NotImplementedError or a ValueError there: code that catches one of them catches this.
+    """
+
+
+def check_action_space(space: spaces.Space) -> None:
+    """
+    :param space: of the actions
+    :raises UnsupportedError: if it is not Discrete; the message says how to make it Discrete
+    """
+    if isinstance(space, spaces.Discrete):
+        return
+    wrapper = "env = gymnasium.wrappers.TransformAction(env, {}, gymnasium.spaces.Discrete({}))".format
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        start = f" + {space.start.tolist()}" if space.start.any() else ""
+        combinations = wrapper(
+            f"lambda a: numpy.array(numpy.unravel_index(a, {space.nvec.tolist()})){start}", math.prod(space.nvec.tolist())
+        )
+        remedy = f"Make each combination one action: {combinations}. Or use an algorithm for MultiDiscrete, such as SB3's PPO"
+    elif isinstance(space, spaces.MultiBinary) and isinstance(space.n, int):
+        combinations = wrapper(f"lambda a: (a >> numpy.arange({space.n}) & 1).astype(numpy.int8)", 2**space.n)
+        remedy = f"Make each combination one action: {combinations}. Or use an algorithm for MultiBinary, such as SB3's PPO"
+    elif isinstance(space, spaces.Box):
+        chosen = wrapper("lambda a: actions[a]", "len(actions)")
+        remedy = (
+            "Use an algorithm for continuous actions, such as SB3's SAC, TD3 or PPO. Or choose some actions of the Box, such "
+            f"as actions = numpy.linspace(env.action_space.low, env.action_space.high, 5), and {chosen}"
+        )
+    else:
+        remedy = f"Make each action a number: {wrapper('lambda a: actions[a]', 'len(actions)')}"
+    raise UnsupportedError(f"action_space must be Discrete, got {space}. {remedy}")
+
+
+def has_small_image(space: spaces.Space) -> bool:
+    """
+    :param space: of the observations
+    :return: whether an image of it is too small for NatureCNN
+    """
+    entries = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(
+        isinstance(entry, spaces.Box) and len(entry.shape) == 3 and sorted(entry.shape)[1] < SMALLEST_IMAGE
+        for entry in entries
+    )
 
 
 def check_observation_space(space: spaces.Space, name: str = "observation_space") -> None:
     """
     :param space: of the observations
     :param name: for the error
-    :raises ValueError: if SB3 would fail with it at the first observation, or at some later one
+    :raises UnsupportedError: if SB3 would fail with it at the first observation, or at some later one
     """
     if isinstance(space, spaces.Dict):
         for key, entry in space.spaces.items():
             if isinstance(entry, spaces.Dict):
-                raise ValueError(f"{name}[{key!r}] must not be a Dict inside of a Dict, got {entry}")
+                raise UnsupportedError(f"{name}[{key!r}] must not be a Dict inside of a Dict, got {entry}")
             check_observation_space(entry, f"{name}[{key!r}]")
     elif not isinstance(space, SPACES):
-        raise ValueError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")
+        raise UnsupportedError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
-        raise ValueError(f"{name} must be a MultiDiscrete with one axis, got {space}")
+        raise UnsupportedError(f"{name} must be a MultiDiscrete with one axis, got {space}")
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
-        raise ValueError(f"{name} must start at 0, got {space}")
+        raise UnsupportedError(f"{name} must start at 0, got {space}")
 
 
 def check_observations(

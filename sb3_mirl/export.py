@@ -969,7 +969,7 @@ class _Acting(th.nn.Module):
 
     def __init__(self, policy: MIRLPolicy, keys: list[str]) -> None:
         super().__init__()
-        self.q_net, self.keys = policy.q_net, keys
+        self.q_net, self.keys, self.first_action = policy.q_net, keys, int(policy.action_space.start)  # type: ignore[attr-defined]
         self.register_buffer("prior", policy.reference_prior.clone())
         # Its limits here, because ONNX's exporter rounds those inside soft_policy to float32: 0 and ∞
         self.register_buffer("beta", policy.beta.clamp(operators._SMALLEST_BETA, operators._LARGEST_BETA))
@@ -978,7 +978,7 @@ class _Acting(th.nn.Module):
         observation: Any = dict(zip(self.keys, observations, strict=True)) if self.keys else observations[0]
         q_values = self.q_net(observation)
         probabilities = operators.soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
-        return probabilities.argmax(dim=1), probabilities, q_values
+        return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 
 
 def export_onnx(model: "MIRL", path: str | Path) -> None:

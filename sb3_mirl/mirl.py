@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import gymnasium as gym
 import numpy as np
 import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.noise import ActionNoise
@@ -36,6 +37,8 @@ from sb3_mirl.checks import (
     LARGEST_FLOAT32,
     LARGEST_SQUARED,
     RULES,
+    UnsupportedError,
+    check_action_space,
     check_arguments,
     check_integer,
     check_observation_space,
@@ -43,6 +46,7 @@ from sb3_mirl.checks import (
     check_rewards,
     check_scheduled_learning_rate,
     check_terminal_observation,
+    has_small_image,
     is_class,
 )
 from sb3_mirl.learning_curve import add_return, new_curve
@@ -94,7 +98,8 @@ class MIRL(DQN):
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of
         :class:`~sb3_mirl.policies.MIRLPolicy`
-    :param env: the environment, or its id; its action space is Discrete and starts at 0
+    :param env: the environment, or its id; its action space is Discrete. Where that starts at another number than 0, actions
+        are the environment's own everywhere, and ``prior[0]`` is of the first of them
     :param learning_rate: of the optimiser; a number or a function of the remaining progress (from 1 to 0)
     :param buffer_size: transitions in the replay buffer
     :param learning_starts: environment steps before learning, in which actions are drawn from ρ
@@ -204,7 +209,9 @@ class MIRL(DQN):
     ) -> None:
         # The others are checked in _setup_model, where those of a loaded model are checked too: SB3 uses these before
         check_arguments({"verbose": verbose, "device": device})
-        if hasattr(env, "observation_space"):
+        env = maybe_make_env(env, verbose)
+        if hasattr(env, "action_space"):
+            check_action_space(env.action_space)
             check_observation_space(env.observation_space)
         super().__init__(
             policy,
@@ -277,11 +284,11 @@ class MIRL(DQN):
             super()._setup_model()
         except (AssertionError, NotImplementedError) as error:
             # What SB3 says of combinations that it does not support
-            raise ValueError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
+            raise UnsupportedError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
         except RuntimeError as error:
-            if "Kernel size" not in str(error):
+            if not has_small_image(self.observation_space):
                 raise
-            raise ValueError(
+            raise UnsupportedError(
                 f"Images must be large enough for the policy's network, which are 36x36 for NatureCNN, got "
                 f"observation_space={self.observation_space} ({error})"
             ) from error
@@ -308,8 +315,7 @@ class MIRL(DQN):
             raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
         if not hasattr(self, "action_space"):
             raise ValueError("env must be an environment or its id, got None")
-        if self.action_space.start != 0:  # type: ignore[attr-defined]
-            raise ValueError(f"The action space must start at 0, got {self.action_space}")
+        check_action_space(self.action_space)
         check_observation_space(self.observation_space)
         # SB3 keeps this one under another name
         arguments = {name: getattr(self, "_stats_window_size" if name == "stats_window_size" else name) for name in RULES}
@@ -429,7 +435,8 @@ class MIRL(DQN):
             actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
             # Taken now: evaluations by callbacks use the same policy object
             self.rollout_action_probabilities = self.policy.last_action_probabilities
-        return actions, actions
+        # The network's actions count from 0
+        return actions, actions - self.action_space.start  # type: ignore[attr-defined]
 
     def predict(
         self,
@@ -440,7 +447,7 @@ class MIRL(DQN):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         argmaxₐ π(a|s) or, unless ``deterministic``, the paper's behaviour policy: with probability ε, tossed for each
-        environment by itself, a draw from ρ instead.
+        environment by itself, a draw from ρ instead. Neither is a draw from π: that is ``policy.sample_policy(observation)``.
 
         :param observation: the input observation
         :param state: the last states (used in recurrent policies)
@@ -610,7 +617,8 @@ class MIRL(DQN):
         self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
         if len(prior) <= MAX_LOGGED_ACTIONS:
             for action, probability in enumerate(prior.tolist()):
-                name = self.action_names[action] if self.action_names else f"action_{action}"
+                first = self.action_space.start  # type: ignore[attr-defined]
+                name = self.action_names[action] if self.action_names else f"action_{first + action}"
                 self.logger.record(f"prior/{printable(name)}", probability)
         super().dump_logs()
 

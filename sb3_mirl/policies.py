@@ -86,7 +86,7 @@ class MIRLPolicy(DQNPolicy):
         cumulative = self.action_probabilities(obs).double().cumsum(dim=1).cpu().numpy()
         # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with π(a|s) = 0 is drawn
         draws = np.random.random((len(cumulative), 1)) * cumulative[:, -1:]
-        return (cumulative > draws).argmax(axis=1)
+        return self._of_env((cumulative > draws).argmax(axis=1))
 
     def _as_tensors(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
@@ -126,6 +126,22 @@ class MIRLPolicy(DQNPolicy):
         self.last_action_probabilities = probabilities
         return actions
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """argmaxₐ π(a|s), as an action of the environment: SB3's :meth:`predict`."""
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return self._of_env(actions), state
+
+    def _of_env(self, actions: np.ndarray) -> np.ndarray:
+        """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""
+        start = self.action_space.start  # type: ignore[attr-defined]
+        return np.asarray(actions + start) if start else actions
+
     def compile_acting(self) -> None:
         """
         Makes :meth:`predict` run the network, π and its maximum as one compiled function, with the same result but for
@@ -137,13 +153,13 @@ class MIRLPolicy(DQNPolicy):
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
         """
-        Actions drawn from ρ with NumPy's global generator, which ``set_random_seed`` seeds.
+        Actions of the environment drawn from ρ with NumPy's global generator, which ``set_random_seed`` seeds.
 
         :param shape: the shape of the result
         """
         prior = self.prior.cpu().numpy()
         # Normalised here, because ρ may come from outside: set_parameters, a callback of the user's
-        return np.random.choice(len(prior), size=shape, p=prior / prior.sum())
+        return self._of_env(np.random.choice(len(prior), size=shape, p=prior / prior.sum()))
 
     def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
         """

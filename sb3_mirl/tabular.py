@@ -108,7 +108,7 @@ class _Mdp(NamedTuple):
         :param allowed: which actions may be taken, [S, A]
         :return: the states from which no allowed actions lead to termination, [S]
         """
-        return ~self.shortest_way_out(allowed).any(axis=1)
+        return self.shortest_way_out(allowed).sum(axis=1) == 0.0
 
     def shortest_way_out(self, allowed: np.ndarray) -> np.ndarray:
         """The policy [S, A] that takes the way to termination with the fewest steps; zeros in states that have none."""

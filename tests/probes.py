@@ -9,7 +9,7 @@ class ConstantReward(gym.Env):
     """The same reward for whatever is done; episodes of a fixed length, random observations."""
 
     def __init__(self, reward: float = 1.0, n_actions: int = 2, length: int = 10, observation_space=None):
-        self.observation_space = observation_space or spaces.Box(-1, 1, (3,), np.float32)
+        self.observation_space = spaces.Box(-1, 1, (3,), np.float32) if observation_space is None else observation_space
         self.action_space = spaces.Discrete(n_actions)
         self.reward, self.length, self.steps = reward, length, 0
 

@@ -165,13 +165,13 @@ def test_a_frame_is_stored_once(shape):
 
 def test_memory_of_an_atari_transition():
     env = VecTransposeImage(VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4))
-    buffer = FrameReplayBuffer(2000, env.observation_space, env.action_space, device="cpu")
-    fill([buffer], env, 2500)
+    buffer = FrameReplayBuffer(1000, env.observation_space, env.action_space, device="cpu")
+    fill([buffer], env, 1200)
     planes = buffer.observations.planes
     arrays = [planes.images, planes.references, buffer.observations.index, buffer.next_observations.index]
     arrays += [buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts]
     in_use = len(planes.images) - len(planes.free)
-    assert in_use <= 1.02 * 2000
+    assert in_use <= 1.02 * 1000
     per_transition = sum(array.nbytes / len(array) for array in arrays)
     assert per_transition < 7150  # 84 · 84 for the frame, less than 100 bytes for the rest
 

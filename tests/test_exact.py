@@ -222,7 +222,7 @@ def test_the_best_prior_of_a_policy_is_its_marginal(mdp, gamma, beta):
         assert objective(other) <= best + 1e-9 * (1 + abs(best))
 
 
-@QUICK
+@settings(QUICK, max_examples=20)
 @given(MDPS, GAMMAS, st.sampled_from([0.3, 1.0, 3.0]))
 def test_the_alternation_rises_to_a_fixed_point(mdp, gamma, beta):
     best = optimize_prior(mdp.transition, mdp.reward, gamma, beta, mdp.initial, tolerance=1e-6)
@@ -247,7 +247,7 @@ def test_value_of_the_fixed_point_is_reward_minus_information(mdp, gamma):
     assert (1 - gamma) * (mdp.initial @ best.v) == pytest.approx(value, abs=1e-6)
 
 
-@QUICK
+@settings(QUICK, max_examples=15)
 @given(MDPS, BETAS)
 def test_with_gamma_0_every_start_leads_to_the_global_optimum(mdp, beta):
     # Blahut-Arimoto; the bound that proves optimality: max over a of log Σ d exp(β (Q - V))

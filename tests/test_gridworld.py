@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import DQN
+from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL
 from sb3_mirl.gridworld import CORRIDOR, GRID_WORLDS, MOVES, SQUARE, WIDE_CORRIDOR, GridWorld, toy_text_arrays
@@ -137,9 +138,11 @@ def test_deep_algorithms_run_on_grid_worlds(algorithm, env_id):
     assert model.predict(model.get_env().reset())[0].shape == (1,)
 
 
-def test_the_prior_is_logged_by_the_names_of_the_moves():
-    model = MIRL("MlpPolicy", "MIRLSquare-v0", buffer_size=10, learning_starts=0).learn(3)
-    assert {f"prior/{name}" for name in MOVES} <= set(model.logger.name_to_value)
+def test_the_prior_is_logged_by_the_names_of_the_moves(tmp_path):
+    model = MIRL("MlpPolicy", "MIRLSquare-v0", buffer_size=10)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(110, log_interval=1)  # an episode has at most 100 steps
+    assert {f"prior/{name}" for name in MOVES} <= set((tmp_path / "progress.csv").read_text().splitlines()[0].split(","))
 
 
 def test_cells_that_are_walled_off_are_no_states():

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,10 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probes import ConstantReward, TwoArms
+from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_mirl import MIRL, SQL, SQLm
@@ -66,6 +70,7 @@ VALID = {
     "beta_init": st.floats(0, 1e4),
     "beta_lr": unit,
     "beta_max": st.floats(0.01, exclude_min=False),
+    "beta_scale": st.floats(0, 1e3, exclude_min=True),
     "loss": st.sampled_from(["mse", "huber"]),
     "regularization": st.sampled_from(["mutual_information", "entropy"]),
     "optimize_memory_usage": st.just(False),
@@ -73,7 +78,7 @@ VALID = {
 }
 
 
-@settings(QUICK, max_examples=300)
+@settings(QUICK, max_examples=120)
 @given(st.data())
 def test_valid_arguments_train(data):
     names = data.draw(st.sets(st.sampled_from(sorted(VALID)), min_size=1, max_size=6))
@@ -114,6 +119,7 @@ INVALID = {
     "seed": st.one_of(st.sampled_from(["0", True, NAN, 0.5, []]), st.integers(max_value=-1), st.integers(min_value=2**32)),
     "beta_init": st.one_of(not_a_number, st.floats(max_value=0, exclude_max=True), st.just(INF)),
     "beta_max": st.one_of(not_a_number, st.floats(max_value=0, exclude_max=True)),
+    "beta_scale": st.one_of(not_a_number, st.floats(max_value=0), st.just(INF)),
     "beta_schedule": st.sampled_from(["Adaptive", "", None, 1, [], {}]),
     "loss": st.sampled_from(["l1", None, 1, ["mse"]]),
     "regularization": st.sampled_from(["none", None, 0]),
@@ -248,13 +254,13 @@ leaf_spaces = st.one_of(
 )  # fmt: skip
 
 
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=60)
 @given(leaf_spaces, st.integers(1, 3))
 def test_observation_spaces(space, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": space}), batch_size=3)
 
 
-@settings(QUICK, max_examples=50)
+@settings(QUICK, max_examples=30)
 @given(st.dictionaries(st.sampled_from("abc"), leaf_spaces, min_size=1), st.integers(1, 2))
 def test_dict_spaces(entries, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": spaces.Dict(entries)}), "MultiInputPolicy")
@@ -280,13 +286,114 @@ def test_observation_spaces_that_are_refused(space, policy):
         learn(ConstantReward(observation_space=space), policy)
 
 
-@given(st.integers(1, 4), st.integers(-3, 3).filter(bool))
-@settings(QUICK, max_examples=10)
-def test_action_spaces_that_do_not_start_at_zero(n, start):
-    env = ConstantReward()
-    env.action_space = spaces.Discrete(n, start=start)
-    with pytest.raises(ValueError, match=rf"action space must start at 0, got .*start={start}"):
-        MIRL("MlpPolicy", env)
+class ArmsFrom(TwoArms):
+    """:class:`TwoArms` whose first action has another number than 0."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.action_space = spaces.Discrete(4, start=start)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return super().step(action - self.action_space.start)
+
+
+@pytest.mark.parametrize(("start", "n_envs"), [(1, 1), (-2, 3)])
+def test_actions_that_do_not_start_at_zero_are_the_environments_own(start, n_envs, tmp_path):
+    def train(first_action):
+        env = make_vec_env(lambda: ArmsFrom(first_action), n_envs)
+        settings = {"learning_rate": 1e-2, "train_freq": 1, "target_update_interval": 10, "beta_init": 3.0}
+        return MIRL("MlpPolicy", env, **{**FAST, **settings}).learn(160)
+
+    model, from_zero = train(start), train(0)
+    # Inside nothing differs
+    np.testing.assert_array_equal(model.replay_buffer.actions, from_zero.replay_buffer.actions)
+    np.testing.assert_array_equal(model.prior, from_zero.prior)
+    obs = np.ones((50, 1), np.float32)
+    assert (model.predict(obs, deterministic=True)[0] == start + 1).all()
+    assert set(model.predict(obs)[0].tolist()) <= set(range(start, start + 4))
+    single, _ = model.predict(obs[0], deterministic=True)
+    assert type(single) is np.ndarray and single.shape == () and single == start + 1
+    assert set(model.policy.sample_prior((100,)).tolist()) == set(range(start, start + 4))
+    model.policy.beta.fill_(0.0)  # π is ρ
+    assert set(model.policy.sample_policy(np.ones((200, 1), np.float32)).tolist()) == set(range(start, start + 4))
+    model.policy.beta.fill_(3.0)
+    # An environment that no model has wrapped
+    assert evaluate_policy(model, Monitor(ArmsFrom(start)), 3, deterministic=True) == (1.0, 0.0)
+    model.save(tmp_path / "model.zip")
+    model.export(tmp_path / "model.safetensors")
+    for loaded in (
+        MIRL.load(tmp_path / "model.zip", model.env),
+        MIRL.load_exported(tmp_path / "model.safetensors", model.env),
+    ):
+        assert (loaded.predict(obs, deterministic=True)[0] == start + 1).all()
+        loaded.learn(20)
+
+
+OTHER_ACTIONS = {
+    "MultiDiscrete": (spaces.MultiDiscrete([3, 2], start=[1, 0]), 6),
+    "MultiDiscrete from 0": (spaces.MultiDiscrete([3, 2]), 6),
+    "MultiBinary": (spaces.MultiBinary(3), 8),
+    "Box": (spaces.Box(-1, 1, (2,)), 5),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ACTIONS)
+def test_other_action_spaces_are_refused_with_a_line_that_makes_them_discrete(name):
+    space, n_actions = OTHER_ACTIONS[name]
+
+    class Other(ConstantReward):
+        def __init__(self):
+            super().__init__()
+            self.action_space = space
+            self.actions = []
+
+        def step(self, action):
+            self.actions.append(np.asarray(action).tolist())
+            return super().step(action)
+
+    with pytest.raises(ValueError, match=rf"action_space must be Discrete, got .*{type(space).__name__}") as refusal:
+        MIRL("MlpPolicy", Other())
+    message = str(refusal.value)
+    assert "SB3's" in message  # another algorithm
+    env = Other()
+    names = {"env": env, "numpy": np, "gymnasium": gym}
+    for line in re.findall(r"(?:actions|env) = \S+\(.*?\)(?=, and|\. Or|$)", message):
+        exec(line, names)
+    assert names["env"].action_space == spaces.Discrete(n_actions)
+    model = learn(names["env"], steps=104, learning_starts=100)
+    assert len({str(action) for action in env.actions}) == n_actions
+    # SB3's own exceptions
+    for wrong in (Other(), make_vec_env(Other, 2)):
+        with pytest.raises(AssertionError, match="must be Discrete"):
+            MIRL("MlpPolicy", wrong)
+    with pytest.raises(ValueError, match="do not match"):
+        model.set_env(DummyVecEnv([Other]))
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "arguments"),
+    [
+        ("CnnPolicy", spaces.Box(-1, 1, (36, 36, 1)), {}),
+        ("MultiInputPolicy", spaces.Dict({"a": spaces.Discrete(2)}), {"n_steps": 3}),
+        ("MultiInputPolicy", spaces.Dict({"a": spaces.Discrete(2)}), {"optimize_memory_usage": True}),
+        (
+            "MlpPolicy",
+            spaces.Box(-1, 1, (3,)),
+            {"n_steps": 3, "optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+        ),
+        ("MultiInputPolicy", spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), {}),
+        ("MlpPolicy", spaces.Tuple([spaces.Discrete(3)]), {}),
+        ("CnnPolicy", spaces.Box(0, 255, (8, 8, 3), np.uint8), {}),
+    ],
+)
+def test_what_sb3_does_not_support_is_refused_by_an_exception_that_is_sb3s_too(policy, space, arguments):
+    arguments = {**FAST, "policy_kwargs": {}, **arguments}
+    with pytest.raises((AssertionError, RuntimeError)) as theirs:  # NotImplementedError is a RuntimeError
+        DQN(policy, ConstantReward(observation_space=space), **arguments)
+    for expected in (theirs.type, ValueError):
+        with pytest.raises(expected):
+            MIRL(policy, ConstantReward(observation_space=space), **arguments)
 
 
 @pytest.mark.parametrize("n_actions", [1, 2, 50])
@@ -328,7 +435,7 @@ any_float = st.one_of(st.floats(), st.sampled_from([NAN, INF, -INF, 1e300, -1e30
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(QUICK, max_examples=250)
+@settings(QUICK, max_examples=120)
 @given(reward=any_float, at=st.integers(1, 39), length=st.integers(1, 9), loss=st.sampled_from(["mse", "huber"]))
 def test_any_reward_trains_or_is_named(reward, at, length, loss):
     env = Scripted(at, reward=reward, length=length)
@@ -349,7 +456,7 @@ def test_any_reward_trains_or_is_named(reward, at, length, loss):
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(QUICK, max_examples=250)
+@settings(QUICK, max_examples=120)
 @given(
     value=st.one_of(st.floats(-1e3, 1e3), st.sampled_from([NAN, INF, -INF, 1e300, -1e39])),
     at=st.integers(0, 39),
@@ -373,7 +480,12 @@ def test_any_observation_trains_or_is_named(value, at, dtype, length, dictionary
     check(model)
 
 
-@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+# Forked: new processes would import torch first
+forked = partial(SubprocVecEnv, start_method="fork")
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, forked])
 def test_the_environment_is_named(vec_env):
     envs = [lambda at=at: Scripted(at, reward=1e300) for at in (1000, 9)]
     env = vec_env(envs)
@@ -383,6 +495,7 @@ def test_the_environment_is_named(vec_env):
     env.close()
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("what, quantity", [("reward", "reward"), ("value", "observation")])
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_what_is_normalised_is_checked_before(what, quantity, value):
@@ -421,7 +534,7 @@ def test_observations_out_of_bounds_or_of_another_type_work():
             return (obs * 50).astype(np.float64), *rest
 
     learn(Other())
-    env = SubprocVecEnv([Other] * 2)
+    env = forked([Other] * 2)
     learn(env)
     env.close()
 
@@ -448,7 +561,7 @@ def test_episodes_that_never_end(n_steps, monkeypatch):
 
 
 def test_rewards_that_are_not_numbers_are_shown_with_what_overflowed():
-    model = MIRL("MlpPolicy", ConstantReward(), train_freq=1, **FAST)
+    model = MIRL("MlpPolicy", ConstantReward(), train_freq=1, loss="mse", **FAST)
 
     def spoil(locals_, globals_):
         model.replay_buffer.rewards[:] = 1e30

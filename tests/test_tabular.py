@@ -1,5 +1,6 @@
 """Tabular learners: step by step against the equations, in the limit against the exact solution, and run beside run."""
 
+import itertools
 from dataclasses import replace
 
 import gymnasium as gym
@@ -71,8 +72,8 @@ def replay(env, settings, seed, n_steps):
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("env", [GridWorld(CORRIDOR), SLIPPERY, FROZEN_LAKE], ids=["corridor", "slippery", "frozen lake"])
 def test_every_step_follows_the_equations(env, name):
-    learners = TabularLearners([TabularRun(env, SETTINGS[name], seed=3)]).learn(1200)
-    q, prior = replay(env, SETTINGS[name], 3, 1200)
+    learners = TabularLearners([TabularRun(env, SETTINGS[name], seed=3)]).learn(700)
+    q, prior = replay(env, SETTINGS[name], 3, 700)
     np.testing.assert_allclose(learners.q_values(0), q, atol=1e-12, rtol=1e-12)
     np.testing.assert_allclose(learners.prior[0], prior, atol=1e-12)
 
@@ -117,26 +118,25 @@ def test_seeds_differ():
     assert (learners.q_values(0) != learners.q_values(1)).any()
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5, 3.0, np.inf])
-@pytest.mark.parametrize("prior", [None, (0.1, 0.2, 0.3, 0.4)])
-def test_q_converges_to_the_fixed_point_of_fixed_beta_and_prior(beta, prior):
+def test_q_converges_to_the_fixed_point_of_fixed_beta_and_prior():
     # Deterministic world, learning rate 1: learning is value iteration, in the order of the visits
     env = GridWorld("SSG\nSSS\nS#S")
-    fixed = TabularSettings(
-        beta_init=beta, beta_lr=0.0, prior_lr=0.0, prior_init=prior, exploration=1.0, q_lr_decay=0.0, gamma=0.9
-    )
-    learners = TabularLearners([TabularRun(env, fixed, seed=0)]).learn(10_000)
-    reference = np.full(4, 0.25) if prior is None else np.array(prior)
-    exact = soft_value_iteration(env.transition, env.reward, 0.9, beta, reference)
-    np.testing.assert_allclose(learners.q_values(0)[~env.is_goal], exact.q[~env.is_goal], atol=1e-9)
-    if beta < np.inf:  # where rounding decides which of two equal actions is the best
-        np.testing.assert_allclose(learners.policy(0)[~env.is_goal], exact.policy[~env.is_goal], atol=1e-9)
+    cases = list(itertools.product([0.0, 0.5, 3.0, np.inf], [None, (0.1, 0.2, 0.3, 0.4)]))
+    fixed = TabularSettings(beta_lr=0.0, prior_lr=0.0, exploration=1.0, q_lr_decay=0.0, gamma=0.9)
+    runs = [TabularRun(env, replace(fixed, beta_init=beta, prior_init=prior), seed=0) for beta, prior in cases]
+    learners = TabularLearners(runs).learn(10_000)
+    for run, (beta, prior) in enumerate(cases):
+        reference = np.full(4, 0.25) if prior is None else np.array(prior)
+        exact = soft_value_iteration(env.transition, env.reward, 0.9, beta, reference)
+        np.testing.assert_allclose(learners.q_values(run)[~env.is_goal], exact.q[~env.is_goal], atol=1e-9)
+        if beta < np.inf:  # where rounding decides which of two equal actions is the best
+            np.testing.assert_allclose(learners.policy(run)[~env.is_goal], exact.policy[~env.is_goal], atol=1e-9)
 
 
 def test_q_approaches_the_fixed_point_of_a_slippery_world():
     env = GridWorld("SSG\nSSS", slip_probability=0.3)
     fixed = TabularSettings(beta_init=2.0, beta_lr=0.0, prior_lr=0.0, exploration=1.0, gamma=0.9)
-    learners = TabularLearners([TabularRun(env, fixed, seed) for seed in range(20)]).learn(30_000)
+    learners = TabularLearners([TabularRun(env, fixed, seed) for seed in range(20)]).learn(20_000)
     exact = soft_value_iteration(env.transition, env.reward, 0.9, 2.0, np.full(4, 0.25)).q[~env.is_goal]
     errors = np.array([learners.q_values(run)[~env.is_goal] - exact for run in range(20)])
     standard_error = errors.std(axis=0, ddof=1) / np.sqrt(20)
@@ -145,7 +145,7 @@ def test_q_approaches_the_fixed_point_of_a_slippery_world():
 
 
 def test_the_prior_finds_the_one_useful_action():
-    learners = TabularLearners([TabularRun(GridWorld(CORRIDOR), TABULAR_ALGORITHMS["mirl"], seed=0)]).learn(60_000)
+    learners = TabularLearners([TabularRun(GridWorld(CORRIDOR), TABULAR_ALGORITHMS["mirl"], seed=0)]).learn(30_000)
     assert learners.prior[0].argmax() == 1
     assert learners.prior[0, 1] > 0.95
     assert learners.prior[0].sum() == pytest.approx(1.0, abs=1e-12)
@@ -178,15 +178,14 @@ def test_evaluation_of_a_known_policy():
     assert explored.mean() == pytest.approx(expected, abs=5 * explored.std() / np.sqrt(4000))
 
 
-@pytest.mark.parametrize("regularization", ["mutual_information", "entropy"])
-def test_evaluation_explores_with_the_prior(regularization):
+def test_evaluation_explores_with_the_prior():
     env, prior = GridWorld("S..G"), np.array([0.1, 0.2, 0.3, 0.4])
-    settings = TabularSettings(regularization=regularization, prior_lr=0.0, prior_init=tuple(prior), beta_init=50.0)
-    learners = TabularLearners([TabularRun(env, settings, seed=0)]).learn(5000)
-    returns = learners.evaluate(20_000, max_steps=1000, exploration=0.5)
+    fixed = TabularSettings(prior_lr=0.0, prior_init=tuple(prior), beta_init=50.0)
+    runs = [TabularRun(env, replace(fixed, regularization=kind), seed=0) for kind in ("mutual_information", "entropy")]
     behaviour = 0.5 * np.eye(4)[[1, 1, 1, 0]] + 0.5 * prior  # right, but with probability 0.5 a draw from ρ
     expected = evaluate_policy(env.transition, env.reward, 1.0, behaviour)[1][0]
-    assert returns.mean() == pytest.approx(expected, abs=5 * returns.std() / np.sqrt(20_000))
+    for returns in TabularLearners(runs).learn(3000).evaluate(10_000, max_steps=300, exploration=0.5):
+        assert returns.mean() == pytest.approx(expected, abs=5 * returns.std() / np.sqrt(10_000))
 
 
 @pytest.mark.parametrize(
