@@ -1,5 +1,5 @@
 """
-MIRL on Atari from Python, with the paper's settings: they are the defaults of the class.
+MIRL on Atari from Python, with the paper's settings as far as they are known.
 
 The full run (10 million steps) takes days on a CPU; `sb3-mirl train --algo mirl --env PongNoFrameskip-v4` does the same.
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_mirl import MIRL
+from sb3_mirl import MIRL, PAPER_ATARI
 from sb3_mirl.buffers import FrameReplayBuffer
 
 
@@ -28,10 +28,10 @@ def main() -> None:
 
     gym.register_envs(ale_py)
     env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4)
-    settings = {"buffer_size": args.buffer_size, "learning_starts": args.learning_starts, "seed": 0, "verbose": 1}
-    model = MIRL("CnnPolicy", env, replay_buffer_class=FrameReplayBuffer, **settings)
+    settings = {**PAPER_ATARI, "buffer_size": args.buffer_size, "learning_starts": args.learning_starts}
+    model = MIRL("CnnPolicy", env, replay_buffer_class=FrameReplayBuffer, seed=0, verbose=1, **settings)
     # The log shows ρ by the names of the actions: prior/NOOP, prior/FIRE, prior/RIGHT, ...
-    model.learn(args.steps, progress_bar=True)
+    model.learn(args.steps)
     model.save("mirl_pong")
 
     names = env.env_method("get_action_meanings", indices=[0])[0]

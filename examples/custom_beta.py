@@ -1,7 +1,7 @@
 """
 Another rule for β: subclass the callback that owns the state, and pass an instance to ``learn``.
 
-Here β follows the inverse of the *root* of the squared error, whose units are those of 1/reward, as β's are.
+Here β grows with the square of the share of the run that is done, whatever the errors are.
 
     python examples/custom_beta.py     # about a minute
 """
@@ -11,14 +11,16 @@ import argparse
 from sb3_mirl import MIRL, BetaUpdateCallback
 
 
-class RootMeanSquareBeta(BetaUpdateCallback):
-    """β ← (1 - α) β + α / √L."""
+class GrowingBeta(BetaUpdateCallback):
+    """β = beta_max · (share of the run that is done)²."""
+
+    def _on_step(self):
+        done = self.model.num_timesteps / self.locals["total_timesteps"]
+        self.beta.fill_(self.model.beta_max * min(done, 1.0) ** 2)
+        return True
 
     def _on_gradient_step(self, squared_td_error):
-        target = 1 / squared_td_error.clamp(min=1e-6).sqrt()
-        # A NaN must not get in: train() reports it after this gradient step
-        if target.isfinite():
-            self.beta.lerp_(target.double(), self.model.beta_lr)
+        pass
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     args = parser.parse_args()
 
-    for callback in (BetaUpdateCallback(), RootMeanSquareBeta()):
+    for callback in (BetaUpdateCallback(), GrowingBeta()):
         model = MIRL(
             "MlpPolicy",
             "CartPole-v1",
@@ -36,8 +38,7 @@ def main() -> None:
             target_update_interval=10,
             train_freq=256,
             gradient_steps=128,
-            prior_lr=1e-4,
-            beta_lr=1e-3,
+            beta_max=10,
             buffer_size=50_000,
             seed=0,
         )

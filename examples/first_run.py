@@ -33,12 +33,13 @@ def main() -> None:
         beta_init=0.1,
         beta_lr=4e-4,
         beta_max=10,
+        loss="mse",
         buffer_size=100_000,
         policy_kwargs={"net_arch": [128, 128]},
         verbose=1,
         seed=0,
     )
-    model.learn(args.steps, log_interval=50, progress_bar=True)
+    model.learn(args.steps, log_interval=50)
 
     mean, std = evaluate_policy(model, model.get_env(), n_eval_episodes=20)
     print(f"return {mean:.1f} ± {std:.1f}, prior {model.prior}, beta {model.beta:.2f}")
