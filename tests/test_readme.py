@@ -7,7 +7,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
 from sb3_mirl.__main__ import OUR_COMMANDS, ZOO_COMMANDS, main
 
@@ -75,6 +78,16 @@ def test_the_commands_work_in_their_order(command, folder, monkeypatch, capsys):
     assert "finished: nothing to resume" not in printed and "nothing to draw" not in printed and "Skipping" not in printed
     if "record-training" in command:
         assert len(list(folder.glob("logs/mirl/CartPole-v1_1/videos/checkpoint-*.mp4"))) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [10, 11, 12])
+def test_the_ten_lines_solve_cartpole(seed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(PYTHON[0].replace("verbose=1", f"seed={seed}"), names)
+    returns, _ = evaluate_policy(names["model"], Monitor(gym.make("CartPole-v1")), n_eval_episodes=20)
+    assert returns >= 475  # what Gymnasium calls solved
 
 
 def test_the_python_about_grid_worlds_runs():
