@@ -28,9 +28,11 @@ def add_return(curve: dict[str, Any], episode_return: float) -> None:
     :param curve: changed in place
     :param episode_return: of an episode that has ended; left out if it is not finite
     """
+    # VecMonitor's returns are float32, which could not be compared with the largest
+    episode_return = float(episode_return)
     if not abs(episode_return) < LARGEST:
         return
-    curve["sum"] += float(episode_return)
+    curve["sum"] += episode_return
     curve["count"] += 1
     if curve["count"] < curve["episodes_per_point"]:
         return
