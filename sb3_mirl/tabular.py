@@ -326,7 +326,7 @@ def _first_policy(mdp: _Mdp, beta: float, prior: np.ndarray) -> np.ndarray:
     policy = np.broadcast_to(prior, mdp.reward.shape).copy()
     mdp.check_episodes_end(policy > 0.0)
     # With a small β the penalty of any other policy is beyond all measure, and ρ itself is nearly the best
-    if mdp.gamma == 1.0 and beta * np.abs(mdp.reward).max(initial=_SMALLEST_PRIOR) > 1e-3:
+    if mdp.gamma == 1.0 and beta * np.abs(mdp.reward).max(initial=np.finfo(np.float64).tiny) > 1e-3:
         return mdp.shortest_way_out(policy > 0.0)
     return policy
 
