@@ -194,7 +194,7 @@ TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
         (sb3_mirl.mirl, "clear_tiny_averages", lambda optimizer: None),
     ],
     "channels-last": [(sb3_mirl.policies, "channels_last", lambda images: images)],
-    "fused": [(sb3_mirl.policies, "_fused_by_default", lambda optimizer_class, kwargs: kwargs)],
+    "fused": [(sb3_mirl.policies, "_fused_by_default", lambda optimizer, kwargs: kwargs)],
 }
 
 

@@ -34,8 +34,9 @@ def find_action_names(env: VecEnv | None, n_actions: int) -> list[str] | None:
         if env is None or not env.has_attr("get_action_meanings"):
             return None
         names = env.env_method("get_action_meanings", indices=[0])[0]
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-        return None  # it has something of that name which is not what Atari has
+    except Exception:
+        # It has something of that name which is not what Atari has. Names are for logs only: no reason to stop
+        return None
     # A wrapper may offer fewer actions than the environment that it wraps names; SB3's logger cuts long names
     if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != n_actions:
         return None

@@ -160,7 +160,7 @@ def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_rem
     """
     value = schedule(progress_remaining)
     # A tensor without axes is as good as a number for SB3
-    number = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and value.size == 1 else value
+    number = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
     if not _is_number(number) or not 0.0 <= number <= LARGEST:
         raise ValueError(
             f"learning_rate must give a finite number >= 0, got {value!r} at the remaining progress {progress_remaining:g}"
@@ -394,10 +394,21 @@ def check_observations(
 def check_terminal_observation(space: spaces.Space, observation: Any, env: int, step: int) -> None:
     """:func:`check_observations` for the last observation of an episode, which one environment alone gives."""
     if isinstance(space, spaces.Dict):
-        batch: Any = {key: np.asarray(observation[key])[None] for key in space.spaces}
+        batch: Any = {key: _as_stored(entry, observation[key])[None] for key, entry in space.spaces.items()}
     else:
-        batch = np.asarray(observation)[None]
+        batch = _as_stored(space, observation)[None]
     check_observations(space, batch, step, "last observation", env)
+
+
+def _as_stored(space: spaces.Space, observation: Any) -> np.ndarray:
+    """An observation in the shape of its space, as NumPy assigns it ([1, 4] to [4]); as it is where it cannot."""
+    given = np.asarray(observation)
+    stored = np.empty(space.shape or (), given.dtype)
+    try:
+        stored[...] = given
+    except ValueError:
+        return given
+    return stored
 
 
 def check_rewards(rewards: np.ndarray, limit: float, step: int) -> None:

@@ -79,6 +79,8 @@ PAPER_ATARI: dict[str, Any] = {
 
 # With more actions than this, ρ is not logged entry by entry
 MAX_LOGGED_ACTIONS = 32
+# Attributes that belong to one call of learn()
+_OF_ONE_LEARN = ("_gradient_step_callbacks", "_callbacks", "_num_timesteps_at_start", "_total_timesteps")
 # With train_freq in episodes, training ends with one: so many steps are waited for it
 LONGEST_LAST_EPISODE = 100_000
 
@@ -148,8 +150,9 @@ class MIRL(DQN):
     :param compile_update: run the loss and gradient of each gradient step, and each choice of actions, as one compiled
         function, which is faster and differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a
         minute. The network's ``forward()`` is traced once for each shape of its input: what it does in Python (counting, say,
-        or drawing random numbers) is not repeated. Networks with dropout, buffers (batch norm), hooks or TorchScript are
-        refused. On a GPU the function is recorded as a CUDA graph (not measured yet)
+        or drawing random numbers) is not repeated, and attributes that are no parameters keep the value of that time. Networks
+        with dropout, buffers (batch norm), hooks or TorchScript are refused. On a GPU the function is recorded as a CUDA graph
+        (not measured yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :param _init_setup_model: whether to build the network at once
@@ -300,6 +303,11 @@ class MIRL(DQN):
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_init)
         if self.compile_update:
+            if type(self)._compute_gradient is not MIRL._compute_gradient:
+                raise ValueError(
+                    f"compile_update=True computes the gradient of MIRL, but {type(self).__name__} has a _compute_gradient of "
+                    "its own; set compile_update=False"
+                )
             check_compiler(self.device)
             self.policy.compile_acting()
 
@@ -391,8 +399,10 @@ class MIRL(DQN):
         self.action_names = find_action_names(self.env, len(self.policy.prior)) or self.action_names
         return super()._init_callback(CallbackList([*defaults, callback, *events, *resumption]), progress_bar)
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(*args, **kwargs)
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(total_timesteps, *args, **kwargs)
+        if total_timesteps > 0:
+            self._resolve_step_sizes(total_timesteps)
         if self.num_timesteps == 0:
             self.learning_curve = new_curve()
         obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
@@ -419,7 +429,7 @@ class MIRL(DQN):
         limit = LARGEST_SQUARED if self.loss == "mse" and (normalize is None or not normalize.norm_reward) else LARGEST_FLOAT32
         check_rewards(reward if normalize is None else normalize.old_reward, limit, self.num_timesteps)
         check_observations(self.observation_space, new_obs if normalize is None else normalize.old_obs, self.num_timesteps)
-        for env in dones.nonzero()[0]:
+        for env in np.flatnonzero(dones):
             if (last := infos[env].get("terminal_observation")) is not None:
                 check_terminal_observation(self.observation_space, last, int(env), self.num_timesteps)
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
@@ -432,9 +442,14 @@ class MIRL(DQN):
             self.rollout_action_probabilities = None
             actions = self.policy.sample_prior((n_envs,))
         else:
+            self.policy.last_action_probabilities = None
             actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
             # Taken now: evaluations by callbacks use the same policy object
-            self.rollout_action_probabilities = self.policy.last_action_probabilities
+            probabilities = self.policy.last_action_probabilities
+            if probabilities is None or len(probabilities) != n_envs:
+                # A subclass acts in its own way
+                probabilities = self.policy.action_probabilities(self._last_obs).double()  # type: ignore[arg-type]
+            self.rollout_action_probabilities = probabilities
         # The network's actions count from 0
         return actions, actions - self.action_space.start  # type: ignore[attr-defined]
 
@@ -632,8 +647,8 @@ class MIRL(DQN):
         progress_bar: bool = False,
     ) -> SelfMIRL:
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
-        self._resolve_step_sizes(total_timesteps)
-        outer_callbacks = self._gradient_step_callbacks
+        # Where a callback calls learn() inside of another learn(), that one goes on with what is its own
+        outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self._gradient_step_callbacks else {}
         if self._resumed_from is not None:
             self._resumed_from.set_logger(self)
             if reset_num_timesteps:  # of the call that is continued
@@ -649,7 +664,16 @@ class MIRL(DQN):
                 progress_bar=progress_bar,
             )
         finally:
-            self._gradient_step_callbacks = outer_callbacks
+            self._gradient_step_callbacks = []
+            self.__dict__.update(outer)
+
+    @classmethod
+    def load(cls: type[SelfMIRL], path: Any, *args: Any, **kwargs: Any) -> SelfMIRL:  # type: ignore[override]
+        """SB3's ``load``. A ``prior_lr`` or ``beta_lr`` that is given anew, as ``"auto"`` too, is resolved anew."""
+        model = super().load(path, *args, **kwargs)
+        for name in {"prior_lr", "beta_lr"} & kwargs.keys():
+            setattr(model, f"resolved_{name}", None)
+        return model
 
     @classmethod
     def resume(

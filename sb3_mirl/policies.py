@@ -56,8 +56,11 @@ class MIRLPolicy(DQNPolicy):
         return _QNetwork(**net_args).to(self.device)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        self.optimizer_kwargs = _fused_by_default(self.optimizer_class, self.optimizer_kwargs)
         super()._build(lr_schedule)
+        kwargs = _fused_by_default(self.optimizer, self.optimizer_kwargs)
+        if kwargs is not self.optimizer_kwargs:
+            self.optimizer_kwargs = kwargs
+            self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
     @property
@@ -196,8 +199,11 @@ class _QNetwork(QNetwork):
         return super().extract_features(obs, features_extractor)
 
 
-def _fused_by_default(optimizer_class: type[th.optim.Optimizer], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if optimizer_class is not th.optim.Adam or kwargs.keys() & {"fused", "foreach", "differentiable"}:
+def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an Adam that runs fused, where that is possible and not decided; otherwise those that are given."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    possible = type(optimizer) is th.optim.Adam and all(map(th.is_floating_point, parameters))
+    if not possible or kwargs.keys() & {"fused", "foreach", "differentiable"}:
         return kwargs
     return {**kwargs, "fused": True}
 

@@ -89,7 +89,7 @@ class Compiled:
         :return: what the function returns
         :raises ValueError: if the function cannot be compiled; the message says why
         """
-        key = (settings, tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in (*state, *batch)))
+        key = (settings, tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in (*state, *batch)))
         if key not in self._compiled:
             self._compiled[key] = self._compile(state, batch)
         return self._compiled[key](*state, *batch)

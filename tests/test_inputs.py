@@ -16,7 +16,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl import mirl as mirl_module
@@ -570,3 +570,29 @@ def test_rewards_that_are_not_numbers_are_shown_with_what_overflowed():
     with pytest.raises(ValueError, match=r"The mse loss was inf at .* largest \|reward\| in the replay buffer = 1e\+30"):
         model.learn(40, callback=spoil)
     assert th.isfinite(model.policy.prior).all()
+
+
+def test_learning_rates_may_be_tensors_without_axes():
+    model = MIRL("MlpPolicy", "CartPole-v1", learning_rate=lambda progress: th.tensor(1e-3) * progress, learning_starts=10)
+    assert model.learn(30)._n_updates > 0
+
+
+def test_vector_environments_may_return_lists_of_dones():
+    class Lists(VecEnvWrapper):
+        def reset(self):
+            return self.venv.reset()
+
+        def step_wait(self):
+            obs, rewards, dones, infos = self.venv.step_wait()
+            return obs, rewards, list(dones), infos
+
+    env = Lists(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    assert MIRL("MlpPolicy", env, learning_starts=10).learn(60)._n_updates > 0
+
+
+def test_last_observations_with_an_axis_more_are_stored_as_sb3_stores_them():
+    class OneMore(gym.ObservationWrapper):
+        def observation(self, observation):
+            return observation[None]
+
+    assert MIRL("MlpPolicy", OneMore(gym.make("CartPole-v1")), learning_starts=10).learn(60)._n_updates > 0

@@ -134,6 +134,21 @@ def test_auto_is_resolved_once_and_stays_in_the_argument(tmp_path):
         assert (one.prior_step_size, one.beta_step_size) == resolved
 
 
+def test_auto_waits_for_a_training_that_begins_and_is_longer_than_nothing():
+    model = MIRL("MlpPolicy", TwoArms(), **FAST).learn(0)
+    with pytest.raises(ValueError, match="at most one"):
+        model.learn(20, callback=[PriorUpdateCallback(), PriorUpdateCallback()])
+    assert (model.resolved_prior_lr, model.resolved_beta_lr) == (None, None)
+    assert model.learn(4000).resolved_prior_lr == 20 / 4000
+
+
+def test_auto_given_anew_to_load_is_resolved_anew(tmp_path):
+    MIRL("MlpPolicy", TwoArms(), **FAST).learn(100).save(tmp_path / "model")
+    loaded = MIRL.load(tmp_path / "model", env=TwoArms(), prior_lr="auto")
+    assert loaded.resolved_prior_lr is None and loaded.resolved_beta_lr is not None
+    assert loaded.learn(4000).prior_step_size == 20 / 4000
+
+
 def test_a_number_is_not_scaled():
     model = MIRL("MlpPolicy", TwoArms(), prior_lr=0.25, beta_lr=0.5, **FAST).learn(100)
     assert (model.prior_step_size, model.beta_step_size) == (0.25, 0.5)
@@ -360,6 +375,48 @@ def test_a_callback_can_stop_training():
     model = MIRL("MlpPolicy", ConstantReward(), **FAST)
     model.learn(100, callback=lambda locals_, _: locals_["self"].num_timesteps < 30)
     assert model.num_timesteps == 30
+
+
+def test_the_prior_follows_the_policy_of_a_subclass_that_acts_in_its_own_way():
+    class Wild(MIRL):
+        """Explores as DQN does: without asking the policy."""
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            if not deterministic and np.random.rand() < 0.5:
+                return np.array([self.action_space.sample() for _ in range(len(observation))]), state
+            return self.policy.predict(observation, state, episode_start, deterministic)
+
+    class OwnPredict(MIRLPolicy):
+        def _predict(self, obs, deterministic=True):
+            return self.q_net._predict(obs, deterministic)
+
+    class Compare(BaseCallback):
+        def _on_step(self):
+            model = self.model
+            if model.rollout_action_probabilities is not None:
+                expected = model.policy.action_probabilities(model._last_obs).double()
+                th.testing.assert_close(model.rollout_action_probabilities, expected, rtol=1e-3, atol=1e-4)
+                compared.append(1)
+            return True
+
+    for model in (Wild("MlpPolicy", "CartPole-v1", **FAST), MIRL(OwnPredict, "CartPole-v1", **FAST)):
+        compared: list[int] = []
+        model.learn(100, callback=Compare())
+        assert len(compared) == 100 - FAST["learning_starts"] and (model.prior != 0.5).any()
+
+
+def test_learning_inside_learning_leaves_the_counters_of_the_outer_run():
+    class Inner(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 50:
+                before = model._num_timesteps_at_start, model._total_timesteps, list(model._callbacks)
+                model.learn(8, reset_num_timesteps=False)
+                assert (model._num_timesteps_at_start, model._total_timesteps, model._callbacks) == before
+            return True
+
+    model = MIRL("MlpPolicy", TwoArms(), **FAST)
+    model.learn(100, callback=Inner())
+    assert model._gradient_step_callbacks == []
 
 
 def test_learning_inside_learning_leaves_the_callbacks_of_the_outer_run():
@@ -589,6 +646,20 @@ def test_fused_adam_is_the_default_and_survives_files(tmp_path):
     assert chosen.policy.optimizer.param_groups[0]["fused"] is False
 
 
+def test_parameters_that_fused_adam_does_not_take_are_trained():
+    class Complex(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, 4)
+            self.weight = nn.Parameter(th.ones(4, dtype=th.complex64))
+
+        def forward(self, observations):
+            return (observations * self.weight).abs()
+
+    kwargs = {"policy_kwargs": {"features_extractor_class": Complex, "net_arch": [8]}}
+    model = MIRL("MlpPolicy", "CartPole-v1", **{**FAST, **kwargs}).learn(60)
+    assert not th.equal(model.q_net.features_extractor.weight.detach(), th.ones(4, dtype=th.complex64))
+
+
 def test_fused_adam_equals_plain_adam():
     plain = {**FAST["policy_kwargs"], "optimizer_kwargs": {"fused": False}}
     weights = []
@@ -661,6 +732,14 @@ def test_logged_values_are_the_right_ones():
     assert logged["rollout/prior_entropy"] == pytest.approx(-0.25 * np.log(0.25) - 0.75 * np.log(0.75))
     # The step that ends the last episode is learned from after the dump
     assert logged["train/n_updates"] == model._n_updates - 1
+
+
+def test_an_error_in_the_names_of_actions_does_not_stop_training():
+    class Broken(ConstantReward):
+        def get_action_meanings(self):
+            raise RuntimeError("not for this game")
+
+    assert MIRL("MlpPolicy", Broken(), **FAST).learn(30).action_names is None
 
 
 def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
