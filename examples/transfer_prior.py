@@ -80,6 +80,7 @@ def train(
         beta_init=0.1,
         beta_lr=args.beta_max / args.source_steps,
         beta_max=args.beta_max,
+        loss="mse",
         seed=seed,
     )
     rewards = Rewards()
