@@ -160,9 +160,14 @@ def report(path: Path) -> str:
             shares = (draws["mirl"] - worst) / (draws["dqn"] - worst)
         low, high = np.nanpercentile(shares, (2.5, 97.5))
         counts = "/".join(str(len(values)) for values in returns.values())
-        cells = " | ".join(f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in returns.values())
-        lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {share:.2f} [{low:.2f}, {high:.2f}] |")
+        cells = " | ".join(_mean_and_spread(values) for values in returns.values())
+        interval = f" [{low:.2f}, {high:.2f}]" if min(map(len, returns.values())) > 1 else ""
+        lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {share:.2f}{interval} |")
     return "\n".join(lines)
+
+
+def _mean_and_spread(values: np.ndarray) -> str:
+    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
