@@ -60,7 +60,8 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         exec(re.sub(r"learn\([\d_]+", "learn(1_200", PYTHON[0]), names)
         names["model"].export("mirl_cartpole")
-    assert names["model"].num_timesteps == 1200 and (folder / "mirl_cartpole.zip").exists()
+    # Whole rollouts of train_freq steps
+    assert 1200 <= names["model"].num_timesteps < 1200 + 256 and (folder / "mirl_cartpole.zip").exists()
     # Names that stand for any file
     for name in ("model.zip", "a.zip"):
         shutil.copy(folder / "mirl_cartpole.zip", folder / name)
