@@ -13,7 +13,7 @@ from sb3_mirl.benchmark.report import read
 from sb3_mirl.benchmark.suites import SUITES
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir())
+FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir())
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
@@ -51,3 +51,9 @@ def test_results_are_of_the_suite_as_it_is(name):
         assert len(result["scores"]) == bench.suite.episodes and result["evaluation"]["epsilon"] == bench.suite.epsilon
         assert result["steps"] >= bench.suite.steps[job.env]
         assert result["hyperparameters"]["n_timesteps"] == bench.suite.steps[job.env]
+
+
+def test_the_page_has_the_table_of_the_defaults():
+    command = [sys.executable, str(ROOT / "benchmarks" / "defaults.py"), "report"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() and printed.strip() in PAGE
