@@ -209,24 +209,16 @@ def _beta_init(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
     return value
 
 
-def _prior_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    return (
-        value
-        if isinstance(value, str) and value == AUTO
-        else _number(0.0, 1.0, "'auto' or a number in [0, 1]")(name, value, arguments)
-    )
+def _auto_or_number(high: float) -> Rule:
+    number = _number(0.0, high, f"'auto' or a number in [0, {high:g}]")
+    return lambda name, value, arguments: value if isinstance(value, str) and value == AUTO else number(name, value, arguments)
 
 
 def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if arguments["beta_schedule"] == "linear":
         # An increase per transition, for which the paper has no value to be scaled
         return _number(0.0, LARGEST, "a number >= 0 with beta_schedule='linear'")(name, value, arguments)
-    high = LARGEST if arguments["beta_schedule"] == "constant" else 1.0
-    return (
-        value
-        if isinstance(value, str) and value == AUTO
-        else _number(0.0, high, f"'auto' or a number in [0, {high:g}]")(name, value, arguments)
-    )
+    return _auto_or_number(LARGEST if arguments["beta_schedule"] == "constant" else 1.0)(name, value, arguments)
 
 
 def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
@@ -272,7 +264,7 @@ RULES: dict[str, Rule] = {
     "tensorboard_log": _optional(_path),
     "policy_kwargs": _dict,
     "seed": _optional(_integer(0, 2**32 - 1)),
-    "prior_lr": _prior_lr,
+    "prior_lr": _auto_or_number(1.0),
     "prior_init": _optional(_distribution),
     "beta_schedule": _choice(BETA_SCHEDULES),
     "beta_max": _number(0.0, INF),
