@@ -14,7 +14,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
-from sb3_mirl.atari import AtariVecEnv
+from sb3_mirl.envs.atari import AtariVecEnv
 
 
 def steps_per_second(env: VecEnv, n_steps: int) -> float:

@@ -21,7 +21,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 from sb3_mirl import MIRL, MIRLCallback
-from sb3_mirl.operators import soft_policy
+from sb3_mirl.mirl.operators import soft_policy
 
 PAPER_BETA_LR = 3.3e-6
 

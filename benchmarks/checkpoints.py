@@ -19,7 +19,7 @@ from replay_buffer import ACTIONS, SPACE, transitions
 from training_speed import WORK
 
 from sb3_mirl import MIRL, CheckpointCallback, checkpoints
-from sb3_mirl.buffers import FrameReplayBuffer
+from sb3_mirl.common.buffers import FrameReplayBuffer
 
 MORE_SETTINGS = {"cartpole": {}, "pong": {"buffer_size": 100_000, "replay_buffer_class": FrameReplayBuffer}}
 

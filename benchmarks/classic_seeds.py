@@ -20,7 +20,7 @@ import rl_zoo3
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from sb3_mirl.zoo import main as sb3_mirl
+from sb3_mirl.zoo.command import main as sb3_mirl
 
 # Solved: the mean return of 20 episodes is at least this
 THRESHOLDS = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "MountainCar-v0": -110.0, "LunarLander-v3": 200.0}

@@ -15,9 +15,9 @@ import torch as th
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_mirl.callbacks import find_action_names
-from sb3_mirl.operators import soft_policy
-from sb3_mirl.zoo import ALGORITHMS
+from sb3_mirl.mirl.callbacks import find_action_names
+from sb3_mirl.mirl.operators import soft_policy
+from sb3_mirl.zoo.command import ALGORITHMS
 
 
 def main() -> None:

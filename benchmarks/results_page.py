@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_mirl.benchmark.report import TABLES, Bench, Row, label, read, scales
-from sb3_mirl.benchmark.report_figures import draw
-from sb3_mirl.benchmark.report_page import number
+from sb3_mirl.bench.report.figures import draw
+from sb3_mirl.bench.report.page import number
+from sb3_mirl.bench.report.tables import TABLES, Bench, Row, label, read, scales
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from stable_baselines3.common.monitor import load_results
 
-from sb3_mirl.zoo import main as sb3_mirl
+from sb3_mirl.zoo.command import main as sb3_mirl
 
 ALGORITHMS = ["dqn", "sql", "mirl"]
 

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from stable_baselines3.common.monitor import load_results
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_mirl.zoo import main as sb3_mirl
+from sb3_mirl.zoo.command import main as sb3_mirl
 
 ENV = "Acrobot-v1"
 ACTIONS = ["push left", "nothing", "push right"]

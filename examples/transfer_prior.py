@@ -31,9 +31,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_mirl import MIRL, load_prior
-from sb3_mirl.atari import AtariVecEnv
-from sb3_mirl.benchmark.scores import bootstrap, mean
-from sb3_mirl.buffers import FrameReplayBuffer
+from sb3_mirl.bench.scores import bootstrap, mean
+from sb3_mirl.common.buffers import FrameReplayBuffer
+from sb3_mirl.envs.atari import AtariVecEnv
 
 SOURCE_SEED = 1000
 BLOCKS = 20

@@ -12,7 +12,7 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from sb3_mirl.__main__ import EXTRAS, OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.cli.main import EXTRAS, OUR_COMMANDS, ZOO_COMMANDS
 
 LEARN = """
 from sb3_mirl import MIRL
@@ -29,7 +29,7 @@ hidden, commands, learn = json.load(sys.stdin)
 sys.modules.update(dict.fromkeys(hidden))  # None: not found
 printed = []
 exec(learn)
-from sb3_mirl.__main__ import main
+from sb3_mirl.cli.main import main
 for command in commands:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_mirl.benchmark.report import read
-from sb3_mirl.benchmark.suites import SUITES
+from sb3_mirl.bench.report.tables import read
+from sb3_mirl.bench.suites import SUITES
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir())

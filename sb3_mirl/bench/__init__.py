@@ -1,0 +1,1 @@
+"""Benchmarks: suites, jobs, training, statistics and reports."""

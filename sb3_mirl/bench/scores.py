@@ -1,0 +1,233 @@
+"""
+Scores of many games as one number: normalised by human play, aggregated over games and seeds, with intervals.
+
+Arrays of scores are [..., runs, games]: a run of a game is one seed. Normalised scores are shares of a human's, 1 being human.
+
+Source of the statistics: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, NeurIPS 2021;
+results are those of their package rliable.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+
+#: Whose human scores: Mnih et al. 2015, as the paper's Table 1 does, or Wang et al. 2016, as most do since
+CONVENTIONS = ("mnih2015", "wang2016")
+
+
+class Estimate(NamedTuple):
+    """A statistic, [...], and its interval."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@cache
+def _table(name: str) -> dict[str, dict[str, float]]:
+    """A file of ``data/``, by game and column. Lines that begin with # say where its numbers are from."""
+    text = resources.files("sb3_mirl.bench").joinpath("data").joinpath(name).read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {row.pop("game"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)}
+
+
+def reference_scores(game: str) -> dict[str, float]:
+    """
+    :param game: its name (``"Alien"``) or the id of its environment (``"AlienNoFrameskip-v4"``, ``"ALE/Alien-v5"``)
+    :return: raw scores: ``random``, ``human_mnih2015``, ``human_wang2016``, ``dqn_mnih2015``,
+        ``dqn_adam_mse_dopamine`` and ``qrdqn_jax_dopamine``
+    :raises ValueError: if the game is not one of the paper's 19
+    """
+    table = _table("atari_scores.csv")
+    name = game.removeprefix("ALE/").rpartition("-v")[0] or game
+    name = name.removesuffix("NoFrameskip")
+    if name not in table:
+        raise ValueError(f"game must be one of {', '.join(table)}, got {game!r}")
+    return dict(table[name])
+
+
+def human_normalized(game: str, scores: np.ndarray | float, convention: str = "mnih2015") -> np.ndarray:
+    """
+    (score − random) / (human − random).
+
+    :param game: as in :func:`reference_scores`
+    :param scores: raw, any shape
+    :param convention: one of :data:`CONVENTIONS`
+    :return: the same shape
+    :raises ValueError: if the game or the convention is not known
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    reference = reference_scores(game)
+    random, human = reference["random"], reference[f"human_{convention}"]
+    return (np.asarray(scores, dtype=np.float64) - random) / (human - random)
+
+
+def paper_scores(algorithm: str) -> dict[str, float]:
+    """
+    Table 1 of the paper, normalised by ``"mnih2015"``.
+
+    :param algorithm: ``"dqn"``, ``"sql"`` or ``"mirl"``
+    :return: by game, as a share of a human's score
+    :raises ValueError: if the table does not have the algorithm
+    """
+    table = _table("paper_table1.csv")
+    known = next(iter(table.values()))
+    if algorithm not in known:
+        raise ValueError(f"algorithm must be one of {', '.join(known)}, got {algorithm!r}")
+    return {game: row[algorithm] / 100.0 for game, row in table.items()}
+
+
+# ---- statistics of scores [..., runs, games] -------------------------------------------------------------------------
+
+
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Mean over games of the mean over runs."""
+    return scores.mean(axis=(-2, -1))
+
+
+def median(scores: np.ndarray) -> np.ndarray:
+    """Median over games of the mean over runs."""
+    return np.median(scores.mean(axis=-2), axis=-1)
+
+
+def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+    """Mean of the middle half of all runs of all games; the quarter cut off at each end is rounded down."""
+    ordered = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    cut = ordered.shape[-1] // 4
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+
+
+def optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
+    """Mean amount by which runs miss the target; what is above it does not make up for others."""
+    return target - np.minimum(scores, target).mean(axis=(-2, -1))
+
+
+def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """
+    Probability that a run is better than one of another algorithm at the same game, a tie counting half; mean over games.
+
+    :param scores: [..., runs, games]
+    :param others: [..., other runs, games]
+    """
+    # Run by run: all pairs of many runs at once would fill the memory
+    better = [((run > others) + 0.5 * (run == others)).sum(axis=-2) for run in np.moveaxis(scores[..., :, None, :], -3, 0)]
+    return (sum(better) / (len(better) * others.shape[-2])).mean(axis=-1)
+
+
+def bootstrap(
+    statistic: Callable[..., np.ndarray], *scores: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0
+) -> Estimate:
+    """
+    A statistic with its percentile interval by the stratified bootstrap: runs are drawn anew for each game by itself, games
+    are as they are. It speaks of other seeds, not of other games.
+
+    With few runs such intervals are too narrow: of two equal algorithms with 3 runs each at one game, the interval of the
+    difference of means leaves out 0 in a fifth of all cases. :func:`compare` has a test that is exact.
+
+    :param statistic: one of those above, or any function of arrays [..., runs, games] that keeps the leading axes
+    :param scores: its arguments, [runs, games] each; they are resampled independently
+    :param confidence: of the interval, in (0, 1)
+    :param samples: number of resamples
+    :param seed: of the resamples
+    :return: the statistic of the scores, [], and the ends of the interval; these are NaN for a single run, which says nothing
+        of the spread
+    :raises ValueError: if the scores are not [runs, games], with the same games
+    """
+    arrays = [np.asarray(array, dtype=np.float64) for array in scores]
+    if any(array.ndim != 2 or array.size == 0 or array.shape[1] != arrays[0].shape[1] for array in arrays):
+        raise ValueError(f"scores must be [runs, games] with the same games, got shapes {[array.shape for array in arrays]}")
+    random = np.random.default_rng(seed)
+    resampled = [_resampled(array, samples, random) for array in arrays]
+    single = any(len(array) == 1 for array in arrays)
+    return _estimate(statistic(*arrays), statistic(*resampled), confidence, single)
+
+
+def over_games(
+    statistic: Callable[..., np.ndarray],
+    *scores: Sequence[np.ndarray],
+    confidence: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """
+    The mean over games of a statistic of each, with its interval by the stratified bootstrap. Unlike :func:`bootstrap` it
+    takes games with different numbers of runs.
+
+    :param statistic: of arrays [..., runs, 1]
+    :param scores: its arguments: for each game the scores [runs]
+    :param confidence: of the interval, in (0, 1)
+    :param samples: number of resamples
+    :param seed: of the resamples
+    :return: the mean, [], and the ends of the interval; these are NaN if a game has a single run
+    :raises ValueError: if there is no game or no run, or if the numbers of games differ
+    """
+    games = _games(*scores)
+    random = np.random.default_rng(seed)
+    values = np.mean([statistic(*columns) for columns in games], axis=0)
+    resampled = np.mean([statistic(*(_resampled(column, samples, random) for column in columns)) for columns in games], axis=0)
+    return _estimate(values, resampled, confidence, any(len(column) == 1 for columns in games for column in columns))
+
+
+class Comparison(NamedTuple):
+    """Probability of improvement with its interval, and ``p``, how often equal algorithms are as different by chance."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: float
+
+
+def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = 10_000, seed: int = 0) -> Comparison:
+    """
+    Which of two algorithms is better, from few runs and whatever the scales of the games.
+
+    :param scores: for each game the scores [runs]
+    :param others: those of the other algorithm at the same games, [other runs]
+    :param samples: permutations of the test
+    :param seed: of resamples and permutations
+    :return: :func:`probability_of_improvement`, with the interval of :func:`over_games`; and p, two-sided, of the permutation
+        test which exchanges runs of the two algorithms within each game. Where equal algorithms cannot be told apart with as
+        few runs, p is large: with 3 runs of each at one game, 0.1 at the least
+    :raises ValueError: as :func:`over_games`
+    """
+    estimate = over_games(probability_of_improvement, scores, others, seed=seed)
+    random = np.random.default_rng(seed)
+    permuted = np.zeros(samples)
+    games = _games(scores, others)
+    for ours, theirs in games:
+        pooled = np.concatenate([ours, theirs])[:, 0]
+        # How many of all runs each is better than. Of those, half of all pairs are within ours, whichever are ours
+        better = (pooled[:, None] > pooled).sum(axis=1) + 0.5 * (pooled[:, None] == pooled).sum(axis=1)
+        drawn = random.permuted(np.tile(better, (samples, 1)), axis=1)[:, : len(ours)].sum(axis=1)
+        permuted += (drawn - len(ours) ** 2 / 2) / (len(ours) * len(theirs)) / len(games)
+    # The scores as they are count as a permutation; sums differ by rounding
+    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
+    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+
+
+def _games(*scores: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """For each game one column of runs [runs, 1] of each argument."""
+    columns = [[np.asarray(runs, dtype=np.float64).reshape(-1, 1) for runs in of_one] for of_one in scores]
+    lengths = [[len(column) for column in of_one] for of_one in columns]
+    if not lengths[0] or len({len(of_one) for of_one in lengths}) > 1 or not all(map(all, lengths)):
+        raise ValueError(f"scores must be of the same games, with at least one run of each, got {lengths} runs")
+    return [list(games) for games in zip(*columns, strict=True)]
+
+
+def _resampled(array: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
+    """[runs, games] → [samples, runs, games], each game by itself."""
+    return array[random.integers(len(array), size=(samples, *array.shape)), np.arange(array.shape[1])]
+
+
+def _estimate(value: np.ndarray, resampled: np.ndarray, confidence: float, single: bool) -> Estimate:
+    value = np.asarray(value)
+    if single:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
+    return Estimate(value, low, high)

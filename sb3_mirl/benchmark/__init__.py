@@ -1,1 +1,0 @@
-"""Experiments: run, summarised with intervals, drawn. Needs the extra ``bench``, and for ``sb3-mirl bench`` also ``zoo``."""

@@ -1,0 +1,368 @@
+"""
+Learned priors in files: :func:`load_prior` starts another run with one, and ``sb3-mirl prior`` says which actions an agent
+chose seldom. Like ``sb3-mirl inspect`` both read a file without running code of it.
+"""
+
+import argparse
+import json
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_mirl.cli.inspect import MAX_SHOWN_ACTIONS, _fail, _finite, _printable, _prior_lines, inspect_file
+from sb3_mirl.common.export import document as export
+from sb3_mirl.common.learning_curve import first_and_last
+from sb3_mirl.common.text import plain_label
+from sb3_mirl.mirl.callbacks import find_action_names
+
+#: Share of the uniform 1/n below which an action counts as rare
+THRESHOLD = 0.1
+
+
+def load_prior(path: str | Path, env: gym.Env | VecEnv | str | None = None, uniform_share: float = 0.0) -> np.ndarray:
+    """
+    ρ of a model file, to start another run with: ``MIRL(..., prior_init=load_prior("model.zip", env, uniform_share=0.1))``.
+
+    Where the file and ``env`` both have names for the actions, ρ is matched by name: actions that ``env`` does not have are
+    left out and the others scaled to 1; actions that the file does not have get their share of the uniform distribution and
+    nothing more. Without names the order counts, and the number of actions must be the same.
+
+    The result is (1 - u) ρ + u/n with u = ``uniform_share``. Under ``"mutual_information"`` an action with ρ(a) = 0 is never
+    tried nor used in the target, and so stays at 0 for ever; with a tiny ρ(a) it takes a large β · Q to come back. A share
+    of, say, 0.1 leaves each action at least a tenth of what it has without a prior, for the new run may need what the old one
+    did not.
+
+    :param path: of an export or of SB3's zip; its suffix may be left out. Nothing in it is unpickled
+    :param env: what the new run is for, an environment or its id; without it ρ is in the order of the file
+    :param uniform_share: u in [0, 1], the weight of the uniform distribution
+    :return: float64 [n_actions], sums to 1
+    :raises ValueError: if the file has no ρ, if actions cannot be matched, or if one of ``env`` would never be taken because
+        the file does not know it
+    """
+    if not isinstance(uniform_share, (int, float)) or not 0.0 <= uniform_share <= 1.0:
+        raise ValueError(f"uniform_share must be a number in [0, 1], got {uniform_share!r}")
+    if isinstance(env, str):
+        with closing(gym.make(env)) as made:
+            return load_prior(path, made, uniform_share)
+    if not isinstance(env, (gym.Env, VecEnv, type(None))):
+        raise ValueError(f"env must be an environment, its id or None, got {env!r}")
+    found = inspect_file(path)
+    prior = prior_of(found, path)
+    if env is not None:
+        prior = _matched(prior, found["action_names"], env, uniform_share, path)
+    return (1.0 - uniform_share) * prior + uniform_share / len(prior)
+
+
+def prior_of(found: dict[str, Any], path: str | Path) -> np.ndarray:
+    """
+    :param found: of :func:`~sb3_mirl.cli.inspect.inspect_file`
+    :param path: of the file, for the error
+    :return: ρ, float64 [n_actions], sums to 1
+    :raises ValueError: if there is none, or if it is no distribution
+    """
+    if found["prior"] is None:
+        raise ValueError(f"{str(path)!r} has no prior: it is no model of MIRL, SQL or SQLm")
+    prior = np.array(found["prior"], dtype=np.float64)
+    if prior.size == 0 or not np.all(prior >= 0) or not abs(prior.sum() - 1) <= 1e-6:
+        raise ValueError(f"{str(path)!r}: prior must be non-negative numbers that sum to 1, the file has {found['prior']}")
+    return prior / prior.sum()
+
+
+def _matched(prior: np.ndarray, names: Any, env: gym.Env | VecEnv, uniform_share: float, path: str | Path) -> np.ndarray:
+    """ρ in the order of ``env``, by name where both have names."""
+    if not isinstance(env.action_space, gym.spaces.Discrete):
+        raise ValueError(f"env must have a Discrete action space, got {env.action_space}")
+    n_actions = int(env.action_space.n)
+    own = find_action_names(env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env]), n_actions)
+    if not own or not _are_names(names, len(prior)):
+        if n_actions != len(prior):
+            without = "env" if not own else "the file"
+            raise ValueError(
+                f"env must have as many actions as {str(path)!r}, {len(prior)}, got {n_actions}: to match them by name both "
+                f"need names (get_action_meanings), and {without} has none"
+            )
+        return prior
+    known = dict(zip(names, prior, strict=True))
+    unknown = [name for name in own if name not in known]
+    if unknown and uniform_share == 0.0:
+        raise ValueError(
+            f"env has actions that {str(path)!r} does not know, {unknown}, which would never be taken: "
+            "uniform_share must be above 0, got 0"
+        )
+    matched = np.array([known.get(name, 0.0) for name in own])
+    if not matched.sum() > 0.0:
+        raise ValueError(f"env must share actions with {str(path)!r}, which has {names}, got {own}")
+    return matched / matched.sum()
+
+
+def _are_names(names: Any, n_actions: int) -> bool:
+    # In a zip that was made by hand there may be anything
+    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == n_actions
+
+
+# ---- what was learned --------------------------------------------------------------------------------------------------
+
+
+def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
+    """
+    What a model file's ρ says of its agent.
+
+    ρ = w ρ₀ + (1 - w) π̄, where ρ₀ is the first ρ, w = (1 - α_ρ)^k its weight after the k steps since ``learning_starts``, and
+    π̄ a mean of π over the states of these steps, the latest counting most. An action became rare if ρ(a) < ``threshold`` / n
+    while ρ₀(a) was not. With a uniform ρ₀ that takes w < ``threshold``: nothing is concluded before, nor if α_ρ = 0, or if a
+    zip holds ρ₀ as a pickle. k is counted from the last call of ``learn`` with ``reset_num_timesteps=True``, as are returns.
+
+    A small ρ(a) says how seldom π took the action, not that no state needs it. An agent that has not learned the task may
+    avoid the very actions that it needs.
+
+    :param path: as in :func:`load_prior`
+    :param threshold: in (0, 1]
+    :return: plain JSON: ``file``, ``algorithm``; ``actions`` and ``prior`` [n_actions]; ``entropy``, ``log_n`` and
+        ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``beta``, ``prior_lr``, ``steps`` k,
+        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why ρ says nothing of π, or else None; then ``rare``
+        has names of actions, and otherwise None; ``returns`` as in :func:`~sb3_mirl.common.learning_curve.first_and_last`
+    :raises ValueError: if the file has no ρ, or does not say how ρ has moved; or if ``threshold`` is out of range
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise ValueError(f"threshold must be a number in (0, 1], got {threshold!r}")
+    found = inspect_file(path)
+    prior = prior_of(found, path)
+    labels, n = _labels(found["action_names"], len(prior)), len(prior)
+    numbers = {**found["training"], **found["arguments"]}
+    total, warm_up = (_number(numbers, name, 2**63, path) for name in ("num_timesteps", "learning_starts"))
+    if numbers["prior_lr"] == "auto":
+        # Without a number there was no step yet
+        numbers["prior_lr"] = numbers.get("resolved_prior_lr") or 0.0
+    prior_lr, steps = _number(numbers, "prior_lr", 1, path), int(max(0, total - warm_up))
+    weight, limit = (1.0 - prior_lr) ** steps, threshold / n
+    first = _first_prior(numbers.get("prior_init"), n)
+    inconclusive = _why_inconclusive(prior_lr, steps, weight, threshold, first)
+    curve = found["learning_curve"]
+    # Of ρ₀ as well: a prior_init may have been below the limit before anything was learned
+    fell = None if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
+    positive = prior[prior > 0]
+    entropy = max(0.0, -float((positive * np.log(positive)).sum()))
+    return {
+        "file": str(path),
+        "algorithm": found["algorithm"],
+        "actions": labels,
+        "prior": prior.tolist(),
+        "entropy": entropy,
+        "log_n": math.log(n),
+        "effective_actions": math.exp(entropy),
+        "kl_from_uniform": max(0.0, math.log(n) - entropy),
+        "beta": found["beta"],
+        "prior_lr": prior_lr,
+        "steps": steps,
+        "initial_weight": weight,
+        "limit": limit,
+        "inconclusive": inconclusive,
+        "rare": None if fell is None else [labels[action] for action in fell],
+        "returns": None if curve is None else first_and_last(curve),
+    }
+
+
+def _labels(names: Any, n_actions: int) -> list[str]:
+    """Names of the actions, as a terminal may show them."""
+    if _are_names(names, n_actions):
+        labels = [_printable(name)[:25] for name in names]
+        if len(set(labels)) == n_actions:
+            return labels
+    return [f"action_{action}" for action in range(n_actions)]
+
+
+def _number(numbers: dict[str, Any], name: str, largest: float, path: str | Path) -> float:
+    value: Any = numbers.get(name)
+    if type(value) not in (int, float) or not 0 <= value <= largest:
+        raise ValueError(
+            f"{str(path)!r} does not say how its prior has moved: {name} must be in [0, {largest}], got {value!r}"
+        )
+    return value
+
+
+def _first_prior(given: Any, n_actions: int) -> np.ndarray | None:
+    """ρ₀ by the file's ``prior_init``; None if it does not say."""
+    if given is None:
+        return np.full(n_actions, 1.0 / n_actions)
+    try:
+        first = np.asarray(export._decode(given, "prior_init", {}), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return first if first.shape == (n_actions,) and np.isfinite(first).all() else None
+
+
+def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: float, first: np.ndarray | None) -> str | None:
+    if prior_lr == 0.0:
+        return "prior_lr is 0, so that rho has never moved (SQL learns none)"
+    if steps == 0:
+        return "there was no step since learning_starts, so that rho has not moved"
+    if weight >= threshold:
+        needed = np.floor(math.log(threshold) / math.log1p(-prior_lr)) + 1  # which may be infinite
+        return (
+            f"too few steps for this prior_lr. The initial rho still has a weight of {weight:.3g}, which must fall below "
+            f"{threshold:g}: {needed:.0f} steps since learning_starts, it had {steps}"
+        )
+    return (
+        None if first is not None else "the first rho is unknown: prior_init is a pickle in this file (an export can be read)"
+    )
+
+
+# ---- the command -------------------------------------------------------------------------------------------------------
+
+# Of log(n): with a KL below, a prior that has moved is called nearly uniform
+NEARLY_UNIFORM = 0.01
+
+#: Rows of the text: a title, and a number of :func:`diagnose`
+STATISTICS = {
+    "entropy (nats)": "entropy",
+    "log(n), of uniform rho": "log_n",
+    "effective actions, exp(entropy)": "effective_actions",
+    "KL from uniform (nats)": "kl_from_uniform",
+    "weight of the initial rho": "initial_weight",
+}
+
+
+def _conclusion(found: dict[str, Any]) -> str:
+    """What is known of the actions, and of what the agent earned; no more than that."""
+    if found["inconclusive"]:
+        return f"Nothing can be concluded: {found['inconclusive']}."
+    below = f"rho(a) < {found['limit']:.4g}, {found['limit'] * len(found['prior']):g} of the uniform 1/n"
+    if not found["rare"]:
+        text = f"No action became rare ({below})."
+        if found["kl_from_uniform"] < NEARLY_UNIFORM * found["log_n"]:
+            text += (
+                f"\nrho is nearly uniform: the agent takes all actions alike, or beta, {found['beta']:.4g}, is too small for "
+                "the policy behind rho to choose."
+            )
+        return text
+    shares = dict(zip(found["actions"], found["prior"], strict=True))
+    share = sum(shares[name] for name in found["rare"])
+    # The weight of what is older than 1 / prior_lr is 1/e
+    recent = min(found["steps"], round(1.0 / found["prior_lr"]))
+    return (
+        f"The policy seldom chose {', '.join(found['rare'])} ({below}): together {100 * share:.2g} % of its choices in about "
+        f"the last {recent} of {found['steps']} steps.\n{_earned(found['returns'])}"
+    )
+
+
+def _earned(returns: dict[str, Any] | None) -> str:
+    if returns is None:
+        return "The file has too few returns of episodes to say whether the agent got better: the task may need these actions."
+    means = f"from {returns['first']:.4g} in the first {returns['episodes']} episodes to {returns['last']:.4g} in the last"
+    if returns["improved"]:
+        return f"Its mean return rose {means}, nearly without these actions. A policy that earns more may need them."
+    return f"Its mean return went {means}, which is no improvement: the task may need these actions."
+
+
+def _origin(found: dict[str, Any]) -> str:
+    steps = f"{found['steps']} steps since learning_starts"
+    weight = f"initial weight (1 - prior_lr)^steps = {found['initial_weight']:.3g}"
+    return f"{_printable(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {steps}, {weight}"
+
+
+def _report(found: dict[str, Any]) -> str:
+    """The text for one model."""
+    lines = [_origin(found), "prior (rho)", *_prior_lines(found["prior"], found["actions"])]
+    lines += [f"{title:<32} {found[key]:.4g}" for title, key in STATISTICS.items()]
+    return "\n".join([*lines, _conclusion(found)])
+
+
+def _comparison(all_found: list[dict[str, Any]]) -> str:
+    """The text for several models: a column for each."""
+    by_action = [dict(zip(found["actions"], found["prior"], strict=True)) for found in all_found]
+    actions = list(dict.fromkeys(action for prior in by_action for action in prior))
+    actions.sort(key=lambda action: -sum(prior.get(action, 0.0) for prior in by_action))
+    columns = [f"[{number}]" for number in range(1, len(all_found) + 1)]
+    lines = [
+        f"{column} {_printable(found['file'])}: {_origin(found)}" for column, found in zip(columns, all_found, strict=True)
+    ]
+    lines.append(f"{'prior (rho)':<32}" + "".join(f"{column:>10}" for column in columns))
+    for action in actions[:MAX_SHOWN_ACTIONS]:
+        lines.append(f"  {action:<30}" + "".join(f"{p[action]:>10.6f}" if action in p else f"{'-':>10}" for p in by_action))
+    if len(actions) > MAX_SHOWN_ACTIONS:
+        lines.append(f"  and {len(actions) - MAX_SHOWN_ACTIONS} more (--json shows all)")
+    lines += [f"{title:<32}" + "".join(f"{found[key]:>10.4g}" for found in all_found) for title, key in STATISTICS.items()]
+    return "\n".join([*lines, *(f"{c} {_conclusion(found)}" for c, found in zip(columns, all_found, strict=True))])
+
+
+def draw(all_found: list[dict[str, Any]], file: Path) -> None:
+    """
+    ρ as bars, the largest first: one panel for each model, with the uniform distribution and the threshold.
+
+    :param all_found: of :func:`diagnose`
+    :param file: of the figure
+    :raises ImportError: without the packages of the extra ``bench``
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
+
+    height = 1.4 + 0.24 * max(len(found["prior"]) for found in all_found)
+    figure = Figure(figsize=(4.6 * len(all_found), height), layout="constrained")
+    for axis, found in zip(figure.subplots(1, len(all_found), squeeze=False)[0], all_found, strict=True):
+        prior = np.array(found["prior"])
+        order = np.argsort(prior, kind="stable")
+        rare = set(found["rare"] or ())
+        labels = [found["actions"][action] for action in order]
+        colors = ["tab:gray" if label in rare else "tab:red" for label in labels]
+        axis.barh(range(len(order)), prior[order], color=colors)
+        axis.set_yticks(range(len(order)), [*map(plain_label, labels)], fontsize=8)
+        axis.axvline(1.0 / len(prior), color="black", linestyle=":", linewidth=1, label="uniform")
+        axis.axvline(found["limit"], color="tab:gray", linestyle="--", linewidth=1, label="threshold")
+        name, moved = plain_label(Path(found["file"]).name), found["inconclusive"] is None
+        axis.set_title(
+            f"{name}\n{found['effective_actions']:.2f} effective actions{'' if moved else ', not conclusive'}", fontsize=9
+        )
+        axis.set_xlabel("action prior ρ")
+        axis.grid(alpha=0.3, axis="x")
+    axis.legend(loc="lower right", fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+
+
+def main(arguments: list[str]) -> int:
+    """
+    ``sb3-mirl prior``.
+
+    :param arguments: without the program's name and the command
+    :return: exit status, 2 for a file that cannot be read
+    """
+    parser = argparse.ArgumentParser(
+        prog="sb3-mirl prior",
+        description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
+        "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
+        epilog="rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
+        "chose the action, not that no state needs it.",
+    )
+    parser.add_argument("files", nargs="+", metavar="MODEL", help="a model file; several are set side by side")
+    parser.add_argument("--out", type=Path, metavar="FIGURE", help="draw it (.png, .pdf, .svg)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="X",
+        help="an action is rare if rho(a) < X / n, n actions (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
+    args = parser.parse_args(arguments)
+    try:
+        if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
+            raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
+        all_found = [diagnose(file, args.threshold) for file in args.files]
+        if args.json:
+            text = json.dumps(_finite(all_found), indent=2)
+        else:
+            text = _report(all_found[0]) if len(all_found) == 1 else _comparison(all_found)
+        if args.out:
+            draw(all_found, args.out)
+            text += "" if args.json else f"\nWrote {args.out}"
+    except (ValueError, OSError, ImportError) as error:
+        return _fail("prior", error)
+    print(text)
+    return 0

@@ -1,0 +1,1 @@
+"""Model files that hold data only and run no code when they are loaded."""

@@ -1,0 +1,432 @@
+"""
+What MIRL accepts: constructor arguments, one by one and together, and what comes from an environment.
+
+Every error names the quantity, the value it got and what would be accepted.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+from sb3_mirl.mirl.policies import REGULARIZATIONS
+
+BETA_SCHEDULES = ("normalized", "adaptive", "linear", "constant")
+AUTO = "auto"
+LOSSES = ("mse", "huber")
+INF = float("inf")
+LARGEST = float(np.finfo(np.float64).max)
+#: The replay buffer and the network hold no larger number
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+#: The largest reward whose square, and so its TD error's, is a float32
+LARGEST_SQUARED = float(np.sqrt(LARGEST_FLOAT32))
+UNITS = tuple(unit.value for unit in TrainFrequencyUnit)
+
+# Of an argument's name, its value and all arguments; returns the value as it is to be used
+Rule = Callable[[str, Any, Mapping[str, Any]], Any]
+
+
+# ---- constructor arguments ------------------------------------------------------------------------------------------
+
+
+def check_argument(name: str, arguments: Mapping[str, Any]) -> Any:
+    """
+    One constructor argument.
+
+    :param name: of an argument in :data:`RULES`
+    :param arguments: all of them that are known, by name, since some limit each other; beside them ``n_actions`` and
+        ``n_envs``, where known
+    :return: the value, with NumPy's numbers made Python's, and a whole float (1e5) made an int where one is needed
+    :raises ValueError: if it is not accepted
+    """
+    return RULES[name](name, arguments[name], arguments)
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """:func:`check_argument` for each of them that has a rule."""
+    return {name: check_argument(name, arguments) for name in arguments if name in RULES}
+
+
+def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
+    """
+    Whether ``value`` is ``kind`` or a class derived from it.
+
+    On Python 3.10 ``isinstance(list[int], type)`` is True, and ``issubclass(list[int], ...)`` raises TypeError.
+    """
+    return issubclass(type(value), type) and issubclass(value, kind)
+
+
+def _is_number(value: Any) -> bool:
+    # True is an int for Python, but a mistake here; NumPy's numbers are registered as Real
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _python_number(value: Any) -> float:
+    return value if type(value) in (int, float) else int(value) if isinstance(value, Integral) else float(value)
+
+
+def _number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
+    def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
+        # A NaN fails the comparison. With a Python number: NumPy would make the bounds as small as its type
+        if not _is_number(value) or not low <= _python_number(value) <= high:
+            raise ValueError(f"{name} must be {accepted or f'a number in [{low:g}, {high:g}]'}, got {value!r}")
+        return _python_number(value)
+
+    return rule
+
+
+def _integer(low: int, high: int = 2**63 - 1, note: str = "") -> Rule:
+    accepted = f"an integer >= {low}" if high >= 2**63 - 1 else f"an integer in [{low}, {high}]"
+
+    def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> int:
+        if not _is_number(value) or not low <= _python_number(value) <= high or value != int(value):
+            raise ValueError(f"{name} must be {accepted}{note}, got {value!r}")
+        return int(value)
+
+    return rule
+
+
+def _choice(choices: tuple[str, ...]) -> Rule:
+    def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        return value
+
+    return rule
+
+
+def _optional(rule: Rule) -> Rule:
+    return lambda name, value, arguments: None if value is None else rule(name, value, arguments)
+
+
+def _bool(name: str, value: Any, arguments: Mapping[str, Any]) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _dict(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    # SB3 puts {} where None was given
+    if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+        raise ValueError(f"{name} must be None or a dict of keyword arguments, got {value!r}")
+    return value
+
+
+def _path(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"{name} must be None or a folder, got {value!r}")
+    return value
+
+
+def _device(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    try:
+        th.device("cpu" if value == "auto" else value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} must be 'auto' or a device of torch such as 'cpu', got {value!r} ({error})") from error
+    return value
+
+
+def _learning_rate(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    if not callable(value):
+        accepted = "a finite number >= 0 or a function of the remaining progress"
+        return _number(0.0, accepted=accepted)(name, value, arguments)
+    check_scheduled_learning_rate(value, 1.0)
+    return value
+
+
+def check_integer(name: str, value: Any, low: int) -> int:
+    """
+    :param name: for the error
+    :param value: a whole number
+    :param low: the least
+    :return: the value as an int
+    :raises ValueError: if it is none
+    """
+    return _integer(low)(name, value, {})
+
+
+def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_remaining: float) -> None:
+    """
+    :param schedule: the function that gives the learning rate
+    :param progress_remaining: from 1 to 0
+    :raises ValueError: if what it gives is no finite number >= 0
+    """
+    value = schedule(progress_remaining)
+    # A tensor without axes is as good as a number for SB3
+    number = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
+    if not _is_number(number) or not 0.0 <= number <= LARGEST:
+        raise ValueError(
+            f"learning_rate must give a finite number >= 0, got {value!r} at the remaining progress {progress_remaining:g}"
+        )
+
+
+def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    message = f"{name} must be an integer >= 1 or a tuple (integer >= 1, one of {UNITS}), got {value!r}"
+    # A TrainFreq, which is what SB3 makes of the others, comes from a saved model
+    frequency, unit = value if isinstance(value, tuple) and len(value) == 2 else (value, "step")
+    unit = unit.value if isinstance(unit, TrainFrequencyUnit) else unit
+    if not isinstance(unit, str) or unit not in UNITS:
+        raise ValueError(message)
+    if not _is_number(frequency) or not 1 <= frequency < INF or frequency != int(frequency):
+        raise ValueError(message)
+    if unit == "episode" and arguments.get("n_envs", 1) > 1:
+        raise ValueError(
+            f"{name} must count steps with several environments, got {value!r} with {arguments['n_envs']} of them"
+        )
+    if isinstance(value, TrainFreq):
+        return value
+    return (int(frequency), unit) if isinstance(value, tuple) else int(frequency)
+
+
+def _buffer_class(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    if not is_class(value, ReplayBuffer):
+        raise ValueError(f"{name} must be None or a subclass of ReplayBuffer, got {value!r}")
+    return value
+
+
+def _optimize_memory_usage(name: str, value: Any, arguments: Mapping[str, Any]) -> bool:
+    value = _bool(name, value, arguments)
+    size, n_envs = arguments.get("buffer_size", 2), arguments.get("n_envs", 1)
+    # One of its transitions is never valid
+    if value and _is_number(size) and size // n_envs < 2:
+        raise ValueError(f"{name} needs buffer_size >= 2 for each environment, got {value} with {size!r} for {n_envs}")
+    return value
+
+
+def _beta_init(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
+    constant = arguments["beta_schedule"] == "constant"
+    value = _number(0.0, INF if constant else LARGEST)(name, value, arguments)
+    beta_max = arguments["beta_max"]
+    if not constant and _is_number(beta_max) and value > beta_max:
+        raise ValueError(f"{name} must be at most beta_max, got {value!r} and beta_max={beta_max!r}")
+    return value
+
+
+def _auto_or_number(high: float) -> Rule:
+    number = _number(0.0, high, f"'auto' or a number in [0, {high:g}]")
+    return lambda name, value, arguments: value if isinstance(value, str) and value == AUTO else number(name, value, arguments)
+
+
+def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    if arguments["beta_schedule"] == "linear":
+        # An increase per transition, for which the paper has no value to be scaled
+        return _number(0.0, LARGEST, "a number >= 0 with beta_schedule='linear'")(name, value, arguments)
+    return _auto_or_number(LARGEST if arguments["beta_schedule"] == "constant" else 1.0)(name, value, arguments)
+
+
+def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    size = arguments.get("n_actions", "as many as actions")
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
+    shape = (arguments.get("n_actions", array.size),)
+    if array.shape != shape or not np.all(array >= 0) or not abs(array.sum() - 1) <= 1e-6:
+        raise ValueError(
+            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
+            f"(shape {array.shape}, sum {array.sum():g})"
+        )
+    # A list: SB3 writes it into a zip as numbers that can be read, and arrays as pickles
+    return array.tolist()
+
+
+UNIT_INTERVAL = _number(0.0, 1.0)
+
+#: What each constructor argument must be; ``policy`` and ``env`` are SB3's to check
+RULES: dict[str, Rule] = {
+    "verbose": _integer(0),
+    "device": _device,
+    "learning_rate": _learning_rate,
+    "buffer_size": _integer(1, 10**12),
+    "learning_starts": _integer(0),
+    "batch_size": _integer(1),
+    "tau": UNIT_INTERVAL,
+    "gamma": UNIT_INTERVAL,
+    "train_freq": _train_freq,
+    "gradient_steps": _integer(-1, note=" (-1: as many as environment steps)"),
+    "replay_buffer_class": _optional(_buffer_class),
+    "replay_buffer_kwargs": _dict,
+    "optimize_memory_usage": _optimize_memory_usage,
+    "n_steps": _integer(1),
+    "target_update_interval": _integer(1),
+    "exploration_fraction": UNIT_INTERVAL,
+    "exploration_initial_eps": UNIT_INTERVAL,
+    "exploration_final_eps": UNIT_INTERVAL,
+    "max_grad_norm": _number(np.nextafter(0, 1), INF, "a number > 0 (infinite: no bound)"),
+    "stats_window_size": _integer(1),
+    "tensorboard_log": _optional(_path),
+    "policy_kwargs": _dict,
+    "seed": _optional(_integer(0, 2**32 - 1)),
+    "prior_lr": _auto_or_number(1.0),
+    "prior_init": _optional(_distribution),
+    "beta_schedule": _choice(BETA_SCHEDULES),
+    "beta_max": _number(0.0, INF),
+    "beta_init": _beta_init,
+    "beta_lr": _beta_lr,
+    "beta_scale": _number(np.nextafter(0, 1), accepted="a finite number > 0"),
+    "loss": _choice(LOSSES),
+    "regularization": _choice(REGULARIZATIONS),
+    "compile_update": _bool,
+    "mixed_precision": _bool,
+}
+
+
+# ---- spaces and what comes from an environment ----------------------------------------------------------------------
+
+
+SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+# NatureCNN's three convolutions leave nothing of smaller images
+SMALLEST_IMAGE = 36
+
+
+class UnsupportedError(ValueError, AssertionError, NotImplementedError):
+    """
+    A space, or a combination of arguments, that SB3 does not support either. SB3 raises an AssertionError, a
+    NotImplementedError or a ValueError there: code that catches one of them catches this.
+    """
+
+
+def check_action_space(space: spaces.Space) -> None:
+    """
+    :param space: of the actions
+    :raises UnsupportedError: if it is not Discrete; the message says how to make it Discrete
+    """
+    if isinstance(space, spaces.Discrete):
+        return
+    wrapper = "env = gymnasium.wrappers.TransformAction(env, {}, gymnasium.spaces.Discrete({}))".format
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        start = f" + {space.start.tolist()}" if space.start.any() else ""
+        combinations = wrapper(
+            f"lambda a: numpy.array(numpy.unravel_index(a, {space.nvec.tolist()})){start}", math.prod(space.nvec.tolist())
+        )
+        remedy = f"Make each combination one action: {combinations}. Or use an algorithm for MultiDiscrete, such as SB3's PPO"
+    elif isinstance(space, spaces.MultiBinary) and isinstance(space.n, int):
+        combinations = wrapper(f"lambda a: (a >> numpy.arange({space.n}) & 1).astype(numpy.int8)", 2**space.n)
+        remedy = f"Make each combination one action: {combinations}. Or use an algorithm for MultiBinary, such as SB3's PPO"
+    elif isinstance(space, spaces.Box):
+        chosen = wrapper("lambda a: actions[a]", "len(actions)")
+        remedy = (
+            "Use an algorithm for continuous actions, such as SB3's SAC, TD3 or PPO. Or choose some actions of the Box, such "
+            f"as actions = numpy.linspace(env.action_space.low, env.action_space.high, 5), and {chosen}"
+        )
+    else:
+        remedy = f"Make each action a number: {wrapper('lambda a: actions[a]', 'len(actions)')}"
+    raise UnsupportedError(f"action_space must be Discrete, got {space}. {remedy}")
+
+
+def has_small_image(space: spaces.Space) -> bool:
+    """
+    :param space: of the observations
+    :return: whether an image of it is too small for NatureCNN
+    """
+    entries = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    return any(
+        isinstance(entry, spaces.Box) and len(entry.shape) == 3 and sorted(entry.shape)[1] < SMALLEST_IMAGE
+        for entry in entries
+    )
+
+
+def check_observation_space(space: spaces.Space, name: str = "observation_space") -> None:
+    """
+    :param space: of the observations
+    :param name: for the error
+    :raises UnsupportedError: if SB3 would fail with it at the first observation, or at some later one
+    """
+    if isinstance(space, spaces.Dict):
+        for key, entry in space.spaces.items():
+            if isinstance(entry, spaces.Dict):
+                raise UnsupportedError(f"{name}[{key!r}] must not be a Dict inside of a Dict, got {entry}")
+            check_observation_space(entry, f"{name}[{key!r}]")
+    elif not isinstance(space, SPACES):
+        raise UnsupportedError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
+        raise UnsupportedError(f"{name} must be a MultiDiscrete with one axis, got {space}")
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
+        raise UnsupportedError(f"{name} must start at 0, got {space}")
+
+
+def check_observations(
+    space: spaces.Space, observations: Any, step: int, name: str = "observation", first_env: int = 0
+) -> None:
+    """
+    Finite, of the right shape and, for categories, one of them. Out of the bounds of a Box is no error.
+
+    :param space: of one observation
+    :param observations: of all environments, [n_envs, ...], or a dict of such
+    :param step: environment step, for the error
+    :param name: of the quantity, for the error
+    :param first_env: of which environment the first observation is, for the error
+    :raises ValueError: if one is not; the message says which, and of which environment
+    """
+    if isinstance(space, spaces.Dict):
+        for key, entry in space.spaces.items():
+            check_observations(entry, observations[key], step, f"{name}[{key!r}]", first_env)
+    elif isinstance(space, spaces.Box):
+        if observations.shape[1:] != space.shape:
+            raise ValueError(f"{name} at environment step {step} must have shape {space.shape}, got {observations.shape[1:]}")
+        # Half the time of isfinite().all(). Below 1e38, every number is far inside of float32; else take a closer look
+        if observations.dtype.kind == "f" and not float(np.vdot(observations, observations)) < 1e38:
+            _raise_unless(
+                np.abs(observations.astype(np.float64)) <= LARGEST_FLOAT32, observations, name, first_env, step, _FINITE
+            )
+    elif isinstance(space, spaces.Discrete):
+        if observations.min() < 0 or observations.max() >= space.n:
+            _raise_unless((observations >= 0) & (observations < space.n), observations, name, first_env, step, f"in {space}")
+    elif isinstance(space, spaces.MultiDiscrete):
+        _raise_unless((observations >= 0) & (observations < space.nvec), observations, name, first_env, step, f"in {space}")
+
+
+def check_terminal_observation(space: spaces.Space, observation: Any, env: int, step: int) -> None:
+    """:func:`check_observations` for the last observation of an episode, which one environment alone gives."""
+    if isinstance(space, spaces.Dict):
+        batch: Any = {key: _as_stored(entry, observation[key])[None] for key, entry in space.spaces.items()}
+    else:
+        batch = _as_stored(space, observation)[None]
+    check_observations(space, batch, step, "last observation", env)
+
+
+def _as_stored(space: spaces.Space, observation: Any) -> np.ndarray:
+    """An observation in the shape of its space, as NumPy assigns it ([1, 4] to [4]); as it is where it cannot."""
+    given = np.asarray(observation)
+    stored = np.empty(space.shape or (), given.dtype)
+    try:
+        stored[...] = given
+    except ValueError:
+        return given
+    return stored
+
+
+def check_rewards(rewards: np.ndarray, limit: float, step: int) -> None:
+    """
+    :param rewards: of all environments, [n_envs]
+    :param limit: the largest absolute value
+    :param step: environment step, for the error
+    :raises ValueError: if one is not finite or beyond the limit
+    """
+    if not float(np.vdot(rewards, rewards)) < 1e38:
+        accepted = _FINITE
+        if limit < LARGEST_FLOAT32:
+            accepted = f"finite and at most {limit:.2g} in absolute value, beyond which its square overflows float32"
+        _raise_unless(np.abs(rewards.astype(np.float64)) <= limit, rewards, "reward", 0, step, accepted)
+
+
+_FINITE = f"finite in float32, in which it is stored (at most {LARGEST_FLOAT32:.2g} in absolute value)"
+
+
+def _raise_unless(fine: np.ndarray, values: np.ndarray, name: str, first_env: int, step: int, accepted: str) -> None:
+    if fine.all():
+        return
+    env, *entry = np.argwhere(~fine)[0].tolist()
+    where = f", entry {entry[0] if len(entry) == 1 else entry}," if entry else ""
+    value = values[tuple([env, *entry])]
+    raise ValueError(
+        f"{name} of environment {first_env + env}{where} is {value} at environment step {step}: it must be {accepted}. "
+        "Training stopped before it was stored or learned from."
+    )

@@ -1,0 +1,1 @@
+"""Environments: grid worlds, Atari and MinAtar."""

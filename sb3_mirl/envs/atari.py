@@ -1,0 +1,313 @@
+"""
+Atari environments stepped by ale-py's native code instead of Gymnasium's wrappers: :class:`AtariVecEnv`, and
+:func:`native_atari`, which puts it into rl-zoo3's hyper-parameter files. Needs the extra ``atari``.
+
+What the learner sees is what SB3's ``make_atari_env`` gives, but for the differences that :class:`AtariVecEnv` lists.
+"""
+
+import os
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.monitor import Monitor, ResultsWriter
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+try:
+    import ale_py
+    from ale_py.vector_env import AtariVectorEnv
+except ImportError as error:
+    raise ImportError(f"sb3_mirl.envs.atari needs ale-py 0.11 or newer ({error}): pip install 'sb3-mirl[atari]'") from error
+
+gym.register_envs(ale_py)
+
+_Result = TypeVar("_Result")
+# What is to be done in one game, interrupted whenever its emulator has begun to work
+_Course = Generator[None, None, _Result]
+# Frame [1, 1, height, width], reward, whether an episode has ended, SB3's info
+_Step = tuple[np.ndarray, float, bool, dict[str, Any]]
+
+NOOP, FIRE, SECOND = np.array([[0], [1], [2]])
+# What AtariVectorEnv can do of a Gymnasium environment's arguments
+_GAME_ARGUMENTS = ("full_action_space", "repeat_action_probability", "max_num_frames_per_episode")
+_IGNORED_ARGUMENTS = ("game", "obs_type", "frameskip", "render_mode")
+
+
+class _Game:
+    """
+    One game: steps of the emulator as SB3's ``AtariWrapper`` would make them, and the statistics of the whole game.
+
+    :param env_id: a Gymnasium id
+    :param native: arguments of ale-py's ``AtariVectorEnv``
+    :param terminal_on_life_loss: whether a lost life ends the learning episode
+    :param writer: where finished games are written down
+    """
+
+    def __init__(self, env_id: str, native: dict[str, Any], terminal_on_life_loss: bool, writer: ResultsWriter | None) -> None:
+        self.env_id, self.terminal_on_life_loss, self.writer = env_id, terminal_on_life_loss, writer
+        self.env = AtariVectorEnv(
+            num_envs=1,
+            num_threads=1,
+            stack_num=1,
+            autoreset_mode=AutoresetMode.NEXT_STEP,  # the other modes do not tell the lives of a game's last step
+            episodic_life=False,
+            reward_clipping=False,  # the statistics need the rewards as they are
+            use_fire_reset=False,  # it does less than SB3's FireResetEnv
+            **native,
+        )
+        self.fires = "FIRE" in self.get_action_meanings()
+        self.lives = 0
+        self.score = 0.0
+        self.first_frame = 0
+        self.t_start = time.time()
+
+    def get_action_meanings(self) -> list[str]:
+        return [action.name for action in self.env.ale.get_action_set()]
+
+    def begin(self, seed: int | None) -> np.ndarray:
+        """Begins a new game, which :meth:`open_episode` goes on with. Returns the first frame, [1, 1, height, width]."""
+        # SB3 draws seeds of 32 bits, the emulator takes 31
+        frame, info = self.env.reset(seed=None if seed is None else seed % 2**31)
+        self.lives = int(info["lives"][0])
+        self.score, self.first_frame = 0.0, _frames_before(info)
+        return frame
+
+    def open_episode(self, frame: np.ndarray) -> _Course[np.ndarray]:
+        """What SB3's FireResetEnv does: games that wait for FIRE are started. Returns the frame thereafter."""
+        if self.fires:
+            for action in (FIRE, SECOND):
+                frame = yield from self._hidden_step(action)
+        return frame
+
+    def step(self, action: np.ndarray) -> _Course[_Step]:
+        """A step of the learner, with ``action`` [1], and what is hidden from it until the next episode has begun."""
+        frame, reward, ended, info = yield from self._act(action)
+        if ended:
+            info["terminal_observation"] = info.pop("final_frame")
+            # SB3's EpisodicLifeEnv leaves the lost life's last state by a step without action
+            frame = yield from self.open_episode(frame if "episode" in info else (yield from self._hidden_step(NOOP)))
+        return frame, reward, ended, info
+
+    def _hidden_step(self, action: np.ndarray) -> _Course[np.ndarray]:
+        """A step that the learner does not see. Returns the frame thereafter."""
+        frame, _, ended, info = yield from self._act(action)
+        if ended and "episode" not in info and action is not NOOP:
+            frame = yield from self._hidden_step(NOOP)
+        return frame
+
+    def _act(self, action: np.ndarray) -> _Course[_Step]:
+        """An action for the emulator, which works beside Python until the course goes on."""
+        self.env.send(action)
+        yield
+        frame, rewards, terminations, truncations, native_info = self.env.recv()
+        reward, terminated, truncated = float(rewards[0]), bool(terminations[0]), bool(truncations[0])
+        self.score += reward
+        lives, self.lives = self.lives, int(native_info["lives"][0])
+        # In some games there are no lives left for a few frames before the game is over
+        life_lost = self.terminal_on_life_loss and 0 < self.lives < lives
+        info: dict[str, Any] = {
+            "lives": self.lives,
+            "TimeLimit.truncated": truncated and not (terminated or life_lost),
+        }
+        if life_lost or terminated or truncated:
+            info["final_frame"] = frame[0].copy()
+        if terminated or truncated:
+            info["episode"] = self._statistics(int(native_info["frame_number"][0]))
+            self.env.send(NOOP)  # any action begins the next game
+            yield
+            frame, _, _, _, native_info = self.env.recv()
+            self.lives = int(native_info["lives"][0])
+        return frame, reward, "final_frame" in info, info
+
+    def _statistics(self, end: int) -> dict[str, float]:
+        """
+        As SB3's Monitor gives them: raw score, length in emulator frames, seconds.
+
+        :param end: frames that the emulator has shown so far
+        """
+        episode = {"r": round(self.score, 6), "l": end - self.first_frame, "t": round(time.time() - self.t_start, 6)}
+        self.score, self.first_frame = 0.0, end
+        if self.writer is not None:
+            self.writer.write_row(episode)
+        return episode
+
+
+def _frames_before(info: dict[str, np.ndarray]) -> int:
+    """Frames that the emulator has shown before the game at which ``info`` was taken."""
+    return int(info["frame_number"][0]) - int(info["episode_frame_number"][0])
+
+
+def _side_by_side(courses: Sequence[_Course[_Result]]) -> list[_Result]:
+    """What the courses of several games return: each emulator that is done has its next action before another is awaited."""
+    results: dict[int, _Result] = {}
+    while len(results) < len(courses):
+        for index, course in enumerate(courses):
+            if index not in results:
+                try:
+                    next(course)
+                except StopIteration as end:
+                    results[index] = end.value
+    return [results[index] for index in range(len(courses))]
+
+
+class AtariVecEnv(VecEnv):
+    """
+    Atari games as an SB3 ``VecEnv``, stepped by ale-py's native code: each game has a thread, which emulates, greys and scales
+    its frames without Python.
+
+    It stands in for ``make_atari_env(...)``; put a ``VecFrameStack(env, 4)`` around it likewise. A lost life ends the learning
+    episode but not the game, games that wait for FIRE are started by FIRE and the action after it, rewards are clipped to
+    their sign, and ``info["episode"]`` has the raw score of the whole game and its length in emulator frames. Given the same
+    actions and ``noop_max=0``, rewards, lives and ends of episodes are those of ``make_atari_env``. Differences that remain:
+
+    - Observations are [1, height, width], not [height, width, 1].
+    - Grey is Stella's luminance rather than OpenCV's, and is taken before the maximum of two frames: pixels differ by a few
+      levels.
+    - The number of actions without effect at the beginning of a game, 0 to ``noop_max - 1`` instead of 1 to ``noop_max``, is
+      drawn by another generator, so the same seed is another game; and the longest game's length is counted without them.
+    - ``reset`` begins a new game even if the last one is not over; SB3's goes on with that where a lost life ends an episode.
+    - No rendering: ale-py's vector environment does not give colours.
+
+    :param env_id: Gymnasium id of a game without frame skip, such as ``"PongNoFrameskip-v4"``
+    :param n_envs: number of games
+    :param seed: of the first game; the others count on from there
+    :param noop_max: bound on the number of frames without action at the beginning of a game
+    :param frame_skip: frames for which an action is repeated
+    :param screen_size: height and width of a frame
+    :param terminal_on_life_loss: whether a lost life ends the learning episode
+    :param clip_reward: whether rewards are replaced by their sign
+    :param env_kwargs: ``full_action_space``, ``repeat_action_probability`` and ``max_num_frames_per_episode``
+    :param monitor_dir: folder for SB3's monitor files, one for each game
+    :raises ValueError: for another kind of environment, and for ``env_kwargs`` that the native code does not know
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        n_envs: int = 1,
+        seed: int | None = None,
+        noop_max: int = 30,
+        frame_skip: int = 4,
+        screen_size: int = 84,
+        terminal_on_life_loss: bool = True,
+        clip_reward: bool = True,
+        env_kwargs: dict[str, Any] | None = None,
+        monitor_dir: str | None = None,
+    ) -> None:
+        native = {
+            **_game_arguments(env_id, env_kwargs or {}),
+            "noop_max": noop_max,
+            "frameskip": frame_skip,
+            "img_height": screen_size,
+            "img_width": screen_size,
+        }
+        if n_envs < 1:
+            raise ValueError(f"n_envs must be at least 1, got {n_envs}")
+        self.clip_reward = clip_reward
+        self.games = []
+        for rank in range(n_envs):
+            header: dict[str, float | str] = {"t_start": time.time(), "env_id": env_id}
+            writer = ResultsWriter(os.path.join(monitor_dir, str(rank)), header) if monitor_dir else None
+            self.games.append(_Game(env_id, native, terminal_on_life_loss, writer))
+        n_actions = len(self.games[0].get_action_meanings())
+        super().__init__(n_envs, self.games[0].env.single_observation_space, spaces.Discrete(n_actions))
+        if seed is not None:
+            self.seed(seed)
+
+    def reset(self) -> VecEnvObs:
+        with ThreadPoolExecutor(len(self.games)) as pool:  # a game with a new seed takes its emulator a tenth of a second
+            beginnings = pool.map(_Game.begin, self.games, self._seeds)
+        courses = [game.open_episode(frame) for game, frame in zip(self.games, beginnings, strict=True)]
+        frames = np.concatenate(_side_by_side(courses))
+        self.reset_infos = [{"lives": game.lives} for game in self.games]
+        self._reset_seeds()
+        self._reset_options()
+        return frames
+
+    def step_async(self, actions: np.ndarray) -> None:
+        each_action = np.asarray(actions, dtype=np.int64).reshape(-1, 1)
+        self._courses = [game.step(action) for game, action in zip(self.games, each_action, strict=True)]
+        for course in self._courses:
+            next(course)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        frames, rewards, dones, infos = zip(*_side_by_side(self._courses), strict=True)
+        all_rewards = np.array(rewards, dtype=np.float32)
+        return np.concatenate(frames), np.sign(all_rewards) if self.clip_reward else all_rewards, np.array(dones), list(infos)
+
+    def close(self) -> None:
+        for game in self.games:
+            if game.writer is not None:
+                game.writer.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        if attr_name == "render_mode":
+            return [None] * len(self.games)
+        return [getattr(game, attr_name) for game in self._chosen(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        for game in self._chosen(indices):
+            setattr(game, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        return [getattr(game, method_name)(*method_args, **method_kwargs) for game in self._chosen(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        # SB3 asks whether info["episode"] is there, and whether its score is the game's
+        return [wrapper_class in (Monitor, AtariWrapper) for _ in self._chosen(indices)]
+
+    def _chosen(self, indices: VecEnvIndices) -> Sequence[_Game]:
+        return [self.games[index] for index in self._get_indices(indices)]
+
+
+def _game_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``AtariVectorEnv`` for a Gymnasium id and the arguments of ``gymnasium.make``."""
+    arguments = {**gym.spec(env_id).kwargs, **env_kwargs}
+    if "game" not in arguments or arguments.get("frameskip") != 1:
+        raise ValueError(
+            f"env_id must be an Atari game without frame skip, such as PongNoFrameskip-v4, got {env_id!r} with "
+            f"game={arguments.get('game')!r}, frameskip={arguments.get('frameskip')!r}"
+        )
+    unknown = sorted(arguments.keys() - {*_GAME_ARGUMENTS, *_IGNORED_ARGUMENTS})
+    if unknown:
+        raise ValueError(f"env_kwargs must be among {_GAME_ARGUMENTS}, got {unknown}")
+    if arguments.get("obs_type", "rgb") != "rgb":
+        raise ValueError(f"env_kwargs must leave obs_type at 'rgb', got {arguments['obs_type']!r}")
+    limit = arguments.get("max_num_frames_per_episode") or gym.spec(env_id).max_episode_steps or 108_000
+    chosen = {name: arguments[name] for name in _GAME_ARGUMENTS if name in arguments}
+    return {"game": arguments["game"], **chosen, "max_num_frames_per_episode": limit}
+
+
+def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:
+    """
+    For rl-zoo3's YAML files: ``vec_env_wrapper: sb3_mirl.envs.atari.native_atari`` in place of
+    ``env_wrapper: stable_baselines3.common.atari_wrappers.AtariWrapper``.
+
+    Where a game is to be shown or filmed (it has a ``render_mode``), ``AtariWrapper`` is put around the environments instead.
+
+    :param venv: a ``DummyVecEnv`` of Atari games, of which ids, seeds, arguments and monitor files are taken over
+    :param kwargs: arguments of SB3's ``AtariWrapper`` (without ``action_repeat_probability``)
+    :raises ValueError: for another kind of vector environment
+    """
+    if not isinstance(venv, DummyVecEnv):
+        raise ValueError(f"native_atari needs a DummyVecEnv (its games are parallel anyway), got {type(venv).__name__}")
+    spec = venv.envs[0].spec
+    if venv.render_mode is not None:
+        wrapped = DummyVecEnv([lambda env=env: AtariWrapper(env, **kwargs) for env in venv.envs])  # type: ignore[misc]
+        wrapped._seeds = venv._seeds
+        return wrapped
+    native = AtariVecEnv(spec.id, venv.num_envs, env_kwargs=spec.kwargs, **kwargs)  # type: ignore[union-attr]
+    native._seeds = venv._seeds
+    for game, env in zip(native.games, venv.envs, strict=True):
+        game.writer = getattr(env, "results_writer", None)  # of a Monitor
+        env.unwrapped.close()  # not the Monitor, whose file is used on
+    return native

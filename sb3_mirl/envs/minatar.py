@@ -1,0 +1,48 @@
+"""
+MinAtar's games for SB3 and rl-zoo3: importing this module registers ``MinAtar/Breakout-v1`` and the others with Gymnasium.
+
+Source: Young and Tian, *MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning Experiments*,
+2019. MinAtar is under the GPL, and not part of this package; to be played without a display it needs NumPy only.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+try:
+    import minatar.gym
+except ImportError as error:
+    raise ImportError(f"sb3_mirl.envs.minatar needs MinAtar ({error}): pip install 'sb3-mirl[minatar]'") from error
+
+if "MinAtar/Breakout-v1" not in gym.registry:
+    minatar.gym.register_envs()
+
+#: What MinAtar's letters for actions mean
+ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
+
+
+class MinAtarWrapper(gym.Wrapper):
+    """A game that knows what its actions are called. Its observations are planes of 0 and 1, bool [10, 10, channels]."""
+
+    def get_action_meanings(self) -> list[str]:
+        env: Any = self.unwrapped
+        return [ACTION_NAMES[env.game.env.action_map[action]] for action in env.action_set]
+
+
+class MinAtarCNN(BaseFeaturesExtractor):
+    """
+    The convolution of MinAtar's DQN: 16 filters of 3x3 with stride 1. ``net_arch=[128]`` behind it makes the whole network.
+
+    :param observation_space: [height, width, channels]
+    """
+
+    def __init__(self, observation_space: gym.spaces.Box) -> None:
+        height, width, channels = observation_space.shape
+        super().__init__(observation_space, features_dim=16 * (height - 2) * (width - 2))
+        self.cnn = nn.Sequential(nn.Conv2d(channels, 16, kernel_size=3), nn.ReLU(), nn.Flatten())
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        return self.cnn(observations.permute(0, 3, 1, 2))

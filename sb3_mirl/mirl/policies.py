@@ -1,0 +1,232 @@
+"""
+The policies of MIRL: SB3's DQN policies with two more buffers, the action prior ρ and the inverse temperature β, and
+the way of acting that follows from them.
+
+ρ and β live here so that ``save``, ``load``, ``state_dict`` and ``.to(device)`` carry them like the weights, while no
+optimiser sees them. Only the callbacks of :mod:`sb3_mirl.mirl.callbacks` move them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+
+from sb3_mirl.common.gradient import CompiledActing, channels_last
+from sb3_mirl.mirl.operators import soft_policy
+
+#: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
+REGULARIZATIONS = ("mutual_information", "entropy")
+
+
+class MIRLPolicy(DQNPolicy):
+    """
+    DQN's policy, which acts by argmaxₐ π(a|s), π(a|s) ∝ ρ(a) exp(β Q(s,a)), and explores by drawing from ρ.
+
+    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and one more. Adam, the default
+    optimiser, runs fused unless ``optimizer_kwargs`` says otherwise.
+
+    :param regularization: ``"mutual_information"``: π is drawn towards the learned ρ;
+        ``"entropy"``: towards the uniform distribution, and ρ serves for exploration only
+    """
+
+    #: ρ, float64 [n_actions]: in float32 a step of 2e-6 would be lost
+    prior: th.Tensor
+    #: β, float64 []
+    beta: th.Tensor
+    #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
+    last_action_probabilities: th.Tensor | None = None
+    _compiled_acting: CompiledActing | None = None
+
+    def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.regularization = regularization
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        uniform = th.full((n_actions,), 1.0 / n_actions, dtype=th.float64, device=self.device)
+        self.register_buffer("prior", uniform.clone())
+        self.register_buffer("beta", th.tensor(th.inf, dtype=th.float64, device=self.device))
+        self.register_buffer("_uniform", uniform, persistent=False)
+
+    def make_q_net(self) -> QNetwork:
+        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
+        return _QNetwork(**net_args).to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        kwargs = _fused_by_default(self.optimizer, self.optimizer_kwargs)
+        if kwargs is not self.optimizer_kwargs:
+            self.optimizer_kwargs = kwargs
+            self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+        self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
+
+    @property
+    def reference_prior(self) -> th.Tensor:
+        """The distribution that target and π are regularised towards, float64 [n_actions]."""
+        return self.prior if self.regularization == "mutual_information" else self._uniform  # type: ignore[return-value]
+
+    def action_probabilities(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> th.Tensor:
+        """
+        π(·|s).
+
+        :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
+        :return: [batch, n_actions] in the dtype of the network, rows sum to 1
+        """
+        with self._evaluation_mode(), th.no_grad():
+            return soft_policy(self.q_net(self._as_tensors(obs)), self.reference_prior, self.beta)
+
+    def sample_policy(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+        """
+        Actions drawn from π(·|s) with NumPy's global generator. :meth:`MIRL.predict` does not draw from π: its actions are
+        argmaxₐ π(a|s), replaced by draws from ρ with probability ε.
+
+        :param obs: as :meth:`action_probabilities` takes them
+        :return: one action for each observation, int64 [batch]
+        """
+        cumulative = self.action_probabilities(obs).double().cumsum(dim=1).cpu().numpy()
+        # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with π(a|s) = 0 is drawn
+        draws = np.random.random((len(cumulative), 1)) * cumulative[:, -1:]
+        return self._of_env((cumulative > draws).argmax(axis=1))
+
+    def _as_tensors(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
+        first = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        return obs if isinstance(first, th.Tensor) else self.obs_to_tensor(obs)[0]  # type: ignore[arg-type, return-value]
+
+    @contextmanager
+    def _evaluation_mode(self) -> Iterator[None]:
+        """The network in evaluation mode, and back in the mode that it was in."""
+        training = self.training
+        self.set_training_mode(False)
+        try:
+            yield
+        finally:
+            if training:
+                self.set_training_mode(True)
+
+    def _apply(self, fn: Callable[[th.Tensor], th.Tensor], recurse: bool = True) -> "MIRLPolicy":
+        # policy.float() must not make ρ and β float32: only their device changes
+        exact = {name: self._buffers[name] for name in ("prior", "beta", "_uniform")}
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            self._buffers[name] = buffer.to(self._buffers[name].device)  # type: ignore[union-attr]
+        return self
+
+    @property
+    def device(self) -> th.device:
+        # SB3's walks through the parameters at every step
+        return self.prior.device if "prior" in self._buffers else super().device
+
+    def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
+        if self._compiled_acting is None:
+            probabilities, actions = _act(self.q_net(obs), self.reference_prior, self.beta)
+        else:
+            if self._compiled_acting.q_net is not self.q_net:
+                self.compile_acting()
+            probabilities, actions = self._compiled_acting(obs, self.reference_prior, self.beta)
+        self.last_action_probabilities = probabilities
+        return actions
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """argmaxₐ π(a|s), as an action of the environment: SB3's :meth:`predict`."""
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return self._of_env(actions), state
+
+    def _of_env(self, actions: np.ndarray) -> np.ndarray:
+        """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""
+        start = self.action_space.start  # type: ignore[attr-defined]
+        return np.asarray(actions + start) if start else actions
+
+    def compile_acting(self) -> None:
+        """
+        Makes :meth:`predict` run the network, π and its maximum as one compiled function, with the same result but for
+        rounding. It is compiled in the next call, and again for each new number of observations.
+
+        :raises ValueError: if the network cannot be compiled; the message says why
+        """
+        self._compiled_acting = CompiledActing(self.q_net, _act)
+
+    def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
+        """
+        Actions of the environment drawn from ρ with NumPy's global generator, which ``set_random_seed`` seeds.
+
+        :param shape: the shape of the result
+        """
+        prior = self.prior.cpu().numpy()
+        # Normalised here, because ρ may come from outside: set_parameters, a callback of the user's
+        return self._of_env(np.random.choice(len(prior), size=shape, p=prior / prior.sum()))
+
+    def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
+        """
+        The paper's behaviour policy: each action is replaced by a draw from ρ with probability ε.
+
+        :param actions: what to do without exploration, any shape; one coin is tossed for each
+        :param epsilon: ε
+        :return: actions of the same shape
+        """
+        exploring = np.random.random(actions.shape) < epsilon
+        if exploring.any():
+            actions = np.where(exploring, self.sample_prior(actions.shape), actions)
+        return actions
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "regularization": self.regularization}
+
+
+def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
+    """π(·|s), float64 [batch, n_actions], and argmaxₐ π(a|s), [batch]."""
+    # In float64, because a float32 π would take ρ off the simplex
+    probabilities = soft_policy(q_values.detach().double(), prior, beta)
+    return [probabilities, probabilities.argmax(dim=1)]
+
+
+class _QNetwork(QNetwork):
+    """SB3's, with the images of a training batch laid out in memory as convolutions like them best."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        # The gradient of NatureCNN's first layer takes a third of the time then. Only for this extractor: others may contain
+        # a view(), which does not work on such tensors
+        if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
+            obs = channels_last(obs)  # type: ignore[arg-type]
+        return super().extract_features(obs, features_extractor)
+
+
+def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an Adam that runs fused, where that is possible and not decided; otherwise those that are given."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    possible = type(optimizer) is th.optim.Adam and all(map(th.is_floating_point, parameters))
+    if not possible or kwargs.keys() & {"fused", "foreach", "differentiable"}:
+        return kwargs
+    return {**kwargs, "fused": True}
+
+
+def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """``load_state_dict`` would take over whether the *saved* optimiser was fused: keep what this one was built with."""
+    fused = optimizer.defaults.get("fused")
+    groups = [{**group, "fused": fused} if "fused" in group else group for group in state_dict["param_groups"]]
+    return {**state_dict, "param_groups": groups}
+
+
+MlpPolicy = MIRLPolicy
+
+
+class CnnPolicy(MIRLPolicy):
+    """:class:`MIRLPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputPolicy(MIRLPolicy):
+    """:class:`MIRLPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)

@@ -1,0 +1,1 @@
+"""Exact solvers and learners for small Markov decision processes."""

@@ -1,0 +1,1 @@
+"""MIRL in rl-zoo3: registration, commands, hyper-parameter files and run folders."""

@@ -1,0 +1,171 @@
+"""
+Run folders of rl-zoo3, to go on with: which one ``--resume`` means, whether it is finished, and whether a command line
+contradicts it. It belongs to :mod:`sb3_mirl.zoo.command`.
+"""
+
+import json
+import os
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_sb3 import EnvironmentName
+
+from sb3_mirl.common.files import write_whole
+from sb3_mirl.common.text import printable
+from sb3_mirl.zoo.hyperparams import HyperparametersError, check_size
+
+#: Options that a resumed run may have otherwise: where and how it runs, and what is shown and kept of it
+FREE = frozenset(
+    "resume keep_checkpoints save_freq save_replay_buffer log_folder uuid device num_threads verbose progress log_interval "
+    "gym_packages no_optim_plots track wandb_project_name wandb_entity wandb_group wandb_tags".split()
+)
+
+
+class CommandError(ValueError):
+    """What is wrong with a command line or a run folder, in one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+class Run:
+    """
+    A run folder, such as ``logs/mirl/CartPole-v1_1``.
+
+    :param folder: the folder
+    :raises CommandError: if rl-zoo3 has left no settings in it
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise CommandError(f"--resume must be followed by a run folder, got {str(folder)!r}, which does not exist")
+        files = list(self.folder.glob("*/args.yml"))
+        if len(files) != 1:
+            raise CommandError(
+                f"--resume must be followed by a run folder, such as logs/mirl/CartPole-v1_1, got {str(folder)!r}, which "
+                f"has {'several files' if files else 'no file'} */args.yml"
+            )
+        #: Where rl-zoo3 keeps the settings
+        self.params_folder = files[0].parent
+        self.args = self._read("args.yml")
+        if missing := {"algo", "env", "seed", "n_timesteps", "gym_packages", "trained_agent"} - self.args.keys():
+            raise CommandError(f"{files[0]} must hold the arguments of a run, got none for {', '.join(sorted(missing))}")
+
+    @classmethod
+    def newest(cls, log_folder: str | os.PathLike[str], algorithm: str, env: str, seed: int | None) -> "Run | None":
+        """
+        :param log_folder: of all runs (``-f``)
+        :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
+        :param env: the environment's id
+        :param seed: None: any
+        :return: the newest of their runs, or None if there is none
+        """
+        name = EnvironmentName(env)
+        runs = []
+        for file in Path(log_folder, algorithm).glob(f"*/{name}/args.yml"):
+            # --uuid adds 36 characters, and then the numbers may be the same
+            match = re.fullmatch(re.escape(name) + r"_(\d+)(_[-0-9a-f]{36})?", file.parent.parent.name)
+            if match:
+                runs.append((int(match[1]), file.stat().st_mtime_ns, file.parent.parent))
+        for _, _, folder in sorted(runs, reverse=True):
+            run = cls(folder)
+            if seed is None or run.args["seed"] == seed:
+                return run
+        return None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        file = self.params_folder / name
+        try:
+            text = file.read_text()
+            check_size(str(file), text)
+            # As rl-zoo3 reads it: it may hold objects of any class, which are made here
+            content = yaml.load(text, Loader=yaml.UnsafeLoader)
+        except HyperparametersError as error:
+            raise CommandError(str(error)) from error
+        except Exception as error:
+            raise CommandError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise CommandError(f"{file} must hold settings, got {content!r}")
+        return dict(content)
+
+    @cached_property
+    def hyperparams(self) -> dict[str, Any]:
+        """The hyper-parameters, with those of the command line that began the run."""
+        return self._read("config.yml")
+
+    @property
+    def n_timesteps(self) -> int:
+        """How many steps it is to have."""
+        return int(self.args["n_timesteps"] if self.args["n_timesteps"] > 0 else self.hyperparams["n_timesteps"])
+
+    def extend(self, n_timesteps: int) -> None:
+        """
+        Makes a finished run one that is to have more steps, and can be resumed.
+
+        :param n_timesteps: of all of it
+        """
+        self.args["n_timesteps"] = n_timesteps
+        # As rl-zoo3 writes it
+        write_whole(self.params_folder / "args.yml", yaml.dump(OrderedDict(sorted(self.args.items()))).encode())
+
+    @property
+    def model_file(self) -> Path:
+        """Of the final model, which may not be there yet."""
+        return self.folder / f"{EnvironmentName(self.args['env'])}.zip"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether :class:`sb3_mirl.CheckpointCallback` has left something."""
+        return any(self.folder.glob("rl_model_*_steps.json"))
+
+    @property
+    def finished(self) -> bool:
+        """
+        Whether there is the final model of a training that came to its end: after Ctrl-C rl-zoo3 saves one, too.
+        """
+        try:
+            with zipfile.ZipFile(self.model_file) as file:
+                data = json.loads(file.read("data"))
+            return bool(data["num_timesteps"] >= max(data["_total_timesteps"], self.n_timesteps))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return False
+
+    def check(self, given: Mapping[str, Any], hyperparams: Mapping[str, Any]) -> None:
+        """
+        :param given: options on the command line, by their names in ``args.yml``
+        :param hyperparams: hyper-parameters of the command line
+        :raises CommandError: if they contradict those of the run; what is not given does not
+        """
+        own_hyperparams = self.hyperparams
+        own = {**self.args, "n_timesteps": self.n_timesteps}
+        # What rl-zoo3 takes for "not given"; and with --track it has replaced --tensorboard-log
+        free = FREE | {"conf_file", "hyperparams"} | ({"tensorboard_log"} if own.get("track") else set())
+        free |= {name for name, first in (("seed", 0), ("n_timesteps", 1)) if given.get(name, first) < first}
+        differing = [
+            f"--{name.replace('_', '-')} is {own.get(name)!r} there, got {value!r}"
+            for name, value in given.items()
+            if name not in free and not _equal(own.get(name), value)
+        ]
+        differing += [
+            f"{name} is {own_hyperparams[name]!r} there, got {value!r}"
+            if name in own_hyperparams
+            else f"{name} is not given there, got {value!r}"
+            for name, value in hyperparams.items()
+            if name not in own_hyperparams or not _equal(own_hyperparams[name], value)
+        ]
+        if differing:
+            raise CommandError(
+                f"{self.folder} goes on with its own settings, and the command line contradicts them: {'; '.join(differing)}. "
+                "What is left out is as it was. Without --resume a new run begins."
+            )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(yaml.dump(one) == yaml.dump(other) or one == other)

@@ -1,0 +1,179 @@
+"""Scores: what the tables say, statistics beside hand calculations and rliable, and intervals that cover what they should."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sb3_mirl.bench import scores as statistics
+from sb3_mirl.bench.scores import bootstrap, compare, human_normalized, over_games, paper_scores, reference_scores
+from sb3_mirl.bench.suites import ATARI19, ATARI19_IDS
+
+# [runs, games]
+SCORES = np.array([[0.0, 4.0, 1.0], [1.0, 2.0, 3.0], [0.5, 3.0, 8.0], [0.5, 7.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "algorithm, mean, median", [("dqn", 356.26, 166.62), ("sql", 388.83, 230.82), ("mirl", 413.46, 330.19)]
+)
+def test_the_papers_table_has_the_papers_means(algorithm, mean, median):
+    table = paper_scores(algorithm)
+    assert tuple(table) == ATARI19
+    values = 100 * np.array([list(table.values())])
+    assert statistics.mean(values) == pytest.approx(mean, abs=0.005)
+    assert statistics.median(values) == pytest.approx(median, abs=0.005)
+
+
+def test_normalisation_by_both_conventions():
+    # (3069 - 227.8) / (6875.4 - 227.8), and the same with 7127.7
+    assert human_normalized("Alien", 3069.0) == pytest.approx(0.42740, abs=1e-5)
+    assert human_normalized("AlienNoFrameskip-v4", [3069.0, 227.8], "wang2016") == pytest.approx([0.41177, 0.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("env", [*ATARI19_IDS, "ALE/Riverraid-v5"])
+def test_every_game_of_the_suite_has_scores(env):
+    reference = reference_scores(env)
+    assert reference["random"] < min(reference["human_mnih2015"], reference["human_wang2016"])
+
+
+def test_the_papers_table_is_normalised_by_the_scores_of_2015():
+    raw = {name: paper_scores("mirl")["Boxing"] * (human - 0.1) + 0.1 for name, human in (("2015", 4.3), ("2016", 12.1))}
+    assert raw["2015"] == pytest.approx(98.33, abs=0.01)
+    assert raw["2016"] > 100  # the most that a game of Boxing gives
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: human_normalized("Pong", 1.0), "got 'Pong'"),
+        (lambda: human_normalized("Alien", 1.0, "mnih2013"), "got 'mnih2013'"),
+        (lambda: paper_scores("sql_m"), "got 'sql_m'"),
+        (lambda: bootstrap(statistics.mean, np.zeros(3)), r"got shapes [(3,)]"),
+        (lambda: bootstrap(statistics.probability_of_improvement, np.zeros((2, 3)), np.zeros((2, 4))), "[(2, 3), (2, 4)]"),
+    ],
+)
+def test_what_is_not_known_is_refused(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_statistics_by_hand():
+    # Means over runs: 0.5, 4, 3
+    assert statistics.mean(SCORES) == pytest.approx(2.5)
+    assert statistics.median(SCORES) == pytest.approx(3.0)
+    # Sorted: 0 0 .5 | .5 1 1 2 3 3 | 4 7 8
+    assert statistics.interquartile_mean(SCORES) == pytest.approx(10.5 / 6)
+    # Capped at 1: 0 1 .5 .5 | 1 1 1 1 | 1 1 1 0
+    assert statistics.optimality_gap(SCORES) == pytest.approx(1 - 9 / 12)
+
+
+def test_probability_of_improvement_by_hand():
+    # Game 1: 1 of 2 is better, 1 equal; game 2: 3 of 4 pairs
+    better = np.array([[1.0, 2.0], [0.0, 5.0]])
+    worse = np.array([[0.0, 1.0], [0.0, 3.0]])
+    assert statistics.probability_of_improvement(better, worse) == pytest.approx(((2 + 2 * 0.5) / 4 + 3 / 4) / 2)
+    assert statistics.probability_of_improvement(worse, better) == pytest.approx(1 - 0.75)
+
+
+def test_statistics_are_those_of_rliable():
+    metrics = pytest.importorskip("rliable.metrics")
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 9, size=(7, 5)) / 4.0, random.integers(0, 9, size=(6, 5)) / 4.0
+    for ours, theirs in [
+        (statistics.mean, metrics.aggregate_mean),
+        (statistics.median, metrics.aggregate_median),
+        (statistics.interquartile_mean, metrics.aggregate_iqm),
+        (statistics.optimality_gap, metrics.aggregate_optimality_gap),
+    ]:
+        assert ours(x) == pytest.approx(theirs(x), abs=1e-12)
+        assert ours(np.stack([x, x + 1.0])) == pytest.approx([theirs(x), theirs(x + 1.0)], abs=1e-12)
+    assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y), abs=1e-12)
+
+
+def test_intervals_are_those_of_rliable():
+    library = pytest.importorskip("rliable.library")
+    metrics = pytest.importorskip("rliable.metrics")
+    x = np.random.default_rng(1).normal(size=(10, 6))
+    _, theirs = library.get_interval_estimates({"x": x}, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=2000)
+    ours = bootstrap(statistics.interquartile_mean, x)
+    # Each end is a quantile of 2000 random resamples: off by a few percent of the interval
+    assert [ours.low, ours.high] == pytest.approx(theirs["x"][:, 0], abs=0.1 * (ours.high - ours.low))
+
+
+@pytest.mark.parametrize("statistic", [statistics.mean, statistics.optimality_gap])
+def test_intervals_cover_the_truth_as_often_as_they_say(statistic):
+    random = np.random.default_rng(0)
+    levels = np.linspace(-4.0, -1.0, 5)  # far below the target: there the gap is 1 - mean
+    truth = levels.mean() if statistic is statistics.mean else 1.0 - levels.mean()
+    covered = 0
+    for _ in range(400):
+        estimate = bootstrap(statistic, random.normal(levels, 0.3, size=(20, 5)), samples=400)
+        covered += bool(estimate.low <= truth <= estimate.high)
+    # The bootstrap of 20 values is narrower by √(19/20): 94.4 % of 400, and four standard deviations of that
+    assert abs(covered - 0.944 * 400) < 4 * np.sqrt(400 * 0.944 * 0.056)
+
+
+def test_intervals_keep_games_apart():
+    # No spread within a game: no interval, however different the games are
+    estimate = bootstrap(statistics.mean, np.tile([0.0, 10.0, 100.0], (5, 1)))
+    assert estimate.low == estimate.value == estimate.high == pytest.approx(110 / 3)
+
+
+def test_one_run_has_no_interval():
+    estimate = bootstrap(statistics.mean, SCORES[:1])
+    assert estimate.value == pytest.approx(5 / 3) and np.isnan([estimate.low, estimate.high]).all()
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert bootstrap(statistics.median, SCORES) == bootstrap(statistics.median, SCORES)
+
+
+# ---- comparisons -------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_by_hand():
+    # At the first game 3 of 4 pairs are won, at the second a tie and a loss
+    comparison = compare([np.array([1.0, 4.0]), np.array([5.0])], [np.array([0.0, 3.0]), np.array([5.0, 6.0])])
+    assert comparison.value == pytest.approx((3 / 4 + 1 / 4) / 2)
+    # A game with a single run says nothing of the spread
+    assert np.isnan(comparison.low) and comparison.p == 1.0
+
+
+def test_p_is_the_share_of_permutations_that_are_as_far():
+    # 3 against 3, all won: 2 of 20 ways to exchange them are as far from a half
+    one = compare([np.arange(3) + 10.0], [np.arange(3.0)])
+    assert one.value == 1.0 and one.p == pytest.approx(0.1, abs=0.01)
+    # Twice: 2 of 400
+    two = compare([np.arange(3) + 10.0] * 2, [np.arange(3.0)] * 2)
+    assert two.p == pytest.approx(0.005, abs=0.003)
+    assert compare([np.arange(3.0)], [np.arange(3) + 10.0]).p == one.p
+
+
+def test_games_may_have_different_numbers_of_runs():
+    games = [np.array([1.0, 2.0, 6.0]), np.array([10.0, 20.0])]
+    assert over_games(statistics.mean, games).value == 9.0
+    same = over_games(statistics.mean, [np.arange(4.0), np.arange(4.0) * 10])
+    assert same.value == pytest.approx(
+        bootstrap(statistics.mean, np.stack([np.arange(4.0), np.arange(4.0) * 10], axis=1)).value
+    )
+    assert same.low < same.value < same.high
+
+
+@pytest.mark.parametrize("runs, most", [(3, 0.0), (5, 0.08)])
+def test_equal_algorithms_are_seldom_told_apart(runs, most):
+    random = np.random.default_rng(1)
+    differ, outside = 0, 0
+    for _ in range(300):
+        ours, theirs = random.normal(size=(2, runs))
+        differ += compare([ours], [theirs], samples=1000).p < 0.05
+        estimate = bootstrap(lambda x, y: statistics.mean(x) - statistics.mean(y), ours[:, None], theirs[:, None], samples=400)
+        outside += not estimate.low <= 0.0 <= estimate.high
+    assert differ / 300 <= most
+    # What the docstring of bootstrap says of 3 runs; this is why verdicts do not rest on it
+    assert runs != 3 or 0.15 < outside / 300 < 0.27
+
+
+@pytest.mark.parametrize("ours, theirs", [([], []), ([[1.0]], [[1.0], [2.0]]), ([[1.0]], [[]])])
+def test_what_cannot_be_compared_is_refused(ours, theirs):
+    with pytest.raises(ValueError, match="scores must be of the same games, with at least one run of each"):
+        compare(ours, theirs)
