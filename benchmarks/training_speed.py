@@ -32,8 +32,8 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecFrameStack
 from torch.utils.flop_counter import FlopCounterMode
 
-import sb3_mirl.mirl.mirl
-import sb3_mirl.mirl.policies
+import sb3_mirl.common.gradient
+import sb3_mirl.common.policies
 from sb3_mirl import MIRL
 from sb3_mirl.common.buffers import DeviceReplayBuffer
 from sb3_mirl.common.gradient import flushed_denormals
@@ -190,11 +190,11 @@ class Model:
 # What each technique is replaced by where it is left out: module, name, plain code
 TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
     "flushing": [
-        (sb3_mirl.mirl.mirl, "flushed_denormals", nullcontext),
-        (sb3_mirl.mirl.mirl, "clear_tiny_averages", lambda optimizer: None),
+        (sb3_mirl.common.gradient, "flushed_denormals", nullcontext),
+        (sb3_mirl.common.gradient, "clear_tiny_averages", lambda optimizer: None),
     ],
-    "channels-last": [(sb3_mirl.mirl.policies, "channels_last", lambda images: images)],
-    "fused": [(sb3_mirl.mirl.policies, "_fused_by_default", lambda optimizer, kwargs: kwargs)],
+    "channels-last": [(sb3_mirl.common.policies, "channels_last", lambda images: images)],
+    "fused": [(sb3_mirl.common.policies, "_fused_by_default", lambda optimizer, kwargs: kwargs)],
 }
 
 

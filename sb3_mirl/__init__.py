@@ -7,28 +7,77 @@ from sb3_mirl.envs import gridworld  # noqa: F401 (registers the environments)
 
 if TYPE_CHECKING:
     from sb3_mirl.cli.prior import load_prior
-    from sb3_mirl.mirl.callbacks import BetaUpdateCallback, CheckpointCallback, MIRLCallback, PriorUpdateCallback
-    from sb3_mirl.mirl.mirl import MIRL, PAPER_ATARI, SQL, SQLm
+    from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
+    from sb3_mirl.common.dqn import DQNMSE, BaseDQN
+    from sb3_mirl.common.events import GradientStepCallback
+    from sb3_mirl.common.resume.callback import CheckpointCallback
+    from sb3_mirl.envs.atari import AtariVecEnv
+    from sb3_mirl.envs.gridworld import GridWorld
+    from sb3_mirl.mirl.arguments import PAPER_ATARI
+    from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
+    from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
+    from sb3_mirl.tabular.solvers import (
+        discounted_visitation,
+        evaluate_policy,
+        mutual_information,
+        optimize_prior,
+        soft_value_iteration,
+    )
 
 __version__ = "0.1.0"
 
+#: Where each public name is. Modules are imported when a name is used: torch takes seconds, which some commands save
+_MODULES = {
+    "MIRL": "mirl.mirl",
+    "SQL": "mirl.mirl",
+    "SQLm": "mirl.mirl",
+    "PAPER_ATARI": "mirl.arguments",
+    "BetaUpdateCallback": "mirl.callbacks",
+    "MIRLCallback": "mirl.callbacks",
+    "PriorUpdateCallback": "mirl.callbacks",
+    "load_prior": "cli.prior",
+    "BaseDQN": "common.dqn",
+    "DQNMSE": "common.dqn",
+    "GradientStepCallback": "common.events",
+    "CheckpointCallback": "common.resume.callback",
+    "DeviceReplayBuffer": "common.buffers",
+    "FrameReplayBuffer": "common.buffers",
+    "AtariVecEnv": "envs.atari",
+    "GridWorld": "envs.gridworld",
+    "discounted_visitation": "tabular.solvers",
+    "evaluate_policy": "tabular.solvers",
+    "mutual_information": "tabular.solvers",
+    "optimize_prior": "tabular.solvers",
+    "soft_value_iteration": "tabular.solvers",
+}
+
 __all__ = [
+    "DQNMSE",
     "MIRL",
     "PAPER_ATARI",
     "SQL",
+    "AtariVecEnv",
+    "BaseDQN",
     "BetaUpdateCallback",
     "CheckpointCallback",
+    "DeviceReplayBuffer",
+    "FrameReplayBuffer",
+    "GradientStepCallback",
+    "GridWorld",
     "MIRLCallback",
     "PriorUpdateCallback",
     "SQLm",
     "__version__",
+    "discounted_visitation",
+    "evaluate_policy",
     "load_prior",
+    "mutual_information",
+    "optimize_prior",
+    "soft_value_iteration",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when they are asked for: torch takes seconds, which commands that do without it need not wait for
-    if name in __all__:
-        module = "mirl.callbacks" if name.endswith("Callback") else "cli.prior" if name == "load_prior" else "mirl.mirl"
-        return getattr(importlib.import_module(f"sb3_mirl.{module}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"sb3_mirl.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

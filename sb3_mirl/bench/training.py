@@ -53,8 +53,8 @@ from sb3_mirl.bench.jobs import (
 )
 from sb3_mirl.bench.schema import FORMAT, check_result, parse
 from sb3_mirl.bench.suites import Suite
+from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.common.resume.state import capture
-from sb3_mirl.mirl.callbacks import find_action_names
 from sb3_mirl.zoo.command import ALGORITHMS, ExperimentManager, hyperparams_file, register
 
 #: Parts of a training, for each of which its history has one number

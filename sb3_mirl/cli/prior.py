@@ -16,9 +16,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_mirl.cli.inspect import MAX_SHOWN_ACTIONS, _fail, _finite, _printable, _prior_lines, inspect_file
 from sb3_mirl.common.export import document as export
+from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
-from sb3_mirl.mirl.callbacks import find_action_names
 
 #: Share of the uniform 1/n below which an action counts as rare
 THRESHOLD = 0.1

@@ -1,12 +1,13 @@
 """
-How gradients and actions are computed faster, with the same result but for rounding.
+The gradient step: DQN's loss, and faster ways to compute gradients and actions that differ by rounding only.
 
-- :func:`flushed_denormals` and :func:`clear_tiny_averages` keep numbers away with which processors are slow.
+- :func:`td_loss` is DQN's loss; :func:`regression_loss` is the part that algorithms with another target share.
+- :func:`without_denormals` avoids numbers with which processors are slow.
 - :class:`Compiled` is a function of tensors compiled by Inductor, recorded as a CUDA graph on a GPU.
 - :class:`CompiledGradient` is the forward passes, the loss and its gradient as one compiled function;
   :class:`CompiledActing` is the forward pass and what is computed from Q(s, ·). ``compile_update=True`` uses both.
 
-A compiled function traces the network's own ``forward``. The clipping of gradients and the optimiser are torch's own.
+A compiled function traces the network's own ``forward``. Gradients are clipped and applied by torch.
 """
 
 import shutil
@@ -23,6 +24,65 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _DENORMAL = 5e-324
+
+
+def td_loss(
+    q_values: th.Tensor,
+    next_q_values: th.Tensor,
+    actions: th.Tensor,
+    rewards: th.Tensor,
+    dones: th.Tensor,
+    discounts: th.Tensor | float,
+    loss: str = "huber",
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    DQN's loss of Q(s,a) against r + (1 - done) γ maxₐ' Q_target(s',a').
+
+    :param q_values: Q(s, ·), [batch, n_actions]
+    :param next_q_values: Q_target(s', ·), [batch, n_actions]
+    :param actions: a, [batch, 1]
+    :param rewards: r, [batch, 1]
+    :param dones: 1 where the episode ended at s', else 0, [batch, 1]
+    :param discounts: γ, or γⁿ [batch, 1]
+    :param loss: ``"huber"`` or ``"mse"``
+    :return: the loss, [], and the mean squared TD error, []
+    """
+    with th.no_grad():
+        target_q_values = rewards + (1 - dones) * discounts * next_q_values.amax(dim=1, keepdim=True)
+    return regression_loss(q_values, actions, target_q_values, loss)
+
+
+def regression_loss(
+    q_values: th.Tensor, actions: th.Tensor, target_q_values: th.Tensor, loss: str
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    :param q_values: Q(s, ·), [batch, n_actions]
+    :param actions: a, [batch, 1]
+    :param target_q_values: [batch, 1], without gradient
+    :param loss: ``"huber"`` or ``"mse"``
+    :return: the loss of Q(s,a), [], and the mean squared TD error, []
+    """
+    # Retrieve the q-values for the actions from the replay buffer
+    current_q_values = th.gather(q_values, dim=1, index=actions.long())
+    squared_td_error = F.mse_loss(current_q_values, target_q_values)
+    if loss == "mse":
+        return squared_td_error, squared_td_error
+    return F.smooth_l1_loss(current_q_values, target_q_values), squared_td_error
+
+
+@contextmanager
+def without_denormals(optimizer: th.optim.Optimizer, n_updates: int) -> Iterator[None]:
+    """
+    The context of a gradient step, in which numbers near 0 cost no time: :func:`flushed_denormals`, and every 100th step
+    :func:`clear_tiny_averages`.
+
+    :param optimizer: of the step
+    :param n_updates: gradient steps before it
+    """
+    if n_updates % 100 == 0:
+        clear_tiny_averages(optimizer)
+    with flushed_denormals():
+        yield
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """
-What MIRL accepts: constructor arguments, one by one and together, and what comes from an environment.
+Input validation: constructor arguments of DQN, one by one and together, and what comes from an environment.
 
-Every error names the quantity, the value it got and what would be accepted.
+Every error names the quantity, its value and what is accepted.
 """
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -15,11 +16,8 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_mirl.mirl.policies import REGULARIZATIONS
-
-BETA_SCHEDULES = ("normalized", "adaptive", "linear", "constant")
-AUTO = "auto"
 LOSSES = ("mse", "huber")
 INF = float("inf")
 LARGEST = float(np.finfo(np.float64).max)
@@ -36,22 +34,36 @@ Rule = Callable[[str, Any, Mapping[str, Any]], Any]
 # ---- constructor arguments ------------------------------------------------------------------------------------------
 
 
-def check_argument(name: str, arguments: Mapping[str, Any]) -> Any:
+def check_arguments(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
     """
-    One constructor argument.
+    Check constructor arguments.
 
-    :param name: of an argument in :data:`RULES`
-    :param arguments: all of them that are known, by name, since some limit each other; beside them ``n_actions`` and
-        ``n_envs``, where known
-    :return: the value, with NumPy's numbers made Python's, and a whole float (1e5) made an int where one is needed
-    :raises ValueError: if it is not accepted
+    :param arguments: by name, all that are known, since some limit each other; also ``n_actions`` and ``n_envs``, if known
+    :param rules: of an algorithm, such as :data:`ARGUMENT_RULES`
+    :return: the values of those that have a rule. NumPy's numbers are converted to Python's, and a whole float (1e5) to an
+        int where one is needed
+    :raises ValueError: if a value is not accepted
     """
-    return RULES[name](name, arguments[name], arguments)
+    return {name: check_argument(name, arguments, rules) for name in arguments if name in rules}
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """:func:`check_argument` for each of them that has a rule."""
-    return {name: check_argument(name, arguments) for name in arguments if name in RULES}
+def check_argument(name: str, arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> Any:
+    """:func:`check_arguments` for the one called ``name``, which must have a rule."""
+    return rules[name](name, arguments[name], arguments)
+
+
+def constructor_signature(cls: type) -> inspect.Signature:
+    """The arguments of a class, with those that its ``*args`` and ``**kwargs`` pass to parent classes."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" not in vars(base):
+            continue
+        _, *own = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        variable = [parameter.kind for parameter in own if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+        if not variable:
+            parameters = {}
+        parameters |= {parameter.name: parameter for parameter in own if parameter.kind not in variable}
+    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
 
 
 def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
@@ -63,8 +75,8 @@ def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
     return issubclass(type(value), type) and issubclass(value, kind)
 
 
-def _is_number(value: Any) -> bool:
-    # True is an int for Python, but a mistake here; NumPy's numbers are registered as Real
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a real number of Python or NumPy. Booleans are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -72,28 +84,33 @@ def _python_number(value: Any) -> float:
     return value if type(value) in (int, float) else int(value) if isinstance(value, Integral) else float(value)
 
 
-def _number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
+def number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
+    """The rule for a number in [``low``, ``high``]; ``accepted`` describes it in the error."""
+
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
         # A NaN fails the comparison. With a Python number: NumPy would make the bounds as small as its type
-        if not _is_number(value) or not low <= _python_number(value) <= high:
+        if not is_number(value) or not low <= _python_number(value) <= high:
             raise ValueError(f"{name} must be {accepted or f'a number in [{low:g}, {high:g}]'}, got {value!r}")
         return _python_number(value)
 
     return rule
 
 
-def _integer(low: int, high: int = 2**63 - 1, note: str = "") -> Rule:
+def integer(low: int, high: int = 2**63 - 1, note: str = "") -> Rule:
+    """The rule for an integer in [``low``, ``high``]; ``note`` is appended to its description in the error."""
     accepted = f"an integer >= {low}" if high >= 2**63 - 1 else f"an integer in [{low}, {high}]"
 
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> int:
-        if not _is_number(value) or not low <= _python_number(value) <= high or value != int(value):
+        if not is_number(value) or not low <= _python_number(value) <= high or value != int(value):
             raise ValueError(f"{name} must be {accepted}{note}, got {value!r}")
         return int(value)
 
     return rule
 
 
-def _choice(choices: tuple[str, ...]) -> Rule:
+def choice(choices: tuple[str, ...]) -> Rule:
+    """The rule for one of several strings."""
+
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> str:
         if not isinstance(value, str) or value not in choices:
             raise ValueError(f"{name} must be one of {choices}, got {value!r}")
@@ -102,7 +119,8 @@ def _choice(choices: tuple[str, ...]) -> Rule:
     return rule
 
 
-def _optional(rule: Rule) -> Rule:
+def optional(rule: Rule) -> Rule:
+    """The rule for None or what ``rule`` accepts."""
     return lambda name, value, arguments: None if value is None else rule(name, value, arguments)
 
 
@@ -136,7 +154,7 @@ def _device(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
 def _learning_rate(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if not callable(value):
         accepted = "a finite number >= 0 or a function of the remaining progress"
-        return _number(0.0, accepted=accepted)(name, value, arguments)
+        return number(0.0, accepted=accepted)(name, value, arguments)
     check_scheduled_learning_rate(value, 1.0)
     return value
 
@@ -149,7 +167,7 @@ def check_integer(name: str, value: Any, low: int) -> int:
     :return: the value as an int
     :raises ValueError: if it is none
     """
-    return _integer(low)(name, value, {})
+    return integer(low)(name, value, {})
 
 
 def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_remaining: float) -> None:
@@ -160,8 +178,8 @@ def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_rem
     """
     value = schedule(progress_remaining)
     # A tensor without axes is as good as a number for SB3
-    number = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
-    if not _is_number(number) or not 0.0 <= number <= LARGEST:
+    rate = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
+    if not is_number(rate) or not 0.0 <= rate <= LARGEST:
         raise ValueError(
             f"learning_rate must give a finite number >= 0, got {value!r} at the remaining progress {progress_remaining:g}"
         )
@@ -174,7 +192,7 @@ def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     unit = unit.value if isinstance(unit, TrainFrequencyUnit) else unit
     if not isinstance(unit, str) or unit not in UNITS:
         raise ValueError(message)
-    if not _is_number(frequency) or not 1 <= frequency < INF or frequency != int(frequency):
+    if not is_number(frequency) or not 1 <= frequency < INF or frequency != int(frequency):
         raise ValueError(message)
     if unit == "episode" and arguments.get("n_envs", 1) > 1:
         raise ValueError(
@@ -195,84 +213,39 @@ def _optimize_memory_usage(name: str, value: Any, arguments: Mapping[str, Any]) 
     value = _bool(name, value, arguments)
     size, n_envs = arguments.get("buffer_size", 2), arguments.get("n_envs", 1)
     # One of its transitions is never valid
-    if value and _is_number(size) and size // n_envs < 2:
+    if value and is_number(size) and size // n_envs < 2:
         raise ValueError(f"{name} needs buffer_size >= 2 for each environment, got {value} with {size!r} for {n_envs}")
     return value
 
 
-def _beta_init(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
-    constant = arguments["beta_schedule"] == "constant"
-    value = _number(0.0, INF if constant else LARGEST)(name, value, arguments)
-    beta_max = arguments["beta_max"]
-    if not constant and _is_number(beta_max) and value > beta_max:
-        raise ValueError(f"{name} must be at most beta_max, got {value!r} and beta_max={beta_max!r}")
-    return value
+UNIT_INTERVAL = number(0.0, 1.0)
 
-
-def _auto_or_number(high: float) -> Rule:
-    number = _number(0.0, high, f"'auto' or a number in [0, {high:g}]")
-    return lambda name, value, arguments: value if isinstance(value, str) and value == AUTO else number(name, value, arguments)
-
-
-def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    if arguments["beta_schedule"] == "linear":
-        # An increase per transition, for which the paper has no value to be scaled
-        return _number(0.0, LARGEST, "a number >= 0 with beta_schedule='linear'")(name, value, arguments)
-    return _auto_or_number(LARGEST if arguments["beta_schedule"] == "constant" else 1.0)(name, value, arguments)
-
-
-def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    size = arguments.get("n_actions", "as many as actions")
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
-    shape = (arguments.get("n_actions", array.size),)
-    if array.shape != shape or not np.all(array >= 0) or not abs(array.sum() - 1) <= 1e-6:
-        raise ValueError(
-            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
-            f"(shape {array.shape}, sum {array.sum():g})"
-        )
-    # A list: SB3 writes it into a zip as numbers that can be read, and arrays as pickles
-    return array.tolist()
-
-
-UNIT_INTERVAL = _number(0.0, 1.0)
-
-#: What each constructor argument must be; ``policy`` and ``env`` are SB3's to check
-RULES: dict[str, Rule] = {
-    "verbose": _integer(0),
+#: What the constructor arguments of BaseDQN must be; SB3 checks ``policy`` and ``env``
+ARGUMENT_RULES: dict[str, Rule] = {
+    "verbose": integer(0),
     "device": _device,
     "learning_rate": _learning_rate,
-    "buffer_size": _integer(1, 10**12),
-    "learning_starts": _integer(0),
-    "batch_size": _integer(1),
+    "buffer_size": integer(1, 10**12),
+    "learning_starts": integer(0),
+    "batch_size": integer(1),
     "tau": UNIT_INTERVAL,
     "gamma": UNIT_INTERVAL,
     "train_freq": _train_freq,
-    "gradient_steps": _integer(-1, note=" (-1: as many as environment steps)"),
-    "replay_buffer_class": _optional(_buffer_class),
+    "gradient_steps": integer(-1, note=" (-1: as many as environment steps)"),
+    "replay_buffer_class": optional(_buffer_class),
     "replay_buffer_kwargs": _dict,
     "optimize_memory_usage": _optimize_memory_usage,
-    "n_steps": _integer(1),
-    "target_update_interval": _integer(1),
+    "n_steps": integer(1),
+    "target_update_interval": integer(1),
     "exploration_fraction": UNIT_INTERVAL,
     "exploration_initial_eps": UNIT_INTERVAL,
     "exploration_final_eps": UNIT_INTERVAL,
-    "max_grad_norm": _number(np.nextafter(0, 1), INF, "a number > 0 (infinite: no bound)"),
-    "stats_window_size": _integer(1),
-    "tensorboard_log": _optional(_path),
+    "max_grad_norm": number(np.nextafter(0, 1), INF, "a number > 0 (infinite: no bound)"),
+    "stats_window_size": integer(1),
+    "tensorboard_log": optional(_path),
     "policy_kwargs": _dict,
-    "seed": _optional(_integer(0, 2**32 - 1)),
-    "prior_lr": _auto_or_number(1.0),
-    "prior_init": _optional(_distribution),
-    "beta_schedule": _choice(BETA_SCHEDULES),
-    "beta_max": _number(0.0, INF),
-    "beta_init": _beta_init,
-    "beta_lr": _beta_lr,
-    "beta_scale": _number(np.nextafter(0, 1), accepted="a finite number > 0"),
-    "loss": _choice(LOSSES),
-    "regularization": _choice(REGULARIZATIONS),
+    "seed": optional(integer(0, 2**32 - 1)),
+    "loss": choice(LOSSES),
     "compile_update": _bool,
     "mixed_precision": _bool,
 }
@@ -401,6 +374,25 @@ def _as_stored(space: spaces.Space, observation: Any) -> np.ndarray:
     except ValueError:
         return given
     return stored
+
+
+def find_action_names(env: VecEnv | None, n_actions: int) -> list[str] | None:
+    """
+    :param env: the environment
+    :param n_actions: how many actions it has
+    :return: their names by its ``get_action_meanings()``; None if it has none or another number of them
+    """
+    try:
+        if env is None or not env.has_attr("get_action_meanings"):
+            return None
+        names = env.env_method("get_action_meanings", indices=[0])[0]
+    except Exception:
+        # The environment's method of this name means something else. Names are for logs only: go on without them
+        return None
+    # A wrapper may offer fewer actions than the environment inside names; SB3's logger cuts long names
+    if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != n_actions:
+        return None
+    return [str(name) for name in names]
 
 
 def check_rewards(rewards: np.ndarray, limit: float, step: int) -> None:

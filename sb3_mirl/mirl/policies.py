@@ -1,23 +1,23 @@
 """
-The policies of MIRL: SB3's DQN policies with two more buffers, the action prior ρ and the inverse temperature β, and
-the way of acting that follows from them.
+The policies of MIRL: DQN policies with two more buffers, the action prior ρ and the inverse temperature β, and how they act.
 
-ρ and β live here so that ``save``, ``load``, ``state_dict`` and ``.to(device)`` carry them like the weights, while no
-optimiser sees them. Only the callbacks of :mod:`sb3_mirl.mirl.callbacks` move them.
+ρ and β are buffers so that ``save``, ``load``, ``state_dict`` and ``.to(device)`` treat them like the weights, while no
+optimiser sees them. Only the callbacks of :mod:`sb3_mirl.mirl.callbacks` change them.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs
 
-from sb3_mirl.common.gradient import CompiledActing, channels_last
-from sb3_mirl.mirl.operators import soft_policy
+from sb3_mirl.common.gradient import CompiledActing
+from sb3_mirl.common.policies import DQNPolicy
+from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -27,13 +27,13 @@ class MIRLPolicy(DQNPolicy):
     """
     DQN's policy, which acts by argmaxₐ π(a|s), π(a|s) ∝ ρ(a) exp(β Q(s,a)), and explores by drawing from ρ.
 
-    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and one more. Adam, the default
-    optimiser, runs fused unless ``optimizer_kwargs`` says otherwise.
+    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and one more.
 
     :param regularization: ``"mutual_information"``: π is drawn towards the learned ρ;
         ``"entropy"``: towards the uniform distribution, and ρ serves for exploration only
     """
 
+    onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "probabilities", "q_values")
     #: ρ, float64 [n_actions]: in float32 a step of 2e-6 would be lost
     prior: th.Tensor
     #: β, float64 []
@@ -50,18 +50,6 @@ class MIRLPolicy(DQNPolicy):
         self.register_buffer("prior", uniform.clone())
         self.register_buffer("beta", th.tensor(th.inf, dtype=th.float64, device=self.device))
         self.register_buffer("_uniform", uniform, persistent=False)
-
-    def make_q_net(self) -> QNetwork:
-        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
-        return _QNetwork(**net_args).to(self.device)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        super()._build(lr_schedule)
-        kwargs = _fused_by_default(self.optimizer, self.optimizer_kwargs)
-        if kwargs is not self.optimizer_kwargs:
-            self.optimizer_kwargs = kwargs
-            self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
-        self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
     @property
     def reference_prior(self) -> th.Tensor:
@@ -89,7 +77,7 @@ class MIRLPolicy(DQNPolicy):
         cumulative = self.action_probabilities(obs).double().cumsum(dim=1).cpu().numpy()
         # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with π(a|s) = 0 is drawn
         draws = np.random.random((len(cumulative), 1)) * cumulative[:, -1:]
-        return self._of_env((cumulative > draws).argmax(axis=1))
+        return self.to_env_actions((cumulative > draws).argmax(axis=1))
 
     def _as_tensors(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
@@ -129,22 +117,6 @@ class MIRLPolicy(DQNPolicy):
         self.last_action_probabilities = probabilities
         return actions
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """argmaxₐ π(a|s), as an action of the environment: SB3's :meth:`predict`."""
-        actions, state = super().predict(observation, state, episode_start, deterministic)
-        return self._of_env(actions), state
-
-    def _of_env(self, actions: np.ndarray) -> np.ndarray:
-        """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""
-        start = self.action_space.start  # type: ignore[attr-defined]
-        return np.asarray(actions + start) if start else actions
-
     def compile_acting(self) -> None:
         """
         Makes :meth:`predict` run the network, π and its maximum as one compiled function, with the same result but for
@@ -162,7 +134,7 @@ class MIRLPolicy(DQNPolicy):
         """
         prior = self.prior.cpu().numpy()
         # Normalised here, because ρ may come from outside: set_parameters, a callback of the user's
-        return self._of_env(np.random.choice(len(prior), size=shape, p=prior / prior.sum()))
+        return self.to_env_actions(np.random.choice(len(prior), size=shape, p=prior / prior.sum()))
 
     def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
         """
@@ -177,6 +149,16 @@ class MIRLPolicy(DQNPolicy):
             actions = np.where(exploring, self.sample_prior(actions.shape), actions)
         return actions
 
+    def check_loaded_state(self) -> None:
+        prior, beta = self.prior.tolist(), self.beta.item()
+        if not all(probability >= 0 for probability in prior) or not abs(sum(prior) - 1) <= 1e-6:
+            raise ValueError(f"policy.prior must be non-negative numbers that sum to 1, the file has {prior}")
+        if not beta >= 0:
+            raise ValueError(f"policy.beta must be at least 0, the file has {beta}")
+
+    def onnx_module(self) -> th.nn.Module:
+        return _SoftActing(self)
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
 
@@ -188,31 +170,20 @@ def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tens
     return [probabilities, probabilities.argmax(dim=1)]
 
 
-class _QNetwork(QNetwork):
-    """SB3's, with the images of a training batch laid out in memory as convolutions like them best."""
+class _SoftActing(th.nn.Module):
+    """The environment's actions argmaxₐ π(a|s), int64 [batch], π(·|s), float64, and Q(s, ·), both [batch, n_actions]."""
 
-    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
-        # The gradient of NatureCNN's first layer takes a third of the time then. Only for this extractor: others may contain
-        # a view(), which does not work on such tensors
-        if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
-            obs = channels_last(obs)  # type: ignore[arg-type]
-        return super().extract_features(obs, features_extractor)
+    def __init__(self, policy: MIRLPolicy) -> None:
+        super().__init__()
+        self.q_net, self.first_action = policy.q_net, int(policy.action_space.start)  # type: ignore[attr-defined]
+        self.register_buffer("prior", policy.reference_prior.clone())
+        # The limits are applied here, because ONNX's exporter rounds those inside soft_policy to float32: 0 and ∞
+        self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
 
-
-def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an Adam that runs fused, where that is possible and not decided; otherwise those that are given."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    possible = type(optimizer) is th.optim.Adam and all(map(th.is_floating_point, parameters))
-    if not possible or kwargs.keys() & {"fused", "foreach", "differentiable"}:
-        return kwargs
-    return {**kwargs, "fused": True}
-
-
-def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """``load_state_dict`` would take over whether the *saved* optimiser was fused: keep what this one was built with."""
-    fused = optimizer.defaults.get("fused")
-    groups = [{**group, "fused": fused} if "fused" in group else group for group in state_dict["param_groups"]]
-    return {**state_dict, "param_groups": groups}
+    def forward(self, observation: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        q_values = self.q_net(observation)
+        probabilities = soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
+        return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 
 
 MlpPolicy = MIRLPolicy
@@ -230,3 +201,10 @@ class MultiInputPolicy(MIRLPolicy):
 
     def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+POLICY_ALIASES: dict[str, type[BasePolicy]] = {
+    "MlpPolicy": MlpPolicy,
+    "CnnPolicy": CnnPolicy,
+    "MultiInputPolicy": MultiInputPolicy,
+}

@@ -2,7 +2,7 @@
 Files of hyper-parameters in rl-zoo3's format, checked before anything is trained: an unknown key, or a value that is not
 accepted, is reported with its file and line. It belongs to :mod:`sb3_mirl.zoo.command`.
 
-What a constructor argument may be is not said here, but in :data:`sb3_mirl.common.inputs.RULES`.
+What a constructor argument may be is not said here, but in the algorithm's ``argument_rules``.
 """
 
 import difflib
@@ -16,7 +16,8 @@ import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.utils import get_class_by_name
 
-from sb3_mirl.common.inputs import RULES, check_argument, check_integer, is_class
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.inputs import check_argument, check_integer, is_class
 from sb3_mirl.common.text import printable
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.policies import MIRLPolicy
@@ -170,10 +171,10 @@ def _entries(node: yaml.MappingNode, file: str) -> dict[str, tuple[yaml.Node, ya
 
 
 def check_hyperparameters(
-    algorithm: type[MIRL], env: str, hyperparams: Mapping[str, Any], places: Mapping[str, str], section: str
+    algorithm: type[BaseDQN], env: str, hyperparams: Mapping[str, Any], places: Mapping[str, str], section: str
 ) -> dict[str, Any]:
     """
-    :param algorithm: MIRL, SQL or SQLm
+    :param algorithm: one of ours
     :param env: the environment's id, for the error
     :param hyperparams: as rl-zoo3 has read them
     :param places: where each of them stands, for the error
@@ -191,9 +192,9 @@ def check_hyperparameters(
         except ValueError as error:
             mistakes[key] = str(error)
             arguments[key] = defaults.get(key)
-    for key in defaults.keys() & RULES.keys() - mistakes.keys():
+    for key in defaults.keys() & algorithm.argument_rules.keys() - mistakes.keys():
         try:
-            check_argument(key, arguments)
+            check_argument(key, arguments, algorithm.argument_rules)
         except ValueError as error:
             mistakes[key] = str(error) + _yaml_note(hyperparams.get(key))
     if mistakes:
@@ -207,10 +208,9 @@ def _by_line(text: str) -> tuple[int, str]:
     return (int(line[1]) if line else 0, text)
 
 
-def _defaults(algorithm: type[MIRL]) -> dict[str, Any]:
+def _defaults(algorithm: type[BaseDQN]) -> dict[str, Any]:
     """The arguments of the constructor with their defaults, less what rl-zoo3 passes by itself. SQL and SQLm change some."""
-    classes = [one for one in reversed(algorithm.__mro__) if issubclass(one, MIRL)]
-    parameters = {name: p for one in classes for name, p in inspect.signature(one.__init__).parameters.items()}
+    parameters = inspect.signature(algorithm).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty and name not in COMMAND_LINE}
 
 

@@ -48,9 +48,10 @@ def test_is_locked_needs_read_permission_only_and_no_file(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     file = tmp_path / "lock"
-    code = f"import os, pathlib; from sb3_mirl.common.files import locked; locked(pathlib.Path({str(file)!r})).__enter__(); os._exit(1)"
-    subprocess.run([sys.executable, "-c", code], check=False)
-    assert file.exists() and not is_locked(file)
+    code = "import os, pathlib, sys; from sb3_mirl.common.files import locked; "
+    code += "context = locked(pathlib.Path(sys.argv[1])); print(context.__enter__(), flush=True); os._exit(1)"
+    process = subprocess.run([sys.executable, "-c", code, str(file)], check=False, capture_output=True, text=True)
+    assert process.stdout == "True\n" and file.exists() and not is_locked(file)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.dqn.policies import QNetwork
 from torch.nn.utils import parametrizations
 
-import sb3_mirl.mirl.mirl
+import sb3_mirl.common.gradient
 from sb3_mirl import MIRL, MIRLCallback, SQLm
 from sb3_mirl.common.gradient import clear_tiny_averages, flushed_denormals
 from sb3_mirl.mirl.mirl import soft_td_loss
@@ -85,7 +85,7 @@ def test_denormal_numbers_are_flushed_only_inside(before):
 @pytest.mark.parametrize("without_flushing", [False, True])
 def test_no_denormal_numbers_in_the_averages(without_flushing, monkeypatch):
     if without_flushing:  # as in the other threads
-        monkeypatch.setattr(sb3_mirl.mirl.mirl, "flushed_denormals", contextlib.nullcontext)
+        monkeypatch.setattr(sb3_mirl.common.gradient, "flushed_denormals", contextlib.nullcontext)
     model = MIRL("MlpPolicy", "CartPole-v1", **FAST).learn(1200)
     for state in model.policy.optimizer.state.values():
         small = state["exp_avg"].abs()
@@ -623,7 +623,7 @@ def test_every_gradient_step_is_in_training_mode(monkeypatch):
         modes.append(model.q_net.training)
         return soft_td_loss(*args, **kwargs)
 
-    monkeypatch.setattr(sb3_mirl.mirl.mirl, "soft_td_loss", spy)
+    monkeypatch.setattr(MIRL, "batch_loss", staticmethod(spy))
     model.learn(60, callback=ActingCallback())
     assert len(modes) == model._n_updates > 0 and all(modes)
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_mirl import MIRL, SQL, SQLm
-from sb3_mirl.common.inputs import LARGEST_FLOAT32, LARGEST_SQUARED, RULES
-from sb3_mirl.mirl import mirl as mirl_module
+from sb3_mirl.common import dqn as dqn_module
+from sb3_mirl.common.inputs import LARGEST_FLOAT32, LARGEST_SQUARED
 
 FAST = {"learning_starts": 8, "buffer_size": 200, "batch_size": 4, "policy_kwargs": {"net_arch": [8]}, "seed": 0}
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
@@ -139,7 +139,7 @@ INVALID = {
 
 
 def test_every_argument_with_a_rule_is_tried():
-    assert set(INVALID) == set(RULES)
+    assert set(INVALID) == set(MIRL.argument_rules)
 
 
 @pytest.mark.parametrize("name", sorted(INVALID))
@@ -555,7 +555,7 @@ def test_episodes_of_one_step(terminated, n_envs, train_freq):
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_episodes_that_never_end(n_steps, monkeypatch):
     assert learn(ConstantReward(length=10**9), n_steps=n_steps)._n_updates > 0
-    monkeypatch.setattr(mirl_module, "LONGEST_LAST_EPISODE", 50)
+    monkeypatch.setattr(dqn_module, "LONGEST_LAST_EPISODE_STEPS", 50)
     with pytest.raises(ValueError, match=r"train_freq counts episodes.* no episode ended in the 50 steps after .* = 40"):
         learn(ConstantReward(length=10**9), n_steps=n_steps, train_freq=(1, "episode"))
 

@@ -8,7 +8,7 @@ action. From that and the arguments, the replay computes by itself ρ, β, ε, t
 import numpy as np
 import pytest
 
-import sb3_mirl.mirl.mirl
+import sb3_mirl.common.gradient
 from sb3_mirl import MIRL, SQL, MIRLCallback, SQLm
 
 GAMMA, PRIOR_LR, BETA_LR, BETA_INIT = 0.9, 0.05, 0.02, 0.3
@@ -21,13 +21,13 @@ class Recorder(MIRLCallback):
     def __init__(self, monkeypatch):
         super().__init__()
         self.events, self.outputs, self.targets = [], [], []
-        mse_loss = sb3_mirl.mirl.mirl.F.mse_loss
+        mse_loss = sb3_mirl.common.gradient.F.mse_loss
 
         def spy_on_loss(prediction, target):
             self.targets.append(target.detach().numpy().copy())
             return mse_loss(prediction, target)
 
-        monkeypatch.setattr(sb3_mirl.mirl.mirl.F, "mse_loss", spy_on_loss)
+        monkeypatch.setattr(sb3_mirl.common.gradient.F, "mse_loss", spy_on_loss)
 
     def _init_callback(self):
         super()._init_callback()

@@ -23,7 +23,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from torch import nn
 
 from sb3_mirl import MIRL, SQL, BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, SQLm
-from sb3_mirl.mirl.mirl import PAPER_ATARI, auto_beta_lr, auto_prior_lr
+from sb3_mirl.mirl.arguments import PAPER_ATARI
+from sb3_mirl.mirl.callbacks import auto_beta_lr, auto_prior_lr
 from sb3_mirl.mirl.operators import update_beta_normalized
 from sb3_mirl.mirl.policies import MIRLPolicy
 
@@ -109,7 +110,7 @@ def test_auto_beta_lr_is_the_papers_scaled_to_the_length_of_the_run(steps, step_
 )
 def test_gradient_steps_are_counted_in_advance(n_envs, settings, steps):
     model = MIRL("MlpPolicy", make_vec_env(TwoArms, n_envs), **{**FAST, **settings})
-    expected = model._count_gradient_steps(steps)
+    expected = model.count_gradient_steps(steps)
     assert model.learn(steps)._n_updates == expected
     assert model.resolved_beta_lr == auto_beta_lr(expected)
 
@@ -411,9 +412,9 @@ def test_learning_inside_learning_leaves_the_counters_of_the_outer_run():
     class Inner(BaseCallback):
         def _on_step(self):
             if self.n_calls == 50:
-                before = model._num_timesteps_at_start, model._total_timesteps, list(model._callbacks)
+                before = model._num_timesteps_at_start, model._total_timesteps, list(model.active_callbacks)
                 model.learn(8, reset_num_timesteps=False)
-                assert (model._num_timesteps_at_start, model._total_timesteps, model._callbacks) == before
+                assert (model._num_timesteps_at_start, model._total_timesteps, model.active_callbacks) == before
             return True
 
     model = MIRL("MlpPolicy", TwoArms(), **FAST)

@@ -769,7 +769,7 @@ def load(
         # A number that was resolved from "auto" ends with the argument that it was resolved from
         training |= {name: None for name in RESOLVED if name.removeprefix("resolved_") in replaced}
         if env is not None:
-            env = cls._wrap_env(env, check_argument("verbose", arguments))  # type: ignore[arg-type]
+            env = cls._wrap_env(env, check_argument("verbose", arguments, cls.argument_rules))  # type: ignore[arg-type]
             check_for_correct_spaces(env, space, action_space)
             training["n_envs"] = env.num_envs
         attributes = {
@@ -814,7 +814,7 @@ def _build(
     try:
         model = cls(policy=policy, env=env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
         model.__dict__.update(attributes)
-        model._check_arguments()
+        model.check_model_arguments()
         _check_network(model, file, trusted)
         model._setup_model()
     except (ValueError, safetensors.SafetensorError):
@@ -864,7 +864,7 @@ def _check_tensors(file: Any, expected: Mapping[str, th.Tensor], prefix: str) ->
 
 def _base(cls: "type[MIRL]") -> "type[MIRL]":
     """MIRL itself, which this module cannot import."""
-    return next(one for one in reversed(cls.__mro__) if "algorithm" in vars(one))
+    return next(item for item in cls.__mro__ if "algorithm" in vars(item))
 
 
 def _load_tensors(model: "MIRL", file: Any, optimizer: dict[str, Any]) -> None:
@@ -973,7 +973,7 @@ class _Acting(th.nn.Module):
         self.q_net, self.keys, self.first_action = policy.q_net, keys, int(policy.action_space.start)  # type: ignore[attr-defined]
         self.register_buffer("prior", policy.reference_prior.clone())
         # Its limits here, because ONNX's exporter rounds those inside soft_policy to float32: 0 and ∞
-        self.register_buffer("beta", policy.beta.clamp(operators._SMALLEST_BETA, operators._LARGEST_BETA))
+        self.register_buffer("beta", policy.beta.clamp(operators.SMALLEST_BETA, operators.LARGEST_BETA))
 
     def forward(self, *observations: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         observation: Any = dict(zip(self.keys, observations, strict=True)) if self.keys else observations[0]

@@ -430,7 +430,7 @@ def _own(model: "MIRL") -> dict[str, Any]:
     parts = {"model": model, "policy": policy, "optimizer": policy.optimizer, "replay buffer": model.replay_buffer}
     parts["logger"] = getattr(model, "_logger", None)
     parts |= {f"module {name} of the policy": module for name, module in policy.named_modules() if name}
-    parts |= {f"callback {index}": callback for index, callback in enumerate(model._callbacks)}
+    parts |= {f"callback {index}": callback for index, callback in enumerate(model.active_callbacks)}
     return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -506,14 +506,14 @@ class CheckpointWriter:
         self._known: set[str] = set()
         self._own_name = re.compile(rf"{re.escape(prefix)}(_\d+)?_\d+_steps")
         # After a fall-back, the model has not seen what is newer
-        seen = [one for one in self._look() if one["serial"] <= model._checkpoint_serial]
+        seen = [one for one in self._look() if one["serial"] <= model.checkpoint_serial]
         for manifest in sorted(seen, key=lambda one: one["serial"]):
             self._remember(manifest)
         newest = max(seen, key=lambda one: one["serial"], default=None)
         self._replay = ReplayLog(folder / "replay", prefix)
         self._calls = newest["calls"] if newest else 0
         self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
-        if model._resumed_from is not None and model._resumed_from.new_episodes:
+        if model.resumed_from is not None and model.resumed_from.new_episodes:
             self._replay.n_changed = 1  # see end_trajectory
 
     def _look(self) -> list[dict[str, Any]]:
@@ -531,12 +531,12 @@ class CheckpointWriter:
                 if self._own_name.fullmatch(path.stem):
                     unreadable.append(str(error))
                 continue
-            if manifest["run"] == self.model._run_id:
+            if manifest["run"] == self.model.run_id:
                 own.append(manifest)
             else:
                 foreign.append(path)
-        where, run = f"got {str(self.folder)!r}", f"{type(self.model).__name__} run {self.model._run_id[:8]}"
-        begun = self.model._checkpoint_serial > 0
+        where, run = f"got {str(self.folder)!r}", f"{type(self.model).__name__} run {self.model.run_id[:8]}"
+        begun = self.model.checkpoint_serial > 0
         if foreign:
             go_on = "" if begun else f", {type(self.model).__name__}.resume(folder, env) goes on with them"
             raise ValueError(
@@ -599,8 +599,8 @@ class CheckpointWriter:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "algorithm": model.algorithm,
-            "run": model._run_id,
-            "serial": model._checkpoint_serial + 1,
+            "run": model.run_id,
+            "serial": model.checkpoint_serial + 1,
             "name": name,
             "num_timesteps": model.num_timesteps,
             "total_timesteps": model._total_timesteps,
@@ -621,7 +621,7 @@ class CheckpointWriter:
 
         self._replay.commit(buffer, replay)
         self._calls = model._n_calls
-        model._checkpoint_serial += 1
+        model.checkpoint_serial += 1
         self._known.add(name)
         self._remember(manifest)
         try:
@@ -635,7 +635,7 @@ class CheckpointWriter:
         name = f"{self.prefix}_{self.model.num_timesteps}_steps"
         of_others = _is_of_others(self.folder / f"{name}.zip")
         if of_others or any(name == kept for _, kept, _ in self._kept):
-            return f"{self.prefix}_{self.model._checkpoint_serial + 1}_{self.model.num_timesteps}_steps"
+            return f"{self.prefix}_{self.model.checkpoint_serial + 1}_{self.model.num_timesteps}_steps"
         return name
 
     def _prune(self) -> None:
@@ -770,7 +770,7 @@ class Checkpoint:
             raise ValueError(f"env must have {self.manifest['n_envs']} environments as it had, got {model.n_envs}")
         rest = self._arrays.get(self.manifest["state"]["replay"])
         _fill_replay(model.replay_buffer, self.folder / "replay", self.manifest["replay"], rest)  # type: ignore[arg-type]
-        model._run_id, model._checkpoint_serial = self.manifest["run"], self.manifest["serial"]
+        model.run_id, model.checkpoint_serial = self.manifest["run"], self.manifest["serial"]
 
     def restore_env(self, model: "MIRL") -> None:
         """

@@ -425,7 +425,7 @@ class TestFolder:
         model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
         with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run") as error:
             model.learn(40, [CheckpointCallback(10, tmp_path), Begins()])
-        assert str(tmp_path) in str(error.value) and model._run_id[:8] in str(error.value)
+        assert str(tmp_path) in str(error.value) and model.run_id[:8] in str(error.value)
         assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 20
         copied = pickle.loads(pickle.dumps(MIRL.resume(tmp_path, "CartPole-v1")))
         copied.set_env(gym.make("CartPole-v1"))

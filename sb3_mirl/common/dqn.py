@@ -1,0 +1,423 @@
+"""
+:class:`BaseDQN`: SB3's DQN with checked inputs, an event after each gradient step, exact resumption, data-only exports and
+faster gradient steps. Algorithms that differ from DQN in target, loss or acting subclass it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequencyUnit
+
+from sb3_mirl.common import inputs
+from sb3_mirl.common.export import document as export
+from sb3_mirl.common.gradient import CompiledGradient, check_compiler, td_loss, without_denormals
+from sb3_mirl.common.inputs import Rule, UnsupportedError
+from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
+from sb3_mirl.common.resume.resumable import ResumableDQN
+
+SelfDQN = TypeVar("SelfDQN", bound="BaseDQN")
+
+#: With train_freq in episodes, environment steps after total_timesteps in which an episode must end
+LONGEST_LAST_EPISODE_STEPS = 100_000
+
+
+class BaseDQN(ResumableDQN):
+    """
+    SB3's DQN, resumable and exportable. It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
+
+    :param loss: ``"huber"`` (DQN's) or ``"mse"``
+    :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, which is faster
+        and differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute. The network's
+        ``forward()`` is traced once for each shape of its input: its side effects in Python (counting, drawing random numbers)
+        are not repeated, and attributes that are no parameters keep the value of that time. Networks with dropout, buffers
+        (batch norm), hooks or TorchScript are refused. On a GPU the function is recorded as a CUDA graph (not measured yet)
+    :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
+        optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
+    :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
+    """
+
+    #: Written into saved models, which only the same algorithm loads. Subclasses inherit it
+    algorithm: str = "BaseDQN"
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
+
+    # What subclasses extend or replace
+    #: Policies must be subclasses of it
+    base_policy: ClassVar[type[BasePolicy]] = DQNPolicy
+    #: What constructor arguments must be
+    argument_rules: ClassVar[dict[str, Rule]] = inputs.ARGUMENT_RULES
+    #: Attributes that an exported file holds beside those of every DQN, and what they must be; their values are plain data
+    exported_attributes: ClassVar[dict[str, Rule]] = {}
+    #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), actions, rewards, dones, discounts, and the
+    #: coefficients that :meth:`train` passes; returns the loss and the mean squared TD error
+    batch_loss = staticmethod(td_loss)
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 32,
+        tau: float = 1.0,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        target_update_interval: int = 10_000,
+        exploration_fraction: float = 0.1,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.05,
+        max_grad_norm: float = 10,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        *,
+        loss: str = "huber",
+        compile_update: bool = False,
+        mixed_precision: bool = False,
+        _init_setup_model: bool = True,
+    ) -> None:
+        # SB3 uses these before _setup_model, which checks the others, also those of a loaded model
+        inputs.check_arguments({"verbose": verbose, "device": device}, self.argument_rules)
+        env = maybe_make_env(env, verbose)
+        if hasattr(env, "action_space"):
+            inputs.check_action_space(env.action_space)
+            inputs.check_observation_space(env.observation_space)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            replay_buffer_class,
+            replay_buffer_kwargs,
+            optimize_memory_usage,
+            n_steps,
+            target_update_interval,
+            exploration_fraction,
+            exploration_initial_eps,
+            exploration_final_eps,
+            max_grad_norm,
+            stats_window_size,
+            tensorboard_log,
+            policy_kwargs,
+            verbose,
+            seed,
+            device,
+            _init_setup_model=False,
+        )
+        self.algorithm = type(self).algorithm
+        self.loss = loss
+        self.compile_update = compile_update
+        self.mixed_precision = mixed_precision
+        self._compiled_gradient: CompiledGradient | None = None
+
+        if _init_setup_model:
+            self._setup_model()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # help() and IPython show all arguments, also where a subclass passes them on as *args and **kwargs
+        cls.__signature__ = inputs.constructor_signature(cls)  # type: ignore[attr-defined]
+
+    def _setup_model(self) -> None:
+        self.check_model_arguments()
+        # SB3's own replacement for n_steps, found in a loaded model, would trigger a warning
+        made = {"n_steps": self.n_steps, "gamma": self.gamma}.items()
+        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer and made <= self.replay_buffer_kwargs.items():
+            self.replay_buffer_class = None
+        try:
+            super()._setup_model()
+        except (AssertionError, NotImplementedError) as error:
+            # Combinations that SB3 does not support
+            raise UnsupportedError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
+        except RuntimeError as error:
+            if not inputs.has_small_image(self.observation_space):
+                raise
+            raise UnsupportedError(
+                f"Images must be large enough for the policy's network, which are 36x36 for NatureCNN, got "
+                f"observation_space={self.observation_space} ({error})"
+            ) from error
+        except MemoryError as error:
+            raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
+        if self.compile_update:
+            if type(self)._compute_gradient is not BaseDQN._compute_gradient:
+                raise ValueError(
+                    f"compile_update=True compiles batch_loss, but {type(self).__name__} has a _compute_gradient of its own; "
+                    "set compile_update=False"
+                )
+            check_compiler(self.device)
+
+    def check_model_arguments(self) -> None:
+        """
+        Check the attributes that hold constructor arguments, and convert NumPy's numbers to Python's.
+
+        :raises ValueError: if one is not accepted
+        """
+        policy = self.policy_class
+        if not inputs.is_class(policy, self.base_policy):
+            got = policy.__name__ if inputs.is_class(policy) else repr(policy)
+            raise ValueError(
+                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of {self.base_policy.__name__}, got {got}."
+                f" (When loading: the file was saved by another algorithm than {self.algorithm}.)"
+            )
+        if self.algorithm != type(self).algorithm:
+            raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
+        if not hasattr(self, "action_space"):
+            raise ValueError("env must be an environment or its id, got None")
+        inputs.check_action_space(self.action_space)
+        inputs.check_observation_space(self.observation_space)
+        # SB3 keeps this one under another name
+        names = {name: "_stats_window_size" if name == "stats_window_size" else name for name in self.argument_rules}
+        arguments = {name: getattr(self, attribute) for name, attribute in names.items()}
+        sizes = {"n_envs": self.n_envs, "n_actions": int(self.action_space.n)}  # type: ignore[attr-defined]
+        for name, value in inputs.check_arguments({**arguments, **sizes}, self.argument_rules).items():
+            self.__dict__[names[name]] = value
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"policy must be one of {sorted(self.policy_aliases)} or a class, got {policy_name!r}")
+        return super()._get_policy_from_name(policy_name)
+
+    def count_gradient_steps(self, total_timesteps: int) -> int:
+        """
+        :param total_timesteps: environment transitions of a training that begins now
+        :return: gradient steps of that training; ``total_timesteps`` where ``train_freq`` counts episodes of unknown length
+        """
+        if self.train_freq.unit is TrainFrequencyUnit.EPISODE:  # type: ignore[union-attr]
+            return total_timesteps
+        per_rollout = self.train_freq.frequency * self.n_envs  # type: ignore[union-attr]
+        rollouts = -(-total_timesteps // per_rollout)
+        # SB3 learns after a rollout that ends beyond learning_starts
+        warm_up = min(rollouts, max(0, self.learning_starts - self.num_timesteps) // per_rollout)
+        return (rollouts - warm_up) * (per_rollout if self.gradient_steps < 0 else self.gradient_steps)
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(total_timesteps, *args, **kwargs)
+        obs = self._last_obs if self._vec_normalize_env is None else self._last_original_obs
+        inputs.check_observations(self.observation_space, obs, self.num_timesteps)
+        return result
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        # Before anything is stored: one number that is not finite would turn every weight into NaN
+        normalize, step = self._vec_normalize_env, self.num_timesteps
+        squared = self.loss == "mse" and (normalize is None or not normalize.norm_reward)
+        limit = inputs.LARGEST_SQUARED if squared else inputs.LARGEST_FLOAT32
+        inputs.check_rewards(reward if normalize is None else normalize.old_reward, limit, step)
+        inputs.check_observations(self.observation_space, new_obs if normalize is None else normalize.old_obs, step)
+        for env in np.flatnonzero(dones):
+            if (last := infos[env].get("terminal_observation")) is not None:
+                inputs.check_terminal_observation(self.observation_space, last, int(env), step)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        actions, _ = super()._sample_action(learning_starts, action_noise, n_envs)
+        # The network's actions count from 0
+        return actions, actions - self.action_space.start  # type: ignore[attr-defined]
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        """
+        Sample the replay buffer and do the updates: SB3's ``train()``, with :attr:`batch_loss` and the event.
+
+        :param gradient_steps: how many
+        :param batch_size: of each
+        :raises ValueError: if a loss was not finite
+        """
+        # Switch to train mode (this affects batch norm / dropout)
+        self.policy.set_training_mode(True)
+        # Update learning rate according to schedule
+        self._update_learning_rate(self.policy.optimizer)
+
+        losses, q_values = [], []
+        for gradient_step in range(gradient_steps):
+            # Sample replay buffer
+            replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
+            # For n-step replay, discount factor is gamma**n_steps (when no early termination)
+            discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
+
+            with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
+                # Optimize the policy
+                self.policy.optimizer.zero_grad()
+                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts)
+                # Clip gradient norm
+                th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+            losses.append(loss)
+            q_values.append(batch_q_values)
+            self._after_gradient_step(squared_td_error)
+
+        # Increase update counter
+        self._n_updates += gradient_steps
+        self._log_training(losses, q_values)
+
+    def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
+        inputs.check_scheduled_learning_rate(self.lr_schedule, self._current_progress_remaining)
+        super()._update_learning_rate(optimizers)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # The last rollout may go beyond total_timesteps: SB3's linear schedules would give a negative learning rate there
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+        in_episodes = self.train_freq.unit is TrainFrequencyUnit.EPISODE  # type: ignore[union-attr]
+        if in_episodes and num_timesteps > total_timesteps + LONGEST_LAST_EPISODE_STEPS:
+            raise ValueError(
+                f"train_freq counts episodes, got {self.train_freq}, but no episode ended in the {LONGEST_LAST_EPISODE_STEPS} "
+                f"steps after total_timesteps = {total_timesteps}: count steps, or limit the episodes "
+                "(gymnasium.wrappers.TimeLimit)"
+            )
+
+    def _compute_gradient(
+        self, replay_data: Any, discounts: th.Tensor | float, *coefficients: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        Compute the loss of one batch, and add its gradient to that of the parameters.
+
+        :param replay_data: the batch
+        :param discounts: γ, or γⁿ [batch, 1]
+        :param coefficients: further arguments of :attr:`batch_loss`
+        :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
+        """
+        batch = (replay_data.actions, replay_data.rewards, replay_data.dones)
+        if self.compile_update:
+            discounts = th.as_tensor(discounts, device=self.device)
+            observations = (replay_data.observations, replay_data.next_observations)
+            return self._get_compiled_gradient()(*observations, *batch, discounts, *coefficients)
+        with self._network_precision():
+            with th.no_grad():
+                # Compute the next Q-values using the target network
+                next_q_values = self.q_net_target(replay_data.next_observations).float()
+            # Get current Q-values estimates
+            q_values = self.q_net(replay_data.observations).float()
+        loss, squared_td_error = self.batch_loss(q_values, next_q_values, *batch, discounts, *coefficients, loss=self.loss)
+        loss.backward()
+        return loss.detach(), squared_td_error.detach(), q_values.detach()
+
+    def _get_compiled_gradient(self) -> CompiledGradient:
+        """The compiled function, made anew when networks or loss have been exchanged."""
+        compiled, used = self._compiled_gradient, (self.q_net, self.q_net_target, self.loss)
+        if compiled is None or (compiled.q_net, compiled.q_net_target, compiled.loss.keywords["loss"]) != used:  # type: ignore[attr-defined]
+            if self.verbose >= 1:
+                print("Compiling the gradient step: the first one may take a minute")
+            loss = partial(self.batch_loss, loss=self.loss)
+            compiled = CompiledGradient(self.q_net, self.q_net_target, loss, self._network_precision)
+            self._compiled_gradient = compiled
+        return compiled
+
+    def _network_precision(self) -> AbstractContextManager:
+        return th.autocast(self.device.type, th.bfloat16) if self.mixed_precision else nullcontext()
+
+    def _log_training(self, losses: list[th.Tensor], q_values: list[th.Tensor], **values: th.Tensor) -> None:
+        """
+        Log what one call of :meth:`train` did, with a single read from the device.
+
+        :param losses: of every gradient step, []
+        :param q_values: Q(s, ·) of every gradient step's batch, [batch, n_actions]
+        :param values: further values to be logged by name, []
+        :raises ValueError: if a loss was not finite
+        """
+        if not losses:
+            return
+        numbers = th.stack([*losses, *values.values()]).tolist()
+        loss_values, further = numbers[: len(losses)], dict(zip(values, numbers[len(losses) :], strict=True))
+        finite = np.isfinite(loss_values)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            raise ValueError(
+                f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - len(losses) + first + 1} "
+                f"(environment step {self.num_timesteps}), with "
+                + "".join(f"{name} = {value:g} and " for name, value in further.items())
+                + f"largest |Q| = {q_values[first].abs().max():g} and largest |reward| in the replay buffer = "
+                f"{np.abs(self.replay_buffer.rewards).max():g}. "  # type: ignore[union-attr]
+                "Training stopped: the weights are lost. A smaller learning_rate, loss='huber', or rewards and observations "
+                "that are normalised may help."
+            )
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", np.mean(loss_values))
+        for name, value in further.items():
+            self.logger.record(f"train/{name}", value)
+
+    def export(self, path: str | Path, **arguments: Any) -> Path:
+        """
+        Write the model to one file that holds data only, for :meth:`load_exported`.
+
+        It holds the policy, which parameters are frozen (``requires_grad=False``), the optimiser's state, the constructor's
+        arguments and the counters of training. Training goes on as after ``save`` and ``load``, which do not store what is
+        frozen. The replay buffer is left out as by ``save``, and also the folder of TensorBoard logs, the last observation
+        and the statistics of the latest episodes.
+
+        :param path: of the file, which is replaced atomically; ``.safetensors`` is added if it has no suffix
+        :param arguments: constructor arguments to be written in place of the model's, such as a number for a
+            ``learning_rate`` that is a function
+        :return: the path of the file
+        :raises ValueError: if a part of the model cannot be written as data; the message names it
+        """
+        return export.export(self, path, arguments)
+
+    @classmethod
+    def load_exported(
+        cls: type[SelfDQN],
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, type] | None = None,
+        **arguments: Any,
+    ) -> SelfDQN:
+        """
+        Load a file that :meth:`export` wrote. No code in the file is run, whatever its origin.
+
+        :param path: of the file; ``.safetensors`` may be left out
+        :param env: the environment to go on with; not needed to predict
+        :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
+        :param custom_objects: your classes by their names in the file, such as ``{"my_package.nets.Net": Net}``; those of
+            torch, SB3 and this package are known
+        :param arguments: constructor arguments to be used in place of the file's
+        :return: the model
+        :raises ValueError: if the file is refused; the message says why, and what is accepted
+        """
+        return export.load(cls, path, env, device, custom_objects, arguments)  # type: ignore[return-value]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled_gradient": None}
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_compiled_gradient"]
+
+
+class DQNMSE(BaseDQN):
+    """:class:`BaseDQN` with the mean squared error as its default loss. Arguments are those of :class:`BaseDQN`."""
+
+    algorithm = "DQNMSE"
+
+    def __init__(self, *args: Any, loss: str = "mse", **kwargs: Any) -> None:
+        super().__init__(*args, loss=loss, **kwargs)

@@ -1,0 +1,124 @@
+"""SB3's DQN policies with faster gradient steps: fused Adam, and images in channels-last format for NatureCNN."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.dqn import policies
+from stable_baselines3.dqn.policies import QNetwork
+
+from sb3_mirl.common.gradient import channels_last
+
+
+class DQNPolicy(policies.DQNPolicy):
+    """
+    SB3's ``DQNPolicy``, with its arguments. Adam, the default optimiser, is fused unless ``optimizer_kwargs`` decide
+    otherwise. The action space may start at another number than 0.
+    """
+
+    #: Outputs of :meth:`onnx_module`
+    onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
+
+    def make_q_net(self) -> QNetwork:
+        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
+        return _QNetwork(**net_args).to(self.device)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        kwargs = _fused_by_default(self.optimizer, self.optimizer_kwargs)
+        if kwargs is not self.optimizer_kwargs:
+            self.optimizer_kwargs = kwargs
+            self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+        self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """SB3's, with actions of the environment."""
+        actions, state = super().predict(observation, state, episode_start, deterministic)
+        return self.to_env_actions(actions), state
+
+    def to_env_actions(self, actions: np.ndarray) -> np.ndarray:
+        """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""
+        start = self.action_space.start  # type: ignore[attr-defined]
+        return np.asarray(actions + start) if start else actions
+
+    def check_loaded_state(self) -> None:
+        """
+        Check the buffers that a file has set.
+
+        :raises ValueError: if they are not valid
+        """
+
+    def onnx_module(self) -> th.nn.Module:
+        """The function that an ONNX file holds: observations, as the network takes them, → :attr:`onnx_outputs`."""
+        return _GreedyActing(self)
+
+
+class _QNetwork(QNetwork):
+    """SB3's, with images in channels-last format while gradients are computed."""
+
+    def extract_features(self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor) -> th.Tensor:
+        # For this extractor only: others may contain a view(), which fails on such tensors
+        if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
+            obs = channels_last(obs)  # type: ignore[arg-type]
+        return super().extract_features(obs, features_extractor)
+
+
+class _GreedyActing(th.nn.Module):
+    """The environment's actions argmaxₐ Q(s,a), int64 [batch], and Q(s, ·), [batch, n_actions]."""
+
+    def __init__(self, policy: DQNPolicy) -> None:
+        super().__init__()
+        self.q_net, self.first_action = policy.q_net, int(policy.action_space.start)  # type: ignore[attr-defined]
+
+    def forward(self, observation: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
+        q_values = self.q_net(observation)
+        return q_values.argmax(dim=1) + self.first_action, q_values
+
+
+def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a fused Adam where that is possible and not decided; otherwise the given ones."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    possible = type(optimizer) is th.optim.Adam and all(map(th.is_floating_point, parameters))
+    if not possible or kwargs.keys() & {"fused", "foreach", "differentiable"}:
+        return kwargs
+    return {**kwargs, "fused": True}
+
+
+def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """``load_state_dict`` would take over whether the *saved* optimiser was fused: keep what this one was built with."""
+    fused = optimizer.defaults.get("fused")
+    groups = [{**group, "fused": fused} if "fused" in group else group for group in state_dict["param_groups"]]
+    return {**state_dict, "param_groups": groups}
+
+
+MlpPolicy = DQNPolicy
+
+
+class CnnPolicy(DQNPolicy):
+    """:class:`DQNPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class MultiInputPolicy(DQNPolicy):
+    """:class:`DQNPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor unless given."""
+
+    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+POLICY_ALIASES: dict[str, type[BasePolicy]] = {
+    "MlpPolicy": MlpPolicy,
+    "CnnPolicy": CnnPolicy,
+    "MultiInputPolicy": MultiInputPolicy,
+}

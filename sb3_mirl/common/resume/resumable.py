@@ -1,0 +1,186 @@
+"""Runs of DQN that can be interrupted: events for callbacks, ``learn()`` and ``resume()``."""
+
+import os
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.dqn.dqn import DQN
+
+from sb3_mirl.common.events import GradientStepCallback, RolloutEvents, callbacks_inside_events, flatten_callbacks
+from sb3_mirl.common.inputs import check_integer, find_action_names
+from sb3_mirl.common.learning_curve import add_return, new_curve
+from sb3_mirl.common.resume.callback import CheckpointCallback
+from sb3_mirl.common.resume.checkpoints import Checkpoint, new_run_id
+
+SelfDQN = TypeVar("SelfDQN", bound="ResumableDQN")
+
+# Attributes that belong to one call of learn()
+_OF_ONE_LEARN = ("_gradient_step_callbacks", "active_callbacks", "_num_timesteps_at_start", "_total_timesteps")
+
+
+class ResumableDQN(DQN):
+    """SB3's DQN with checkpoints from which a run goes on exactly, and an event after each gradient step."""
+
+    #: Written into saved models, which only the same algorithm loads. Subclasses inherit it
+    algorithm: str = "ResumableDQN"
+    #: Added to learn()'s callbacks unless the user passes one of the same class
+    default_callbacks: ClassVar[tuple[type[GradientStepCallback], ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Names of the actions, if an environment of :meth:`learn` has any
+        self.action_names: list[str] | None = None
+        #: Returns of the episodes since the counters began, see learning_curve.py
+        self.learning_curve: dict[str, Any] = new_curve()
+        #: All callbacks of the current learn(), without their containers; only learn() writes it
+        self.active_callbacks: list[BaseCallback] = []
+        self._gradient_step_callbacks: list[GradientStepCallback] = []
+        #: Identity of this run in its checkpoints. Only the checkpoint writer increases the serial number of the latest one
+        self.run_id, self.checkpoint_serial = new_run_id(), 0
+        #: Set by resume(), cleared when learn() has put the state of the interrupted run in place
+        self.resumed_from: Checkpoint | None = None
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if isinstance(callback, list):
+            callback = CallbackList(callback)
+        if not isinstance(callback, BaseCallback):
+            callback = ConvertCallback(callback)  # type: ignore[arg-type]
+        given = [item for item in flatten_callbacks(callback) if isinstance(item, GradientStepCallback)]
+        defaults: list[GradientStepCallback] = []
+        for kind in self.default_callbacks:
+            count = sum(isinstance(item, kind) for item in given)
+            if count > 1:
+                raise ValueError(f"callback must hold at most one {kind.__name__}, got {count}")
+            if count == 0:
+                defaults.append(kind())
+        self._gradient_step_callbacks = [*defaults, *given]
+        self.active_callbacks = [*defaults, *flatten_callbacks(callback)]
+        inside = callbacks_inside_events(callback, CheckpointCallback)
+        events = [RolloutEvents(list(inside))] if inside else []
+        # Last, when nothing draws random numbers before the first step any more
+        resumption = [_Resumption()] if self.resumed_from is not None else []
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        self.action_names = find_action_names(self.env, n_actions) or self.action_names
+        return super()._init_callback(CallbackList([*defaults, callback, *events, *resumption]), progress_bar)
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(total_timesteps, *args, **kwargs)
+        if self.num_timesteps == 0:
+            self.learning_curve = new_curve()
+        return result
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        for info in infos:
+            if (episode := info.get("episode")) is not None:
+                add_return(self.learning_curve, episode["r"])
+
+    def _after_gradient_step(self, squared_td_error: th.Tensor) -> None:
+        """
+        Trigger the event.
+
+        :param squared_td_error: the mean squared TD error of the batch before the step, []
+        """
+        for callback in self._gradient_step_callbacks:
+            callback._on_gradient_step(squared_td_error)
+        # A callback may have called predict()
+        if not self.policy.training:
+            self.policy.set_training_mode(True)
+
+    def learn(
+        self: SelfDQN,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDQN:
+        total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
+        # A callback may call learn() inside of another learn(), which then goes on with its own attributes
+        outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self.active_callbacks else {}
+        if self.resumed_from is not None:
+            self.resumed_from.set_logger(self)
+            if reset_num_timesteps:  # of the call that is continued
+                total_timesteps += self._num_timesteps_at_start - self.num_timesteps
+                reset_num_timesteps = False
+        try:
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name or self.algorithm,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+        finally:
+            self._gradient_step_callbacks, self.active_callbacks = [], []
+            self.__dict__.update(outer)
+
+    @classmethod
+    def resume(
+        cls: type[SelfDQN],
+        folder: str | os.PathLike[str],
+        env: GymEnv | str,
+        device: th.device | str = "auto",
+        **kwargs: Any,
+    ) -> SelfDQN:
+        """
+        Load the newest complete checkpoint that a :class:`~sb3_mirl.CheckpointCallback` wrote.
+
+        Then call :meth:`learn` with the arguments of the interrupted call, which it continues: on a CPU the result is
+        bit-exact. With ``reset_num_timesteps=False`` it trains so many steps more, as in SB3. Logs and monitor files are
+        reset to their content at the checkpoint; set your own logger again.
+
+        If the state of the environment cannot be captured (Box2D, for example), new episodes begin, with a warning. The model
+        file is unpickled, as by SB3's ``load``: resume only your own files.
+
+        :param folder: of the checkpoints
+        :param env: created like that of the interrupted run, with the same wrappers
+        :param device: as in :meth:`load`
+        :param kwargs: as in :meth:`load`: attributes to be changed
+        :return: the model
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if all checkpoints are damaged, or if ``env`` differs from that of the interrupted run
+        """
+        return cls.resume_checkpoint(Checkpoint.newest(folder), env, device, **kwargs)
+
+    @classmethod
+    def resume_checkpoint(
+        cls: type[SelfDQN], checkpoint: Checkpoint, env: GymEnv | str, device: th.device | str = "auto", **kwargs: Any
+    ) -> SelfDQN:
+        """:meth:`resume` for a checkpoint that has been read already."""
+        if isinstance(env, str):
+            env = gym.make(env)
+        model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)
+        checkpoint.restore_replay(model)
+        checkpoint.restore_env(model)
+        model.resumed_from = checkpoint
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies, such as those of a callback during learn(), have no callbacks and are runs of their own
+        own = {"resumed_from": None, "run_id": new_run_id(), "checkpoint_serial": 0}
+        return {**self.__dict__, "_gradient_step_callbacks": [], "active_callbacks": [], **own}
+
+    def _excluded_save_params(self) -> list[str]:
+        own = ["_gradient_step_callbacks", "active_callbacks", "run_id", "checkpoint_serial", "resumed_from"]
+        return [*super()._excluded_save_params(), *own]
+
+
+class _Resumption(BaseCallback):
+    """Restores the state of the interrupted run when training begins."""
+
+    model: ResumableDQN
+
+    def _on_training_start(self) -> None:
+        checkpoint, self.model.resumed_from = self.model.resumed_from, None
+        assert checkpoint is not None
+        checkpoint.restore_run(self.model, self.model.active_callbacks)
+
+    def _on_step(self) -> bool:
+        return True
