@@ -163,9 +163,9 @@ class MIRL(BaseDQN):
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(total_timesteps, *args, **kwargs)
-        if total_timesteps > 0 and self.resolved_prior_lr is None:
+        if total_timesteps > 0 and self.prior_step_size is None:
             self.resolved_prior_lr = auto_prior_lr(total_timesteps)
-        if total_timesteps > 0 and self.resolved_beta_lr is None:
+        if total_timesteps > 0 and self.beta_step_size is None:
             self.resolved_beta_lr = auto_beta_lr(self.count_gradient_steps(total_timesteps))
         return result
 
