@@ -36,7 +36,7 @@ Rule = Callable[[str, Any, Mapping[str, Any]], Any]
 # ---- constructor arguments ------------------------------------------------------------------------------------------
 
 
-def check_argument(name: str, arguments: Mapping[str, Any]) -> Any:
+def check_argument(name: str, arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> Any:
     """
     One constructor argument.
 
@@ -46,12 +46,12 @@ def check_argument(name: str, arguments: Mapping[str, Any]) -> Any:
     :return: the value, with NumPy's numbers made Python's, and a whole float (1e5) made an int where one is needed
     :raises ValueError: if it is not accepted
     """
-    return RULES[name](name, arguments[name], arguments)
+    return rules[name](name, arguments[name], arguments)
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def check_arguments(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
     """:func:`check_argument` for each of them that has a rule."""
-    return {name: check_argument(name, arguments) for name in arguments if name in RULES}
+    return {name: check_argument(name, arguments, rules) for name in arguments if name in rules}
 
 
 def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:

@@ -30,3 +30,13 @@ def plain_label(text: object) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shortened(value: object, length: int = 200) -> str:
+    """
+    :param value: from a file
+    :param length: characters that are kept
+    :return: its ``repr`` for an error message
+    """
+    text = repr(value)
+    return text if len(text) <= length else text[:length] + "..."

@@ -4,6 +4,7 @@ The algorithms: :class:`MIRL`, and :class:`SQL` and :class:`SQLm`, which are MIR
 Read it beside ``stable_baselines3/dqn/dqn.py``: what is the same there is the same here, in the same order.
 """
 
+import json
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -22,7 +23,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.dqn.dqn import DQN
 from torch.nn import functional as F
 
-from sb3_mirl.common.export import document as export
+from sb3_mirl.common.export.load import load_model
+from sb3_mirl.common.export.onnx import write_onnx
+from sb3_mirl.common.export.values import subclasses_in
+from sb3_mirl.common.export.writer import export_model
 from sb3_mirl.common.gradient import CompiledGradient, check_compiler, clear_tiny_averages, flushed_denormals
 from sb3_mirl.common.inputs import (
     LARGEST_FLOAT32,
@@ -42,7 +46,8 @@ from sb3_mirl.common.inputs import (
 )
 from sb3_mirl.common.learning_curve import add_return, new_curve
 from sb3_mirl.common.resume.checkpoints import Checkpoint, new_run_id
-from sb3_mirl.common.text import printable
+from sb3_mirl.common.text import printable, shortened
+from sb3_mirl.mirl import policies
 from sb3_mirl.mirl.callbacks import (
     BetaUpdateCallback,
     MIRLCallback,
@@ -53,7 +58,7 @@ from sb3_mirl.mirl.callbacks import (
     inside_of_events,
 )
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy, soft_td_target
-from sb3_mirl.mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy
+from sb3_mirl.mirl.policies import CnnPolicy, MIRLPolicy, MlpPolicy, MultiInputPolicy, SoftActing
 
 SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
@@ -168,6 +173,10 @@ class MIRL(DQN):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: MIRLPolicy
+    exported_attributes: ClassVar[tuple[str, ...]] = ("resolved_prior_lr", "resolved_beta_lr")
+    exportable_classes: ClassVar[dict[str, type]] = subclasses_in(policies, "sb3_mirl.mirl.policies", MIRLPolicy)
+    argument_rules: ClassVar[dict[str, Any]] = RULES
+    onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "probabilities", "q_values")
 
     def __init__(
         self,
@@ -211,7 +220,7 @@ class MIRL(DQN):
         _init_setup_model: bool = True,
     ) -> None:
         # The others are checked in _setup_model, where those of a loaded model are checked too: SB3 uses these before
-        check_arguments({"verbose": verbose, "device": device})
+        check_arguments({"verbose": verbose, "device": device}, RULES)
         env = maybe_make_env(env, verbose)
         if hasattr(env, "action_space"):
             check_action_space(env.action_space)
@@ -328,7 +337,7 @@ class MIRL(DQN):
         # SB3 keeps this one under another name
         arguments = {name: getattr(self, "_stats_window_size" if name == "stats_window_size" else name) for name in RULES}
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        checked = check_arguments({**arguments, "n_envs": self.n_envs, "n_actions": n_actions})
+        checked = check_arguments({**arguments, "n_envs": self.n_envs, "n_actions": n_actions}, RULES)
         self._stats_window_size = checked.pop("stats_window_size")
         self.__dict__.update(checked)
 
@@ -729,7 +738,7 @@ class MIRL(DQN):
         :return: the path of the file
         :raises ValueError: if something of the model cannot be written as data; the message names it
         """
-        return export.export(self, path, arguments)
+        return export_model(self, path, arguments)
 
     @classmethod
     def load_exported(
@@ -752,7 +761,41 @@ class MIRL(DQN):
         :return: the model
         :raises ValueError: if the file is refused; the message says what in it, and what is accepted
         """
-        return export.load(cls, path, env, device, custom_objects, arguments)  # type: ignore[return-value]
+        model = load_model(cls, path, env, device, custom_objects, arguments)
+        model._check_loaded_state()
+        return model
+
+    def export_onnx(self, path: str | Path) -> None:
+        """
+        Write the policy that acts, argmaxₐ π(a|s), as one ONNX file.
+
+        Inputs are observations with a batch axis of any length, as the environment gives them and in its dtype, images
+        channel-first: ``observation``, or for Dict spaces one by the name of each key. Outputs are ``action`` int64 [batch],
+        ``probabilities`` π(·|s) float64 [batch, n_actions] and ``q_values`` float32 [batch, n_actions]. Preprocessing of
+        observations, ρ and β (both in float64) are inside; exploration and ``VecNormalize`` are not.
+
+        :param path: of the file, written atomically
+        :raises ImportError: without the packages of the extra ``onnx``
+        :raises ValueError: if a key of a Dict space has the name of an output
+        """
+        metadata = {"algorithm": self.algorithm, "action_names": json.dumps(self.action_names)}
+        write_onnx(path, self._onnx_module(), self.observation_space, self.onnx_outputs, metadata)
+
+    def _onnx_module(self) -> SoftActing:
+        return SoftActing(self.policy)
+
+    def _check_loaded_state(self) -> None:
+        prior, beta = self.policy.prior, self.beta
+        if not bool((prior >= 0).all()) or not abs(prior.sum().item() - 1) <= 1e-6:
+            raise ValueError(
+                f"policy.prior must be non-negative numbers that sum to 1, the file has {shortened(prior.tolist())}"
+            )
+        if not beta >= 0:
+            raise ValueError(f"policy.beta must be at least 0, the file has {beta}")
+        for name in self.exported_attributes:
+            number = getattr(self, name)
+            if number is not None and not 0 <= number <= 1:
+                raise ValueError(f"training: {name} must be a number in [0, 1] or null, got {number}")
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies made by a callback in the midst of learn() do not take the callbacks along, nor a compiled function, and are

@@ -18,7 +18,7 @@ import torch as th
 MIN_SQUARED_TD_ERROR = 1e-6
 
 # They take the place of β = 0 and β = ∞, lest 0 · ∞ is computed; β (Q - Q') is still a normal number
-_SMALLEST_BETA, _LARGEST_BETA = 1e-290, 1.7e308
+SMALLEST_BETA, LARGEST_BETA = 1e-290, 1.7e308
 
 
 def _shifted_exponents(
@@ -35,7 +35,7 @@ def _shifted_exponents(
     q_values, prior = q_values.double(), prior.double()
     supported = q_values.masked_fill(prior == 0, -th.inf)
     peak = supported.amax(dim=-1, keepdim=True)
-    beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(_SMALLEST_BETA, _LARGEST_BETA)
+    beta = th.as_tensor(beta, dtype=th.float64, device=q_values.device).clamp(SMALLEST_BETA, LARGEST_BETA)
     beta = beta.unsqueeze(-1) if beta.dim() else beta
     return prior, peak, beta, beta * (supported - peak)
 
@@ -63,7 +63,7 @@ def soft_value(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor | float) -
     plain = (prior * th.exp(exponents)).sum(dim=-1, keepdim=True).log()
     log_mean_exp = th.where(excess > -0.5, th.log1p(excess.clamp(min=-0.5)), plain)
     expected = (prior * q_values.masked_fill(prior == 0, 0.0)).sum(dim=-1, keepdim=True)
-    value = th.where(beta == _SMALLEST_BETA, expected, peak + log_mean_exp / beta)
+    value = th.where(beta == SMALLEST_BETA, expected, peak + log_mean_exp / beta)
     return value.squeeze(-1).to(_float_dtype(q_values))
 
 

@@ -16,8 +16,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import CompiledActing, channels_last
-from sb3_mirl.mirl.operators import soft_policy
+from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -186,6 +187,24 @@ def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tens
     # In float64, because a float32 π would take ρ off the simplex
     probabilities = soft_policy(q_values.detach().double(), prior, beta)
     return [probabilities, probabilities.argmax(dim=1)]
+
+
+class SoftActing(Acting):
+    """
+    Observations → argmaxₐ π(a|s), π(·|s) and Q(s, ·), for ONNX files.
+
+    :param policy: the policy, whose ρ and β are copied
+    """
+
+    def __init__(self, policy: MIRLPolicy) -> None:
+        super().__init__(policy)
+        self.register_buffer("prior", policy.reference_prior.clone())
+        # Clamped here: ONNX's exporter rounds the limits inside soft_policy to float32, that is to 0 and ∞
+        self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
+
+    def outputs(self, q_values: th.Tensor) -> tuple[th.Tensor, ...]:
+        probabilities = soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
+        return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 
 
 class _QNetwork(QNetwork):

@@ -193,7 +193,7 @@ def check_hyperparameters(
             arguments[key] = defaults.get(key)
     for key in defaults.keys() & RULES.keys() - mistakes.keys():
         try:
-            check_argument(key, arguments)
+            check_argument(key, arguments, RULES)
         except ValueError as error:
             mistakes[key] = str(error) + _yaml_note(hyperparams.get(key))
     if mistakes:
