@@ -14,21 +14,13 @@ BAR_WIDTH = 30
 
 
 def fail(command: str, error: Exception) -> int:
-    """
-    Print an error in one line.
-
-    :param command: of ``sb3-mirl``
-    :param error: what went wrong
-    :return: exit status
-    """
+    """Print an error in one line and return the exit status."""
     print(f"sb3-mirl {command}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return 2
 
 
 def to_json(value: Any) -> str:
-    """
-    :param value: plain JSON, or numbers that are not finite, which are written as text
-    """
+    """JSON in several lines; numbers that are not finite are written as text."""
     return json.dumps(_finite(value), indent=2)
 
 
@@ -41,19 +33,12 @@ def _finite(value: Any) -> Any:
 
 
 def to_text(value: Any) -> str:
-    """
-    :param value: text or JSON of a file
-    :return: one printable line
-    """
+    """Text or JSON of a file as one printable line."""
     return printable(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False))
 
 
 def prior_lines(prior: list[float], names: list[str]) -> list[str]:
-    """
-    :param prior: ρ, [n_actions]
-    :param names: of the actions
-    :return: a line for each action with a bar, the largest ρ(a) first
-    """
+    """A line for each action with a bar, the largest ρ(a) first."""
     order = sorted(range(len(prior)), key=lambda action: -prior[action])
     width = max(map(len, names), default=0)
     largest = max((p for p in prior if math.isfinite(p)), default=0.0) or 1.0
@@ -65,20 +50,13 @@ def prior_lines(prior: list[float], names: list[str]) -> list[str]:
 
 
 def hidden_line(n_actions: int) -> list[str]:
-    """
-    :param n_actions: of all actions
-    :return: the line that says how many of them the text leaves out, if any
-    """
+    """The line that says how many actions the text leaves out, if any."""
     hidden = n_actions - MAX_SHOWN_ACTIONS
     return [f"  and {hidden} more (--json shows all)"] if hidden > 0 else []
 
 
 def action_labels(names: Any, n_actions: int) -> list[str]:
-    """
-    :param names: of the actions by a file, which may hold anything
-    :param n_actions: how many actions there are
-    :return: printable and different names
-    """
+    """Printable and different names of the actions; ``names`` is from a file, which may hold anything."""
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         labels = [printable(name)[:25] for name in names]
         if len(labels) == len(set(labels)) == n_actions:

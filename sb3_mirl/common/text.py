@@ -33,10 +33,6 @@ def _escaped(character: str) -> str:
 
 
 def shortened(value: object, length: int = 200) -> str:
-    """
-    :param value: from a file
-    :param length: characters that are kept
-    :return: its ``repr`` for an error message
-    """
+    """The ``repr`` of a value from a file, cut to ``length`` characters, for an error message."""
     text = repr(value)
     return text if len(text) <= length else text[:length] + "..."

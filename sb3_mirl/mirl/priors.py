@@ -91,11 +91,7 @@ def checked_prior(found: dict[str, Any], path: str | Path) -> np.ndarray:
 
 
 def are_action_names(names: Any, n_actions: int) -> bool:
-    """
-    :param names: of a file, which may hold anything
-    :param n_actions: how many actions there are
-    :return: whether these are names of all actions, and differ
-    """
+    """Whether these are different names of all actions; a file may hold anything."""
     return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == n_actions
 
 

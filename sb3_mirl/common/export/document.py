@@ -40,16 +40,8 @@ MAGIC = {
 
 #: What the document holds, and the JSON type of each
 FIELDS: dict[str, tuple[type, ...]] = {
-    "format": (str,),
-    "version": (int,),
-    "algorithm": (str,),
-    "arguments": (dict,),
-    "observation_space": (dict,),
-    "action_space": (dict,),
-    "action_names": (list, type(None)),
-    "training": (dict,),
-    "optimizer": (dict,),
-    "versions": (dict,),
+    **{"format": (str,), "version": (int,), "algorithm": (str,), "action_names": (list, type(None))},
+    **dict.fromkeys(("arguments", "observation_space", "action_space", "training", "optimizer", "versions"), (dict,)),
 }
 #: What documents of older files do not hold: the names of the frozen parameters, the returns of the episodes
 NEWER_FIELDS: dict[str, tuple[type, ...]] = {"frozen": (list,), "learning_curve": (dict,)}
@@ -81,13 +73,7 @@ def opened(path: str | Path) -> Iterator[tuple[dict[str, Any], Any]]:
 
 
 def check_regular_file(path: Path) -> None:
-    """
-    To be called before a file is opened: opening a named pipe waits for a writer.
-
-    :param path: of the file
-    :raises FileNotFoundError: if it does not exist
-    :raises ValueError: if it is a folder, pipe, socket or device
-    """
+    """Raise FileNotFoundError, or ValueError for folders, pipes and devices: opening a named pipe would wait for a writer."""
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}")
     if not path.is_file():
@@ -163,10 +149,7 @@ def _finite(text: str) -> float:
 
 
 def check_depth(value: Any) -> None:
-    """
-    :param value: JSON
-    :raises ValueError: if it has more than :data:`MAX_DEPTH` levels of lists and objects
-    """
+    """Raise ValueError if JSON has more than :data:`MAX_DEPTH` levels of lists and objects."""
     for _ in _containers(value, MAX_DEPTH):
         pass
 
@@ -252,13 +235,7 @@ def _check_training(training: dict[str, Any]) -> None:
 
 
 def check_fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """
-    :param what: for error messages
-    :param given: JSON
-    :param needed: fields that it must have
-    :param optional: fields that it may have
-    :raises ValueError: if it is no object with these fields
-    """
+    """Raise ValueError unless ``given`` is a JSON object with all needed fields, and no others than the optional ones."""
     needed, accepted = set(needed), {*needed, *optional}
     if not isinstance(given, dict):
         raise ValueError(f"{what}: must have the fields {sorted(accepted)}, got {shortened(given)}")

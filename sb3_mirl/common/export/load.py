@@ -33,13 +33,10 @@ def load_model(
     replaced: dict[str, Any],
 ) -> Model:
     """
-    :param cls: the class of the model
-    :param path: of the file
-    :param env: the environment to continue with
-    :param device: of the model
+    See ``load_exported`` of the model.
+
     :param custom_objects: classes of the user, by the names that the file has for them
     :param replaced: constructor arguments to be used instead of the file's
-    :return: the model
     :raises ValueError: if the file is refused; the message says what in it and why
     """
     with opened(path) as (document, file):
@@ -73,16 +70,15 @@ def _arguments(
     parent = next(base for base in cls.__mro__ if "algorithm" in vars(base))
     check_fields("arguments", given, argument_names(parent), names)
     classes = {**CLASSES, **cls.exportable_classes, **custom_objects}
+    policy = replaced.get("policy", decode(given["policy"], "policy", classes))
+    policy = cls.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy
+    kind = cls.policy_aliases["MlpPolicy"]
+    if not is_class(policy, kind):
+        raise ValueError(f"policy: must be a subclass of {kind.__name__}, got {shortened(policy)}")
     arguments = {name: decode(value, name, classes) for name, value in given.items()}
     if "policy_kwargs" in replaced and replaced["policy_kwargs"] != arguments["policy_kwargs"]:
         raise ValueError(f"policy_kwargs must be the file's, {arguments['policy_kwargs']}, got {replaced['policy_kwargs']}")
-    arguments |= replaced
-    policy = arguments["policy"]
-    arguments["policy"] = cls.policy_aliases.get(policy, policy) if isinstance(policy, str) else policy
-    kind = cls.policy_aliases["MlpPolicy"]
-    if not is_class(arguments["policy"], kind):
-        raise ValueError(f"policy: must be a subclass of {kind.__name__}, got {shortened(arguments['policy'])}")
-    return arguments
+    return {**arguments, **replaced, "policy": policy}
 
 
 def _attributes(cls: type[Exportable], document: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:

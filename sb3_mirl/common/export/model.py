@@ -49,12 +49,7 @@ class Exportable(Protocol):
 
 
 def argument_names(cls: type) -> list[str]:
-    """
-    The constructor arguments that a file holds.
-
-    :param cls: DQN or a subclass, whose own arguments come first
-    :return: their names
-    """
+    """The constructor arguments that a file holds; ``cls`` is DQN or a subclass, whose own arguments come first."""
     parameters = [
         parameter
         for base in cls.__mro__
@@ -66,16 +61,10 @@ def argument_names(cls: type) -> list[str]:
 
 
 def attribute_name(argument: str) -> str:
-    """
-    :param argument: of the constructor
-    :return: the attribute in which SB3 keeps it
-    """
+    """The attribute in which SB3 keeps a constructor argument."""
     return {"policy": "policy_class", "stats_window_size": "_stats_window_size"}.get(argument, argument)
 
 
 def uncompiled_policy(model: Exportable) -> Any:
-    """
-    :param model: the model
-    :return: its policy without the wrapper of ``th.compile``, which renames the entries of ``state_dict``
-    """
+    """The policy without the wrapper of ``th.compile``, which renames the entries of ``state_dict``."""
     return getattr(model.policy, "_orig_mod", model.policy)

@@ -17,11 +17,7 @@ FIELDS = {
 
 
 def encode_space(space: spaces.Space, where: str) -> dict[str, Any]:
-    """
-    :param space: a Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these
-    :param where: its name in error messages
-    :raises ValueError: if it is another
-    """
+    """A Box, Discrete, MultiDiscrete, MultiBinary or Dict of these as JSON; raises ValueError if it is another space."""
     if type(space) is spaces.Dict and all(isinstance(key, str) for key in space.spaces):
         # A list, because the order of the keys matters
         return {"Dict": [[key, encode_space(part, f"{where}[{key!r}]")] for key, part in space.spaces.items()]}
@@ -39,13 +35,7 @@ def encode_space(space: spaces.Space, where: str) -> dict[str, Any]:
 
 
 def decode_space(value: Any, where: str) -> spaces.Space:
-    """
-    The inverse of :func:`encode_space`.
-
-    :param value: JSON of a file, whose depth was checked
-    :param where: its name in error messages
-    :raises ValueError: if it is no space
-    """
+    """The inverse of :func:`encode_space`, for JSON whose depth was checked; raises ValueError if it is no space."""
     kind, content = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, None)
     try:
         if kind == "Dict":

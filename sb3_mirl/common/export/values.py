@@ -44,12 +44,7 @@ CLASS_ARGUMENTS: dict[str, type] = {
 
 
 def subclasses_in(module: Any, name: str, kind: type) -> dict[str, type]:
-    """
-    :param module: a module
-    :param name: of the module in the result
-    :param kind: their base class
-    :return: the classes of this kind in the module, by full name
-    """
+    """The subclasses of ``kind`` in a module, by full name; ``name`` is that of the module."""
     return {f"{name}.{key}": value for key, value in vars(module).items() if is_class(value, kind)}
 
 
@@ -134,10 +129,7 @@ def _encode_schedule(value: Any, where: str) -> dict[str, Any]:
 
 
 def array_values(array: np.ndarray) -> Any:
-    """
-    :param array: of numbers
-    :return: its elements in a list, or a single number if all are equal, as the bounds of images are
-    """
+    """The elements in a list, or a single number if all are equal, as the bounds of images are."""
     flat = array.ravel()
     # Compared as bytes, because -0.0 == 0.0
     is_constant = flat.size > 0 and flat.tobytes() == flat[:1].tobytes() * flat.size
@@ -206,11 +198,7 @@ def _find_class(name: str, where: str, classes: Mapping[str, Any]) -> Any:
 
 
 def decode_array(content: dict[str, Any], where: str) -> np.ndarray:
-    """
-    :param content: dtype, shape and values, as :func:`encode` writes them
-    :param where: its name in error messages
-    :raises ValueError: if it is no array
-    """
+    """The array whose dtype, shape and values :func:`encode` wrote; raises ValueError if it is none."""
     if content.keys() != {"dtype", "shape", "values"}:
         raise ValueError(f"{where}: an array must have dtype, shape and values, the file has {sorted(content)}")
     try:
@@ -234,22 +222,14 @@ def _element(value: Any, dtype: np.dtype) -> Any:
 
 
 def decode_dtype(name: Any) -> np.dtype:
-    """
-    :param name: of the file
-    :raises ValueError: if it is none of :data:`DTYPES`
-    """
+    """The dtype of this name; raises ValueError if it is none of :data:`DTYPES`."""
     if not isinstance(name, str) or name not in DTYPES:
         raise ValueError(f"dtype must be one of {[*DTYPES]}, got {shortened(name)}")
     return DTYPES[name]
 
 
 def count_elements(shape: Any) -> int:
-    """
-    To be called before an array of this shape is created.
-
-    :param shape: of the file
-    :raises ValueError: if it is no shape, or too large
-    """
+    """The elements of an array that is not created yet; raises ValueError if the shape is none, or too large."""
     is_shape = isinstance(shape, list) and len(shape) <= MAX_AXES and all(type(axis) is int and axis >= 0 for axis in shape)
     if not is_shape or math.prod(shape) > MAX_ELEMENTS:
         raise ValueError(

@@ -19,8 +19,9 @@ from sb3_mirl.common.files import package_versions, write_whole
 
 def export_model(model: Exportable, path: str | Path, replaced: dict[str, Any]) -> Path:
     """
-    :param model: the model
-    :param path: of the file, written atomically; :data:`~sb3_mirl.common.export.document.SUFFIX` is added if it has no suffix
+    See ``export`` of the model.
+
+    :param path: of the file, written atomically; ``.safetensors`` is added if it has no suffix
     :param replaced: constructor arguments to be written instead of the model's
     :return: the path of the file
     :raises ValueError: if something cannot be written as data; the message names it
