@@ -129,7 +129,7 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
 
 
 def _conclusion(found: dict[str, Any]) -> str:
-    """What is known of the actions, and of what the agent earned; no more than that."""
+    """What the file shows about the actions and the returns."""
     if found["inconclusive"]:
         return f"Nothing can be concluded: {found['inconclusive']}."
     below = f"rho(a) < {found['limit']:.4g}, {found['limit'] * len(found['prior']):g} of the uniform 1/n"
