@@ -177,18 +177,18 @@ def _load_tensors(model: Exportable, file: Any, optimizer: dict[str, Any]) -> No
         reason = shortened(printable(error))
         raise ValueError(f"The file's optimizer_kwargs do not make an optimiser that works: {reason}") from error
     policy.optimizer.zero_grad()
-    optimizer_tensors, built = split_state(policy.optimizer)
+    built_tensors, built = split_state(policy.optimizer)
     check_fields("optimizer", optimizer, built)
     # Parameters that were frozen or unused have no state
     check_fields("optimizer: state", optimizer["state"], (), built["state"])
-    expected = {name: value for name, value in optimizer_tensors.items() if name.split(".")[1] in optimizer["state"]}
+    expected = {name: value for name, value in built_tensors.items() if name.split(".")[1] in optimizer["state"]}
     expected |= {f"policy.{name}": value for name, value in policy.state_dict().items()}
     _check_tensors(file, expected)
     # Copies, because the file may change
     tensors = {name: file.get_tensor(name).clone() for name in expected}
     policy.load_state_dict({name.removeprefix("policy."): v for name, v in tensors.items() if name.startswith("policy.")})
-    of_optimizer = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
-    policy.optimizer.load_state_dict(merge_state(optimizer, built, of_optimizer))
+    optimizer_tensors = {name: tensor for name, tensor in tensors.items() if name in built_tensors}
+    policy.optimizer.load_state_dict(merge_state(optimizer, built, optimizer_tensors))
 
 
 def _freeze(model: Exportable, frozen: list[str] | None) -> None:

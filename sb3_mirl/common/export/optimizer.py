@@ -72,8 +72,8 @@ def _merge_group(group: Any, expected: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"optimizer: {key} must be {own} as in optimizer_kwargs, the file has {shortened(value)}")
     if type(group["lr"]) not in (int, float) or not group["lr"] >= 0:
         raise ValueError(f"optimizer: lr must be a number >= 0, the file has {shortened(group['lr'])}")
-    of_device = {key: expected[key] for key in ("fused", "foreach") if key in expected}
-    return {key: _decode(key, value, expected[key]) for key, value in {**expected, **group, **of_device}.items()}
+    device_settings = {key: expected[key] for key in ("fused", "foreach") if key in expected}
+    return {key: _decode(key, value, expected[key]) for key, value in {**expected, **group, **device_settings}.items()}
 
 
 def _decode(key: str, given: Any, expected: Any) -> Any:

@@ -15,15 +15,15 @@ class Patient(MIRL):
 
 
 def test_all_constructor_arguments_are_exported_except_those_of_the_machine():
-    of_dqn = inspect.signature(DQN.__init__).parameters.keys() - {
+    dqn_arguments = inspect.signature(DQN.__init__).parameters.keys() - {
         "self",
         "env",
         "device",
         "tensorboard_log",
         "_init_setup_model",
     }
-    assert set(argument_names(DQN)) == of_dqn
-    assert {"prior_lr", "beta_schedule", *of_dqn} < set(argument_names(MIRL))
+    assert set(argument_names(DQN)) == dqn_arguments
+    assert {"prior_lr", "beta_schedule", *dqn_arguments} < set(argument_names(MIRL))
     assert argument_names(Patient) == ["patience", *argument_names(MIRL)]
 
 
