@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from sb3_mirl.envs import gridworld  # noqa: F401 (registers the environments)
 
 if TYPE_CHECKING:
-    from sb3_mirl.cli.prior import load_prior
     from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
     from sb3_mirl.common.dqn import DQNMSE, BaseDQN
     from sb3_mirl.common.events import GradientStepCallback
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from sb3_mirl.mirl.arguments import PAPER_ATARI
     from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
     from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
+    from sb3_mirl.mirl.priors import load_prior
     from sb3_mirl.tabular.solvers import (
         discounted_visitation,
         evaluate_policy,
@@ -35,7 +35,7 @@ _MODULES = {
     "BetaUpdateCallback": "mirl.callbacks",
     "MIRLCallback": "mirl.callbacks",
     "PriorUpdateCallback": "mirl.callbacks",
-    "load_prior": "cli.prior",
+    "load_prior": "mirl.priors",
     "BaseDQN": "common.dqn",
     "DQNMSE": "common.dqn",
     "GradientStepCallback": "common.events",

@@ -1,6 +1,6 @@
 """
-The command ``sb3-mirl``, same as ``python -m sb3_mirl``. What a command needs is imported when it is called for, and help
-needs nothing, so that an installation without extras can say what is missing.
+The command ``sb3-mirl``, also ``python -m sb3_mirl``. The modules of a command are imported when it is run, and help needs
+none of them, so that an installation without extras can name the missing extra.
 """
 
 import sys
@@ -12,23 +12,15 @@ from sb3_mirl import __version__
 from sb3_mirl.cli.pipes import quiet_without_reader
 from sb3_mirl.common.text import printable, printable_lines
 
-#: rl-zoo3's, which sb3_mirl.zoo.command runs
+#: Commands of rl-zoo3, which sb3_mirl.zoo.command runs
 ZOO_COMMANDS = (
-    "train",
-    "enjoy",
-    "record-video",
-    "record-training",
-    "plot-train",
-    "all-plots",
-    "plot-from-file",
-    "push-to-hub",
-    "load-from-hub",
-    "benchmark",
+    *("train", "enjoy", "benchmark", "record-video", "record-training"),
+    *("plot-train", "all-plots", "plot-from-file", "push-to-hub", "load-from-hub"),
 )
 
 
 class Command(NamedTuple):
-    """One of ours: its function, and what it does."""
+    """A command of this package: its function, and what it does."""
 
     function: str
     help: str
@@ -38,11 +30,11 @@ OUR_COMMANDS = {
     "gridworld": Command("sb3_mirl.bench.gridworld:main", "the paper's experiment with tables"),
     "bench": Command("sb3_mirl.bench.run:main", "algorithms compared on many environments and seeds"),
     "inspect": Command("sb3_mirl.cli.inspect:inspect_main", "what is in a model file, read without running code of it"),
-    "prior": Command("sb3_mirl.cli.prior:main", "what an agent learned not to do"),
+    "prior": Command("sb3_mirl.cli.prior:main", "which actions an agent chose seldom"),
     "export-onnx": Command("sb3_mirl.cli.inspect:onnx_main", "a model's policy as ONNX"),
 }
 
-#: The extra that brings a package
+#: The extra that installs a package
 EXTRAS = {
     **dict.fromkeys(("rl_zoo3", "optuna", "sb3_contrib", "huggingface_sb3", "requests", "seaborn", "pytablewriter"), "zoo"),
     **dict.fromkeys(("moviepy", "imageio_ffmpeg", "tensorboard", "pygame", "rliable", "rich"), "zoo"),
@@ -91,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, ImportError) and (remedy := _remedy(error)):
             print(f"sb3-mirl {arguments[0]}: {remedy}", file=sys.stderr)
             return 2
-        # Texts of exceptions may come from files and environments
+        # The message may contain text of a file or an environment
         print(printable_lines(traceback.format_exc()), file=sys.stderr)
         return 1
 
@@ -103,7 +95,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"sb3-mirl {__version__}, rl-zoo3 {_version('rl_zoo3')}")
         return 0
-    # rl-zoo3 itself says plot_train
+    # rl-zoo3 itself has underscores: plot_train
     name = arguments[0].replace("_", "-")
     if name in ZOO_COMMANDS:
         from sb3_mirl.zoo.command import main as zoo
@@ -126,8 +118,8 @@ def _version(package: str) -> str:
 
 
 def _remedy(error: ImportError) -> str:
-    """Which extra brings what could not be imported; nothing where it is none of theirs."""
-    package = (error.name or "").partition(".")[0]
-    if "pip install" in str(error):
+    """Which extra installs the package that could not be imported; empty if it belongs to none of the extras."""
+    if isinstance(error.__cause__, ImportError):  # our modules raise an ImportError that names the extra from the original one
         return printable(error)
+    package = (error.name or "").partition(".")[0]
     return f"{package} is not installed: pip install 'sb3-mirl[{EXTRAS[package]}]'" if package in EXTRAS else ""

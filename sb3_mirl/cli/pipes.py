@@ -1,4 +1,4 @@
-"""Commands whose output may go into a pipe that nobody reads any more."""
+"""Commands whose output goes into a pipe that the reader has closed."""
 
 import functools
 import io
@@ -10,16 +10,16 @@ from typing import ParamSpec, TextIO
 
 Arguments = ParamSpec("Arguments")
 
-#: What a shell reports of a program that this signal ended
+#: Exit status that a shell reports for a program ended by SIGPIPE
 ENDED_BY_SIGPIPE = 128 + 13
 
 
 def quiet_without_reader(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """
-    A command that ends without a traceback when nobody reads its output any more, as behind ``| head``.
+    A command that ends without a traceback when the reader of its output has closed the pipe, as ``| head`` does.
 
     :param command: returns an exit status
-    :return: the same; its status is then that of a program which SIGPIPE ended
+    :return: the same command, whose exit status is then :data:`ENDED_BY_SIGPIPE`
     """
 
     @functools.wraps(command)
@@ -31,10 +31,11 @@ def quiet_without_reader(command: Callable[Arguments, int]) -> Callable[Argument
             try:
                 return command(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # or Python would at its end, too late to catch an error
+                sys.stdout.flush()  # else Python flushes at its end, too late to catch an error
         except BrokenPipeError:
             # Another pipe may have broken, such as that of a worker process
-            if not any([_has_no_reader(stream) for stream in (sys.stdout, sys.stderr)]):
+            without_reader = [_has_no_reader(stream) for stream in (sys.stdout, sys.stderr)]
+            if not any(without_reader):
                 raise
             return ENDED_BY_SIGPIPE
 
@@ -42,7 +43,7 @@ def quiet_without_reader(command: Callable[Arguments, int]) -> Callable[Argument
 
 
 def _has_no_reader(stream: TextIO) -> bool:
-    """Whether a stream is a pipe that nobody reads. If so, what is still to be written to it is thrown away."""
+    """Whether a stream is a pipe without a reader. If so, its remaining output is discarded."""
     if not hasattr(select, "poll"):  # Windows, where a broken pipe is another error
         return False
     poll = select.poll()

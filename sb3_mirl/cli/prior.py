@@ -1,152 +1,74 @@
-"""
-Learned priors in files: :func:`load_prior` starts another run with one, and ``sb3-mirl prior`` says which actions an agent
-chose seldom. Like ``sb3-mirl inspect`` both read a file without running code of it.
-"""
+"""The command ``sb3-mirl prior``: which actions an agent chose seldom, by the ρ of its model file."""
 
 import argparse
-import json
 import math
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_mirl.cli.inspect import MAX_SHOWN_ACTIONS, _fail, _finite, _printable, _prior_lines, inspect_file
-from sb3_mirl.common.export import document as export
-from sb3_mirl.common.inputs import find_action_names
+from sb3_mirl.cli.inspect import inspect_file
+from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, prior_lines, to_json, to_text
+from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
+from sb3_mirl.mirl.priors import checked_prior
 
 #: Share of the uniform 1/n below which an action counts as rare
 THRESHOLD = 0.1
+# Share of log(n): ρ is called nearly uniform if its KL from uniform is smaller
+NEARLY_UNIFORM = 0.01
 
-
-def load_prior(path: str | Path, env: gym.Env | VecEnv | str | None = None, uniform_share: float = 0.0) -> np.ndarray:
-    """
-    ρ of a model file, to start another run with: ``MIRL(..., prior_init=load_prior("model.zip", env, uniform_share=0.1))``.
-
-    Where the file and ``env`` both have names for the actions, ρ is matched by name: actions that ``env`` does not have are
-    left out and the others scaled to 1; actions that the file does not have get their share of the uniform distribution and
-    nothing more. Without names the order counts, and the number of actions must be the same.
-
-    The result is (1 - u) ρ + u/n with u = ``uniform_share``. Under ``"mutual_information"`` an action with ρ(a) = 0 is never
-    tried nor used in the target, and so stays at 0 for ever; with a tiny ρ(a) it takes a large β · Q to come back. A share
-    of, say, 0.1 leaves each action at least a tenth of what it has without a prior, for the new run may need what the old one
-    did not.
-
-    :param path: of an export or of SB3's zip; its suffix may be left out. Nothing in it is unpickled
-    :param env: what the new run is for, an environment or its id; without it ρ is in the order of the file
-    :param uniform_share: u in [0, 1], the weight of the uniform distribution
-    :return: float64 [n_actions], sums to 1
-    :raises ValueError: if the file has no ρ, if actions cannot be matched, or if one of ``env`` would never be taken because
-        the file does not know it
-    """
-    if not isinstance(uniform_share, (int, float)) or not 0.0 <= uniform_share <= 1.0:
-        raise ValueError(f"uniform_share must be a number in [0, 1], got {uniform_share!r}")
-    if isinstance(env, str):
-        with closing(gym.make(env)) as made:
-            return load_prior(path, made, uniform_share)
-    if not isinstance(env, (gym.Env, VecEnv, type(None))):
-        raise ValueError(f"env must be an environment, its id or None, got {env!r}")
-    found = inspect_file(path)
-    prior = prior_of(found, path)
-    if env is not None:
-        prior = _matched(prior, found["action_names"], env, uniform_share, path)
-    return (1.0 - uniform_share) * prior + uniform_share / len(prior)
-
-
-def prior_of(found: dict[str, Any], path: str | Path) -> np.ndarray:
-    """
-    :param found: of :func:`~sb3_mirl.cli.inspect.inspect_file`
-    :param path: of the file, for the error
-    :return: ρ, float64 [n_actions], sums to 1
-    :raises ValueError: if there is none, or if it is no distribution
-    """
-    if found["prior"] is None:
-        raise ValueError(f"{str(path)!r} has no prior: it is no model of MIRL, SQL or SQLm")
-    prior = np.array(found["prior"], dtype=np.float64)
-    if prior.size == 0 or not np.all(prior >= 0) or not abs(prior.sum() - 1) <= 1e-6:
-        raise ValueError(f"{str(path)!r}: prior must be non-negative numbers that sum to 1, the file has {found['prior']}")
-    return prior / prior.sum()
-
-
-def _matched(prior: np.ndarray, names: Any, env: gym.Env | VecEnv, uniform_share: float, path: str | Path) -> np.ndarray:
-    """ρ in the order of ``env``, by name where both have names."""
-    if not isinstance(env.action_space, gym.spaces.Discrete):
-        raise ValueError(f"env must have a Discrete action space, got {env.action_space}")
-    n_actions = int(env.action_space.n)
-    own = find_action_names(env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env]), n_actions)
-    if not own or not _are_names(names, len(prior)):
-        if n_actions != len(prior):
-            without = "env" if not own else "the file"
-            raise ValueError(
-                f"env must have as many actions as {str(path)!r}, {len(prior)}, got {n_actions}: to match them by name both "
-                f"need names (get_action_meanings), and {without} has none"
-            )
-        return prior
-    known = dict(zip(names, prior, strict=True))
-    unknown = [name for name in own if name not in known]
-    if unknown and uniform_share == 0.0:
-        raise ValueError(
-            f"env has actions that {str(path)!r} does not know, {unknown}, which would never be taken: "
-            "uniform_share must be above 0, got 0"
-        )
-    matched = np.array([known.get(name, 0.0) for name in own])
-    if not matched.sum() > 0.0:
-        raise ValueError(f"env must share actions with {str(path)!r}, which has {names}, got {own}")
-    return matched / matched.sum()
-
-
-def _are_names(names: Any, n_actions: int) -> bool:
-    # In a zip that was made by hand there may be anything
-    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == n_actions
-
-
-# ---- what was learned --------------------------------------------------------------------------------------------------
+#: Rows of the text: a title, and a number of :func:`diagnose`
+STATISTICS = {
+    "entropy (nats)": "entropy",
+    "log(n), of uniform rho": "log_n",
+    "effective actions, exp(entropy)": "effective_actions",
+    "KL from uniform (nats)": "kl_from_uniform",
+    "weight of the initial rho": "initial_weight",
+}
 
 
 def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     """
-    What a model file's ρ says of its agent.
+    What the ρ of a model file shows about its agent.
 
-    ρ = w ρ₀ + (1 - w) π̄, where ρ₀ is the first ρ, w = (1 - α_ρ)^k its weight after the k steps since ``learning_starts``, and
-    π̄ a mean of π over the states of these steps, the latest counting most. An action became rare if ρ(a) < ``threshold`` / n
-    while ρ₀(a) was not. With a uniform ρ₀ that takes w < ``threshold``: nothing is concluded before, nor if α_ρ = 0, or if a
-    zip holds ρ₀ as a pickle. k is counted from the last call of ``learn`` with ``reset_num_timesteps=True``, as are returns.
+    ρ = w ρ₀ + (1 - w) π̄, where ρ₀ is the initial ρ, w = (1 - α_ρ)^k its weight after the k steps since ``learning_starts``,
+    and π̄ a weighted mean of π over the states of these steps, with the largest weights for the latest. An action became rare
+    if ρ(a) < ``threshold`` / n and ρ₀(a) was larger. With a uniform ρ₀ that needs w < ``threshold``: for a larger w, for
+    α_ρ = 0 and for a zip that holds ρ₀ as a pickle the result is inconclusive. k is counted from the last call of ``learn``
+    with ``reset_num_timesteps=True``, as are the returns.
 
-    A small ρ(a) says how seldom π took the action, not that no state needs it. An agent that has not learned the task may
-    avoid the very actions that it needs.
+    A small ρ(a) means that π chose the action seldom, not that no state needs it. An agent that has not learned the task may
+    avoid actions that the task needs.
 
-    :param path: as in :func:`load_prior`
+    :param path: of an export or of SB3's zip; its suffix may be left out
     :param threshold: in (0, 1]
     :return: plain JSON: ``file``, ``algorithm``; ``actions`` and ``prior`` [n_actions]; ``entropy``, ``log_n`` and
         ``kl_from_uniform`` in nats, ``effective_actions`` = exp(entropy); ``beta``, ``prior_lr``, ``steps`` k,
-        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, why ρ says nothing of π, or else None; then ``rare``
-        has names of actions, and otherwise None; ``returns`` as in :func:`~sb3_mirl.common.learning_curve.first_and_last`
+        ``initial_weight`` w, ``limit`` = threshold / n; ``inconclusive``, the reason or None; ``rare``, names of actions, None
+        if inconclusive; ``returns`` as in :func:`~sb3_mirl.common.learning_curve.first_and_last`
     :raises ValueError: if the file has no ρ, or does not say how ρ has moved; or if ``threshold`` is out of range
     """
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"threshold must be a number in (0, 1], got {threshold!r}")
     found = inspect_file(path)
-    prior = prior_of(found, path)
-    labels, n = _labels(found["action_names"], len(prior)), len(prior)
+    prior = checked_prior(found, path)
+    n = len(prior)
+    labels = action_labels(found["action_names"], n)
     numbers = {**found["training"], **found["arguments"]}
-    total, warm_up = (_number(numbers, name, 2**63, path) for name in ("num_timesteps", "learning_starts"))
-    if numbers["prior_lr"] == "auto":
-        # Without a number there was no step yet
+    if numbers.get("prior_lr") == "auto":
+        # It has no number before the first step
         numbers["prior_lr"] = numbers.get("resolved_prior_lr") or 0.0
-    prior_lr, steps = _number(numbers, "prior_lr", 1, path), int(max(0, total - warm_up))
+    prior_lr = _number(numbers, "prior_lr", 1, path)
+    steps = int(max(0, _number(numbers, "num_timesteps", 2**63, path) - _number(numbers, "learning_starts", 2**63, path)))
     weight, limit = (1.0 - prior_lr) ** steps, threshold / n
-    first = _first_prior(numbers.get("prior_init"), n)
+    first = _initial_prior(numbers.get("prior_init"), n)
     inconclusive = _why_inconclusive(prior_lr, steps, weight, threshold, first)
-    curve = found["learning_curve"]
-    # Of ρ₀ as well: a prior_init may have been below the limit before anything was learned
-    fell = None if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
+    rare = None if inconclusive or first is None else np.flatnonzero((prior < limit) & (first >= limit))
     positive = prior[prior > 0]
     entropy = max(0.0, -float((positive * np.log(positive)).sum()))
+    curve = found["learning_curve"]
     return {
         "file": str(path),
         "algorithm": found["algorithm"],
@@ -162,18 +84,9 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
         "initial_weight": weight,
         "limit": limit,
         "inconclusive": inconclusive,
-        "rare": None if fell is None else [labels[action] for action in fell],
+        "rare": None if rare is None else [labels[action] for action in rare],
         "returns": None if curve is None else first_and_last(curve),
     }
-
-
-def _labels(names: Any, n_actions: int) -> list[str]:
-    """Names of the actions, as a terminal may show them."""
-    if _are_names(names, n_actions):
-        labels = [_printable(name)[:25] for name in names]
-        if len(set(labels)) == n_actions:
-            return labels
-    return [f"action_{action}" for action in range(n_actions)]
 
 
 def _number(numbers: dict[str, Any], name: str, largest: float, path: str | Path) -> float:
@@ -185,12 +98,12 @@ def _number(numbers: dict[str, Any], name: str, largest: float, path: str | Path
     return value
 
 
-def _first_prior(given: Any, n_actions: int) -> np.ndarray | None:
-    """ρ₀ by the file's ``prior_init``; None if it does not say."""
+def _initial_prior(given: Any, n_actions: int) -> np.ndarray | None:
+    """ρ₀ by the ``prior_init`` of the file; None if that is a pickle."""
     if given is None:
         return np.full(n_actions, 1.0 / n_actions)
     try:
-        first = np.asarray(export._decode(given, "prior_init", {}), dtype=np.float64)
+        first = np.asarray(decode(given, "prior_init", {}), dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         return None
     return first if first.shape == (n_actions,) and np.isfinite(first).all() else None
@@ -212,23 +125,11 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
     )
 
 
-# ---- the command -------------------------------------------------------------------------------------------------------
-
-# Of log(n): with a KL below, a prior that has moved is called nearly uniform
-NEARLY_UNIFORM = 0.01
-
-#: Rows of the text: a title, and a number of :func:`diagnose`
-STATISTICS = {
-    "entropy (nats)": "entropy",
-    "log(n), of uniform rho": "log_n",
-    "effective actions, exp(entropy)": "effective_actions",
-    "KL from uniform (nats)": "kl_from_uniform",
-    "weight of the initial rho": "initial_weight",
-}
+# ---- the text ---------------------------------------------------------------------------------------------------------
 
 
 def _conclusion(found: dict[str, Any]) -> str:
-    """What is known of the actions, and of what the agent earned; no more than that."""
+    """What the file shows about the actions and the returns."""
     if found["inconclusive"]:
         return f"Nothing can be concluded: {found['inconclusive']}."
     below = f"rho(a) < {found['limit']:.4g}, {found['limit'] * len(found['prior']):g} of the uniform 1/n"
@@ -262,12 +163,12 @@ def _earned(returns: dict[str, Any] | None) -> str:
 def _origin(found: dict[str, Any]) -> str:
     steps = f"{found['steps']} steps since learning_starts"
     weight = f"initial weight (1 - prior_lr)^steps = {found['initial_weight']:.3g}"
-    return f"{_printable(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {steps}, {weight}"
+    return f"{to_text(found['algorithm'])}; beta {found['beta']:.4g}, prior_lr {found['prior_lr']:g}, {steps}, {weight}"
 
 
 def _report(found: dict[str, Any]) -> str:
     """The text for one model."""
-    lines = [_origin(found), "prior (rho)", *_prior_lines(found["prior"], found["actions"])]
+    lines = [_origin(found), "prior (rho)", *prior_lines(found["prior"], found["actions"])]
     lines += [f"{title:<32} {found[key]:.4g}" for title, key in STATISTICS.items()]
     return "\n".join([*lines, _conclusion(found)])
 
@@ -278,14 +179,11 @@ def _comparison(all_found: list[dict[str, Any]]) -> str:
     actions = list(dict.fromkeys(action for prior in by_action for action in prior))
     actions.sort(key=lambda action: -sum(prior.get(action, 0.0) for prior in by_action))
     columns = [f"[{number}]" for number in range(1, len(all_found) + 1)]
-    lines = [
-        f"{column} {_printable(found['file'])}: {_origin(found)}" for column, found in zip(columns, all_found, strict=True)
-    ]
+    lines = [f"{column} {to_text(found['file'])}: {_origin(found)}" for column, found in zip(columns, all_found, strict=True)]
     lines.append(f"{'prior (rho)':<32}" + "".join(f"{column:>10}" for column in columns))
     for action in actions[:MAX_SHOWN_ACTIONS]:
         lines.append(f"  {action:<30}" + "".join(f"{p[action]:>10.6f}" if action in p else f"{'-':>10}" for p in by_action))
-    if len(actions) > MAX_SHOWN_ACTIONS:
-        lines.append(f"  and {len(actions) - MAX_SHOWN_ACTIONS} more (--json shows all)")
+    lines += hidden_line(len(actions))
     lines += [f"{title:<32}" + "".join(f"{found[key]:>10.4g}" for found in all_found) for title, key in STATISTICS.items()]
     return "\n".join([*lines, *(f"{c} {_conclusion(found)}" for c, found in zip(columns, all_found, strict=True))])
 
@@ -356,13 +254,13 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
         all_found = [diagnose(file, args.threshold) for file in args.files]
         if args.json:
-            text = json.dumps(_finite(all_found), indent=2)
+            text = to_json(all_found)
         else:
             text = _report(all_found[0]) if len(all_found) == 1 else _comparison(all_found)
         if args.out:
             draw(all_found, args.out)
             text += "" if args.json else f"\nWrote {args.out}"
     except (ValueError, OSError, ImportError) as error:
-        return _fail("prior", error)
+        return fail("prior", error)
     print(text)
     return 0

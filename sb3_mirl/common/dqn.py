@@ -3,6 +3,7 @@
 faster gradient steps. Algorithms that differ from DQN in target, loss or acting subclass it.
 """
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequencyUnit
 
 from sb3_mirl.common import inputs
-from sb3_mirl.common.export import document as export
+from sb3_mirl.common.export.load import load_model
+from sb3_mirl.common.export.onnx import write_onnx
+from sb3_mirl.common.export.writer import export_model
 from sb3_mirl.common.gradient import CompiledGradient, check_compiler, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
@@ -47,6 +50,7 @@ class BaseDQN(ResumableDQN):
 
     #: Written into saved models, which only the same algorithm loads. Subclasses inherit it
     algorithm: str = "BaseDQN"
+    policy: DQNPolicy
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
 
     # What subclasses extend or replace
@@ -382,7 +386,7 @@ class BaseDQN(ResumableDQN):
         :return: the path of the file
         :raises ValueError: if a part of the model cannot be written as data; the message names it
         """
-        return export.export(self, path, arguments)
+        return export_model(self, path, arguments)
 
     @classmethod
     def load_exported(
@@ -405,7 +409,24 @@ class BaseDQN(ResumableDQN):
         :return: the model
         :raises ValueError: if the file is refused; the message says why, and what is accepted
         """
-        return export.load(cls, path, env, device, custom_objects, arguments)  # type: ignore[return-value]
+        return load_model(cls, path, env, device, custom_objects, arguments)
+
+    def export_onnx(self, path: str | Path) -> None:
+        """
+        Write the policy that acts without exploration as one ONNX file.
+
+        Inputs are observations with a batch axis of any length, as the environment gives them and in its dtype, images
+        channel-first: ``observation``, or for Dict spaces one by the name of each key. Outputs are those of
+        ``policy.onnx_outputs``: ``action`` int64 [batch], ``q_values`` float32 [batch, n_actions] and what
+        the policy adds. Preprocessing of observations is inside; exploration and
+        ``VecNormalize`` are not.
+
+        :param path: of the file, which is replaced atomically
+        :raises ImportError: without the packages of the extra ``onnx``
+        :raises ValueError: if a key of a Dict space has the name of an output
+        """
+        metadata = {"algorithm": self.algorithm, "action_names": json.dumps(self.action_names)}
+        write_onnx(path, self.policy.onnx_module(), self.observation_space, self.policy.onnx_outputs, metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_compiled_gradient": None}

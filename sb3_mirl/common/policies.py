@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn import policies
 from stable_baselines3.dqn.policies import QNetwork
 
+from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import channels_last
 
 
@@ -57,9 +58,9 @@ class DQNPolicy(policies.DQNPolicy):
         :raises ValueError: if they are not valid
         """
 
-    def onnx_module(self) -> th.nn.Module:
+    def onnx_module(self) -> Acting:
         """The function that an ONNX file holds: observations, as the network takes them, → :attr:`onnx_outputs`."""
-        return _GreedyActing(self)
+        return Acting(self)
 
 
 class _QNetwork(QNetwork):
@@ -70,18 +71,6 @@ class _QNetwork(QNetwork):
         if th.is_grad_enabled() and type(features_extractor) is NatureCNN:
             obs = channels_last(obs)  # type: ignore[arg-type]
         return super().extract_features(obs, features_extractor)
-
-
-class _GreedyActing(th.nn.Module):
-    """The environment's actions argmaxₐ Q(s,a), int64 [batch], and Q(s, ·), [batch, n_actions]."""
-
-    def __init__(self, policy: DQNPolicy) -> None:
-        super().__init__()
-        self.q_net, self.first_action = policy.q_net, int(policy.action_space.start)  # type: ignore[attr-defined]
-
-    def forward(self, observation: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
-        q_values = self.q_net(observation)
-        return q_values.argmax(dim=1) + self.first_action, q_values
 
 
 def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:

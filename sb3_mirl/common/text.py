@@ -30,3 +30,9 @@ def plain_label(text: object) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shortened(value: object, length: int = 200) -> str:
+    """The ``repr`` of a value from a file, cut to ``length`` characters, for an error message."""
+    text = repr(value)
+    return text if len(text) <= length else text[:length] + "..."

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.common.inputs import INF, LARGEST, UNIT_INTERVAL, Rule, choice, is_number, number, optional
+from sb3_mirl.common.inputs import INF, LARGEST, Rule, choice, is_number, number, optional
 from sb3_mirl.mirl.policies import REGULARIZATIONS
 
 AUTO = "auto"
@@ -85,6 +85,6 @@ ARGUMENT_RULES: dict[str, Rule] = {
 
 #: Numbers that ``"auto"`` became, in exported files
 RESOLVED_RULES: dict[str, Rule] = {
-    "resolved_prior_lr": optional(UNIT_INTERVAL),
-    "resolved_beta_lr": optional(UNIT_INTERVAL),
+    "resolved_prior_lr": optional(number(0.0, 1.0, "a number in [0, 1] or null")),
+    "resolved_beta_lr": optional(number(0.0, 1.0, "a number in [0, 1] or null")),
 }

@@ -15,8 +15,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import CompiledActing
 from sb3_mirl.common.policies import DQNPolicy
+from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
@@ -152,12 +154,12 @@ class MIRLPolicy(DQNPolicy):
     def check_loaded_state(self) -> None:
         prior, beta = self.prior.tolist(), self.beta.item()
         if not all(probability >= 0 for probability in prior) or not abs(sum(prior) - 1) <= 1e-6:
-            raise ValueError(f"policy.prior must be non-negative numbers that sum to 1, the file has {prior}")
+            raise ValueError(f"policy.prior must be non-negative numbers that sum to 1, the file has {shortened(prior)}")
         if not beta >= 0:
             raise ValueError(f"policy.beta must be at least 0, the file has {beta}")
 
-    def onnx_module(self) -> th.nn.Module:
-        return _SoftActing(self)
+    def onnx_module(self) -> Acting:
+        return SoftActing(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
@@ -170,18 +172,20 @@ def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tens
     return [probabilities, probabilities.argmax(dim=1)]
 
 
-class _SoftActing(th.nn.Module):
-    """The environment's actions argmaxₐ π(a|s), int64 [batch], π(·|s), float64, and Q(s, ·), both [batch, n_actions]."""
+class SoftActing(Acting):
+    """
+    Observations → argmaxₐ π(a|s), π(·|s) and Q(s, ·), for ONNX files.
+
+    :param policy: the policy, whose ρ and β are copied
+    """
 
     def __init__(self, policy: MIRLPolicy) -> None:
-        super().__init__()
-        self.q_net, self.first_action = policy.q_net, int(policy.action_space.start)  # type: ignore[attr-defined]
+        super().__init__(policy)
         self.register_buffer("prior", policy.reference_prior.clone())
-        # The limits are applied here, because ONNX's exporter rounds those inside soft_policy to float32: 0 and ∞
+        # Clamped here: ONNX's exporter rounds the limits inside soft_policy to float32, that is to 0 and ∞
         self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
 
-    def forward(self, observation: PyTorchObs) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        q_values = self.q_net(observation)
+    def outputs(self, q_values: th.Tensor) -> tuple[th.Tensor, ...]:
         probabilities = soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
         return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 

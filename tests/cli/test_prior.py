@@ -1,64 +1,23 @@
-"""What a file's prior says: load_prior and sb3-mirl prior."""
+"""sb3-mirl prior: which actions an agent chose seldom."""
 
 import json
 import math
-import os
 import pickle
 import re
-import subprocess
 import sys
 import zipfile
 from base64 import b64encode
-from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
-import torch as th
-from probes import ConstantReward, TwoArms
+from prior_files import NAMES, RHO, SMALL, model_with, zip_of
+from probes import TwoArms
 from stable_baselines3 import DQN
-from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_mirl import MIRL, SQL, SQLm, load_prior
+from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl.cli.main import main
-from sb3_mirl.cli.pipes import quiet_without_reader
 from sb3_mirl.cli.prior import diagnose
 from sb3_mirl.common.learning_curve import add_return
-
-SMALL = {"buffer_size": 100, "policy_kwargs": {"net_arch": [8]}}
-NAMES = ["NOOP", "UP", "DOWN", "FIRE"]
-RHO = [1 / 8, 1 / 2, 1 / 8, 1 / 4]
-
-
-class Named(ConstantReward):
-    def __init__(self, names):
-        super().__init__(n_actions=len(names))
-        self.names = names
-
-    def get_action_meanings(self):
-        return self.names
-
-
-def model_with(prior, names=NAMES, steps=1000, cls=MIRL, prior_lr=0.01, **arguments):
-    """A model as if it had learned ``prior`` in so many steps after 100 of warm-up."""
-    model = cls(
-        "MlpPolicy", ConstantReward(n_actions=len(prior)), learning_starts=100, prior_lr=prior_lr, **SMALL, **arguments
-    )
-    model.policy.prior.copy_(th.tensor(prior, dtype=th.float64))
-    model.action_names, model.num_timesteps = names, 100 + steps
-    return model
-
-
-def resolved(prior_lr, **settings):
-    """A model whose ``prior_lr`` is "auto", as ``learn`` leaves it."""
-    model = model_with(RHO, **settings)
-    model.prior_lr, model.resolved_prior_lr, model.resolved_beta_lr = "auto", prior_lr, 0.002
-    return model
-
-
-def zip_of(model, path):
-    model.save(path)
-    return path
 
 
 @pytest.fixture(params=["zip", "export"])
@@ -67,7 +26,11 @@ def file(request, tmp_path):
     return zip_of(model, tmp_path / "a.zip") if request.param == "zip" else model.export(tmp_path / "a")
 
 
-# ---- sb3-mirl prior ------------------------------------------------------------------------------------------------
+def resolved(prior_lr, **settings):
+    """A model whose ``prior_lr`` is "auto", as ``learn`` leaves it."""
+    model = model_with(RHO, **settings)
+    model.prior_lr, model.resolved_prior_lr, model.resolved_beta_lr = "auto", prior_lr, 0.002
+    return model
 
 
 def test_the_numbers(file):
@@ -115,7 +78,7 @@ def test_rare_actions_on_a_problem_with_a_known_answer(tmp_path, capsys):
         assert re.search(r"mean return rose from 0\.\d+ in the first \d+ episodes to (1|0\.9)", capsys.readouterr().out)
 
 
-def test_an_agent_that_did_not_get_better_is_not_said_to_know_what_it_needs(tmp_path, capsys):
+def test_without_improvement_the_text_says_that_the_task_may_need_the_actions(tmp_path, capsys):
     # As on a task of which it never found the reward: the same return in all episodes
     model = model_with([0.997, 0.001, 0.001, 0.001])
     for _ in range(500):
@@ -148,13 +111,13 @@ def test_nothing_is_concluded_from_a_prior_that_has_hardly_moved(model, why, tmp
     assert main(["prior", str(path)]) == 0 and "Nothing can be concluded: " in capsys.readouterr().out
 
 
-def test_enough_steps_are_enough(tmp_path):
+def test_rare_actions_are_named_after_enough_steps(tmp_path):
     prior = [0.997, 0.001, 0.001, 0.001]
     assert diagnose(zip_of(model_with(prior, steps=230), tmp_path / "a.zip"))["rare"] == NAMES[1:]
     assert diagnose(model_with(prior, cls=SQLm).export(tmp_path / "b"))["rare"] == NAMES[1:]
 
 
-def test_the_number_behind_auto_counts(tmp_path, capsys):
+def test_the_resolved_prior_lr_is_used(tmp_path, capsys):
     model = resolved(0.01)
     for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "a")):
         assert diagnose(path)["prior_lr"] == 0.01
@@ -163,7 +126,7 @@ def test_the_number_behind_auto_counts(tmp_path, capsys):
         assert ["prior_lr", "auto", "(0.01)"] in lines and ["resolved_beta_lr", "0.002"] in lines
 
 
-def test_a_uniform_prior_that_had_time_to_move_is_pointed_out(tmp_path, capsys):
+def test_a_uniform_prior_after_many_steps_is_reported(tmp_path, capsys):
     path = model_with([0.25, 0.25, 0.26, 0.24], beta_schedule="constant", beta_init=math.inf).export(tmp_path / "a")
     assert main(["prior", str(path)]) == 0
     assert "rho is nearly uniform: the agent takes all actions alike, or beta, inf, is too small" in capsys.readouterr().out
@@ -171,7 +134,7 @@ def test_a_uniform_prior_that_had_time_to_move_is_pointed_out(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]["beta"] == "inf"
 
 
-def test_what_was_low_from_the_beginning_was_not_learned(tmp_path):
+def test_actions_that_were_rare_from_the_beginning_are_not_reported(tmp_path):
     model = model_with([0.98, 0.0, 0.01, 0.01], prior_init=np.array([0.5, 0.0, 0.49, 0.01]))
     for path in (zip_of(model, tmp_path / "a.zip"), model.export(tmp_path / "b")):
         assert diagnose(path)["rare"] == ["DOWN"]
@@ -225,133 +188,7 @@ def test_a_figure_that_cannot_be_written_is_a_mistake(tmp_path, capsys):
         assert line.endswith(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(out)!r}")
 
 
-# ---- load_prior ----------------------------------------------------------------------------------------------------
-
-
-def test_a_prior_starts_another_run(file):
-    np.testing.assert_array_equal(load_prior(file), RHO)
-    model = MIRL("MlpPolicy", ConstantReward(n_actions=4), prior_init=load_prior(file), **SMALL)
-    np.testing.assert_array_equal(model.prior, RHO)
-
-
-def test_a_prior_on_the_zoos_command_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model_with([0.3, 0.7], names=None).export("model")
-    value = "__import__('sb3_mirl').load_prior('model').tolist()"
-    settings = ["--eval-freq", "-1", "--num-threads", "1", "--verbose", "0", "-params", "learning_starts:1000"]
-    command = ["train", "--algo", "mirl", "--env", "CartPole-v1", "-n", "300", "-f", "logs", *settings]
-    assert main([*command, f"prior_init:{value}"]) == 0
-    (trained,) = Path("logs").glob("mirl/CartPole-v1_1/CartPole-v1.zip")
-    np.testing.assert_allclose(load_prior(trained), [0.3, 0.7])
-
-
-def test_actions_are_matched_by_name(file):
-    order = ["FIRE", "NOOP", "DOWN", "UP"]
-    np.testing.assert_allclose(load_prior(file, Named(order)), [1 / 4, 1 / 8, 1 / 8, 1 / 2])
-    fewer = make_vec_env(lambda: Named(["UP", "FIRE"]), 2)
-    np.testing.assert_allclose(load_prior(file, fewer), [2 / 3, 1 / 3])
-    more = Named([*NAMES, "LEFT"])
-    np.testing.assert_allclose(load_prior(file, more, uniform_share=0.1), 0.9 * np.array([*RHO, 0.0]) + 0.1 / 5)
-    np.testing.assert_allclose(load_prior(file, more, uniform_share=1.0), np.full(5, 0.2))
-
-
-def test_an_environment_can_be_given_by_its_id(file):
-    np.testing.assert_array_equal(load_prior(file, "FrozenLake-v1"), RHO)
-
-
 def test_names_that_look_like_formulas_are_drawn(tmp_path):
     names = [r"$\frac{$", "$$", r"\$", "\x1b[31m"]
     for path in (model_with(RHO, names).export(tmp_path / "$\\frac{$"), zip_of(model_with(RHO, names), tmp_path / "a.zip")):
         assert main(["prior", str(path), "--out", str(tmp_path / "a.svg")]) == 0
-
-
-def test_six_actions_of_pong_among_all_18(tmp_path):
-    names = gym.make("ALE/Pong-v5").unwrapped.get_action_meanings()
-    path = model_with([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], names=names).export(tmp_path / "pong")
-    env = gym.make("ALE/Pong-v5", full_action_space=True)
-    prior = load_prior(path, env, uniform_share=0.1)
-    by_name = dict(zip(env.unwrapped.get_action_meanings(), prior, strict=True))
-    assert len(by_name) == 18 and prior.sum() == pytest.approx(1.0)
-    assert (by_name["NOOP"], by_name["RIGHT"]) == pytest.approx((0.27 + 0.1 / 18, 0.18 + 0.1 / 18))
-    assert by_name["UP"] == pytest.approx(0.1 / 18)
-
-
-def test_without_names_the_order_counts(tmp_path, file):
-    np.testing.assert_array_equal(load_prior(file, TwoArms(n_actions=4)), RHO)
-    nameless = model_with(RHO, names=None).export(tmp_path / "nameless")
-    np.testing.assert_array_equal(load_prior(nameless, Named(["A", "B", "C", "D"])), RHO)
-    with pytest.raises(ValueError, match=r"env must have as many actions as .*, 4, got 2: .* the file has none"):
-        load_prior(nameless, Named(["A", "B"]))
-
-
-@pytest.mark.parametrize(
-    ("env", "share", "message"),
-    [
-        (TwoArms(n_actions=3), 0.1, "env must have as many actions as .*, 4, got 3: .* env has none"),
-        (Named([*NAMES, "LEFT"]), 0.0, r"env has actions that .* does not know, \['LEFT'\].*uniform_share must be above 0"),
-        (Named(["LEFT", "RIGHT"]), 0.1, "env must share actions with .*, got"),
-        (None, 1.5, r"uniform_share must be a number in \[0, 1\], got 1.5"),
-        (None, "0.1", r"uniform_share must be a number in \[0, 1\], got '0.1'"),
-        ("CartPole-v1", 0.0, "env must have as many actions as .*, 4, got 2"),
-        (7, 0.0, "env must be an environment, its id or None, got 7"),
-        (None, float("nan"), r"uniform_share must be a number in \[0, 1\], got nan"),
-        (gym.make("Pendulum-v1"), 0.1, "env must have a Discrete action space"),
-    ],
-)
-def test_priors_that_do_not_fit(file, env, share, message):
-    with pytest.raises(ValueError, match=message):
-        load_prior(file, env, share)
-
-
-class Bomb:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-def test_no_code_of_a_zip_is_run(tmp_path):
-    path = zip_of(model_with(RHO), tmp_path / "model.zip")
-    with zipfile.ZipFile(path) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    marker = tmp_path / "marker"
-    pickled = {":type:": "<class 'str'>", ":serialized:": b64encode(pickle.dumps(Bomb(marker))).decode()}
-    content["data"] = json.dumps({**json.loads(content["data"]), "observation_space": pickled}).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, value in content.items():
-            archive.writestr(name, value)
-    np.testing.assert_array_equal(load_prior(path), RHO)
-    diagnose(path)
-    assert not marker.exists()
-
-
-# ---- output that nobody reads --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("buffered", [True, False])
-def test_a_command_ends_quietly_when_its_reader_has_left(buffered):
-    code = (
-        "import sys; from sb3_mirl.cli.pipes import quiet_without_reader\n"
-        "@quiet_without_reader\n"
-        "def command():\n    print('text')\n    return 0\n"
-        "sys.stdin.read(1); sys.exit(command())"
-    )
-    unbuffered = [] if buffered else ["-u"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([sys.executable, *unbuffered, "-c", code], env=environment, **pipes)
-    process.stdout.close()
-    process.stdin.write(b"\n")
-    process.stdin.close()
-    assert (process.stderr.read(), process.wait()) == (b"", 141)
-    process.stderr.close()
-
-
-def test_another_broken_pipe_is_an_error():
-    @quiet_without_reader
-    def command():
-        raise BrokenPipeError("of a worker")
-
-    with pytest.raises(BrokenPipeError, match="of a worker"):
-        command()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_mirl.common.text import plain_label, printable, printable_lines
+from sb3_mirl.common.text import plain_label, printable, printable_lines, shortened
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,8 @@ def test_a_plain_label_is_drawn_character_by_character(text):
 
 def test_a_plain_label_is_printable():
     assert plain_label("a\n\x1b$") == "a\\n\\x1b\\$"
+
+
+def test_long_values_are_shortened():
+    assert shortened([1, "a"]) == "[1, 'a']"
+    assert shortened("x" * 300, length=5) == "'xxxx..."

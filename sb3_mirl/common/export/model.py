@@ -1,0 +1,60 @@
+"""What is exported of a model: the arguments of its constructor, the counters of training and what its class adds."""
+
+from typing import Any, ClassVar, Protocol
+
+import torch as th
+from gymnasium import spaces
+
+from sb3_mirl.common.inputs import Rule, constructor_signature
+
+#: The state of training: name in the file → the model's attribute and its type
+TRAINING: dict[str, tuple[str, type]] = {
+    "num_timesteps": ("num_timesteps", int),
+    "total_timesteps": ("_total_timesteps", int),
+    "n_updates": ("_n_updates", int),
+    "n_episodes": ("_episode_num", int),
+    "n_calls": ("_n_calls", int),
+    "n_envs": ("n_envs", int),
+    "progress_remaining": ("_current_progress_remaining", float),
+    "exploration_rate": ("exploration_rate", float),
+}
+
+# Arguments that depend on the machine. A file from elsewhere must not choose where learn() writes its logs
+NOT_EXPORTED = ("env", "device", "tensorboard_log", "_init_setup_model")
+
+
+class Exportable(Protocol):
+    """What export needs of a model, a subclass of SB3's DQN."""
+
+    algorithm: str
+    #: Its attributes that a file holds beside :data:`TRAINING`: numbers or None. A number ``resolved_x`` depends on argument x
+    exported_attributes: ClassVar[dict[str, Rule]]
+    argument_rules: ClassVar[dict[str, Rule]]
+    policy_aliases: ClassVar[dict[str, Any]]
+    base_policy: ClassVar[type]
+    policy: Any
+    policy_class: Any
+    policy_kwargs: dict[str, Any]
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    action_names: list[str] | None
+    learning_curve: dict[str, Any]
+
+    def __init__(self, policy: Any, env: Any, *, device: th.device | str, _init_setup_model: bool) -> None: ...
+
+    def _setup_model(self) -> None: ...
+
+
+def argument_names(cls: type) -> list[str]:
+    """The constructor arguments that a file holds."""
+    return [name for name in constructor_signature(cls).parameters if name not in NOT_EXPORTED]
+
+
+def attribute_name(argument: str) -> str:
+    """The attribute in which SB3 keeps a constructor argument."""
+    return {"policy": "policy_class", "stats_window_size": "_stats_window_size"}.get(argument, argument)
+
+
+def uncompiled_policy(model: Exportable) -> Any:
+    """The policy without the wrapper of ``th.compile``, which renames the entries of ``state_dict``."""
+    return getattr(model.policy, "_orig_mod", model.policy)

@@ -1,0 +1,37 @@
+"""Commands end quietly when the reader of their output has closed the pipe."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sb3_mirl.cli.pipes import quiet_without_reader
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_command_ends_quietly_when_its_reader_has_left(buffered):
+    code = (
+        "import sys; from sb3_mirl.cli.pipes import quiet_without_reader\n"
+        "@quiet_without_reader\n"
+        "def command():\n    print('text')\n    return 0\n"
+        "sys.stdin.read(1); sys.exit(command())"
+    )
+    unbuffered = [] if buffered else ["-u"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, *unbuffered, "-c", code], env=environment, **pipes)
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
+
+
+def test_another_broken_pipe_is_an_error():
+    @quiet_without_reader
+    def command():
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        command()

@@ -1,0 +1,106 @@
+"""ONNX files compute what the policy computes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from probes import ConstantReward, Image
+
+from sb3_mirl import MIRL, SQLm
+from sb3_mirl.cli.main import main
+
+
+def onnx_session(path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def several(space, count):
+    """Observations as a vectorised environment gives them."""
+    space.seed(0)
+    samples = [space.sample() for _ in range(count)]
+    if isinstance(space, spaces.Dict):
+        return {key: np.stack([sample[key] for sample in samples]) for key in space.spaces}
+    return np.stack(samples)
+
+
+EVERYTHING = spaces.Dict(
+    {
+        "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+        "vector": spaces.Box(-1, 1, (2,)),
+        "kind": spaces.Discrete(3),
+        "kinds": spaces.MultiDiscrete([2, 4]),
+        "flags": spaces.MultiBinary(4),
+    }
+)
+
+
+def observing(space):
+    return lambda: ConstantReward(observation_space=space, n_actions=3)
+
+
+@pytest.mark.parametrize(
+    "algorithm, policy, env, beta",
+    [
+        (MIRL, "MlpPolicy", observing(spaces.Box(-1, 1, (2,), np.float64)), 0.0),
+        (MIRL, "MlpPolicy", observing(spaces.Discrete(5)), np.inf),
+        (MIRL, "CnnPolicy", Image, 5.0),
+        (SQLm, "MultiInputPolicy", observing(EVERYTHING), 2.0),
+    ],
+)
+def test_onnx_acts_as_the_policy(algorithm, policy, env, beta, tmp_path):
+    model = algorithm(policy, env(), buffer_size=10, beta_schedule="constant", beta_init=beta, seed=0)
+    n_actions = model.action_space.n
+    # One action that is never taken, and unequal others
+    weights = np.arange(n_actions)[::-1].astype(float)
+    model.policy.prior.copy_(th.as_tensor(weights / weights.sum()))
+    model.export_onnx(tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    session = onnx_session(tmp_path / "model.onnx")
+    for count in (1, 5):
+        obs = several(model.observation_space, count)
+        feed = obs if isinstance(obs, dict) else {"observation": obs}
+        action, probabilities, q_values = session.run(["action", "probabilities", "q_values"], feed)
+        with th.no_grad():
+            q_expected = model.q_net(model.policy.obs_to_tensor(obs)[0])
+        # The network is float32, and another library adds in another order; ρ, β and π are float64 in both
+        np.testing.assert_allclose(q_values, q_expected, rtol=1e-4, atol=1e-5)
+        assert probabilities.dtype == np.float64 and probabilities.shape == (count, n_actions)
+        np.testing.assert_allclose(probabilities, model.policy.action_probabilities(obs), atol=1e-4)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
+        if algorithm is MIRL:
+            assert (probabilities[:, -1] == 0).all()
+        np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
+
+
+def test_onnx_at_the_command_line(trained, exported, saved, tmp_path, capsys):
+    outputs = []
+    obs = several(trained.observation_space, 4)
+    for source in (exported, saved):
+        assert main(["export-onnx", str(source), str(tmp_path / "model.onnx")]) == 0
+        session = onnx_session(tmp_path / "model.onnx")
+        outputs.append(session.run(["probabilities"], {"observation": obs})[0])
+        assert json.loads(session.get_modelmeta().custom_metadata_map["sb3_mirl.action_names"]) == ["NOOP", "FIRE"]
+    np.testing.assert_array_equal(*outputs)
+    np.testing.assert_allclose(outputs[0], trained.policy.action_probabilities(obs), atol=1e-6)
+    capsys.readouterr()
+    (tmp_path / "garbage").write_bytes(b"garbage")
+    assert main(["export-onnx", str(tmp_path / "garbage"), str(tmp_path / "x.onnx")]) == 2
+    assert "sb3-mirl export-onnx: " in capsys.readouterr().err and not (tmp_path / "x.onnx").exists()
+
+
+def test_onnx_without_its_packages_names_the_extra(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"sb3-mirl\[onnx\]"):
+        trained.export_onnx(tmp_path / "model.onnx")
+
+
+def test_onnx_keys_that_are_outputs_are_refused(tmp_path):
+    env = ConstantReward(observation_space=spaces.Dict({"action": spaces.Discrete(2)}))
+    with pytest.raises(ValueError, match=r"must not have the names of outputs.*\['action'\]"):
+        MIRL("MultiInputPolicy", env, buffer_size=10).export_onnx(tmp_path / "model.onnx")
