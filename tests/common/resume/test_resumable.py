@@ -1,0 +1,73 @@
+"""learn() and copies of models: what belongs to one call and to one run."""
+
+import copy
+
+import cloudpickle
+import numpy as np
+import pytest
+from models import FAST
+from probes import ConstantReward, TwoArms
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_mirl import MIRL
+
+
+def test_learning_inside_learning_leaves_the_counters_of_the_outer_run():
+    class Inner(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 50:
+                before = model._num_timesteps_at_start, model._total_timesteps, list(model.active_callbacks)
+                model.learn(8, reset_num_timesteps=False)
+                assert (model._num_timesteps_at_start, model._total_timesteps, model.active_callbacks) == before
+            return True
+
+    model = MIRL("MlpPolicy", TwoArms(), **FAST)
+    model.learn(100, callback=Inner())
+    assert model._gradient_step_callbacks == []
+
+
+def test_learning_inside_learning_leaves_the_callbacks_of_the_outer_run():
+    class Nested(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 20:
+                self.model.learn(0, reset_num_timesteps=False)
+            return True
+
+    model = MIRL("MlpPolicy", ConstantReward(), beta_lr=0.1, train_freq=1, **FAST)
+    seen = []
+    model.learn(60, callback=[Nested(), lambda_callback(lambda: seen.append(model.beta))])
+    assert len(set(seen[30:])) == len(seen[30:])
+
+
+def lambda_callback(function):
+    class Call(BaseCallback):
+        def _on_step(self):
+            function()
+            return True
+
+    return Call()
+
+
+def test_learning_goes_on_where_it_stopped():
+    model = MIRL("MlpPolicy", "CartPole-v1", prior_lr=1e-3, beta_lr=1e-2, **FAST).learn(100)
+    prior, beta = model.prior, model.beta
+    model.learn(0, reset_num_timesteps=False)
+    np.testing.assert_array_equal(model.prior, prior)
+    assert model.beta == beta
+    model.learn(100, reset_num_timesteps=False)
+    assert model.num_timesteps == 200 and (model.prior != prior).all() and model.beta != beta
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
+@pytest.mark.parametrize("trained", [False, True])
+def test_copies_are_independent_and_go_on_learning(copier, trained):
+    model = MIRL("MlpPolicy", "CartPole-v1", prior_lr=0.1, **FAST)
+    if trained:
+        model.learn(100)
+    twin = copier(model)
+    obs = np.ones((3, 4), np.float32)
+    np.testing.assert_array_equal(twin.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+    prior = model.prior
+    twin.learn(100)
+    np.testing.assert_array_equal(model.prior, prior)
+    assert (twin.prior != prior).all()
