@@ -14,7 +14,8 @@ from sb3_mirl.common.events import GradientStepCallback, RolloutEvents, callback
 from sb3_mirl.common.inputs import check_integer, find_action_names
 from sb3_mirl.common.learning_curve import add_return, new_curve
 from sb3_mirl.common.resume.callback import CheckpointCallback
-from sb3_mirl.common.resume.checkpoints import Checkpoint, new_run_id
+from sb3_mirl.common.resume.manifest import new_run_id
+from sb3_mirl.common.resume.reader import Checkpoint
 
 SelfDQN = TypeVar("SelfDQN", bound="ResumableDQN")
 
