@@ -29,7 +29,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
     :raises ValueError: if an argument is out of range, or if ``save_path`` holds files of another run
     """
 
-    model: ResumableModel  # type: ignore[assignment]
+    model: ResumableModel
 
     def __init__(
         self, save_freq: int, save_path: str | os.PathLike[str], name_prefix: str = "rl_model", keep: int = 3, verbose: int = 0
@@ -45,16 +45,16 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._writer: CheckpointWriter | None = None
 
     def _init_callback(self) -> None:
-        if not all(hasattr(self.model, name) for name in ("run_id", "checkpoint_serial", "active_callbacks", "resumed_from")):
+        if not isinstance(self.model, ResumableModel):
             raise TypeError(
                 f"sb3_mirl.CheckpointCallback works with the algorithms of sb3_mirl, not with {type(self.model).__name__}: "
                 "use stable_baselines3's CheckpointCallback"
             )
         self._due, self._in_rollout, self._saved_at = False, True, -1
-        others = [
-            other for other in self.model.active_callbacks if isinstance(other, CheckpointCallback) and other is not self
-        ]
-        if any(os.path.realpath(other.save_path) == os.path.realpath(self.save_path) for other in others):
+        others = {
+            item.save_path for item in self.model.active_callbacks if isinstance(item, CheckpointCallback) and item != self
+        }
+        if os.path.realpath(self.save_path) in map(os.path.realpath, others):
             raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
         if self._writer is None or self._writer.model is not self.model or not self._writer.is_up_to_date():
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)

@@ -36,7 +36,7 @@ _TYPES = (type, types.ModuleType, types.GenericAlias, type(...), type(NotImpleme
 _FILES = (io.IOBase, type(csv.writer(io.StringIO())), pathlib.PurePath, logging.Logger, KVWriter, Logger)
 _OTHERS = (re.Pattern, random.SystemRandom, type(threading.Lock()), type(threading.RLock()))
 #: Parts of the program rather than data: the object to be restored has its own
-_PROGRAM = (*_FUNCTIONS, *_METHODS, *_CALLABLES, *_TYPES, *_FILES, *_OTHERS)
+PROGRAM = (*_FUNCTIONS, *_METHODS, *_CALLABLES, *_TYPES, *_FILES, *_OTHERS)
 #: Modules of what draws on the screen or writes logs
 _OUTPUT_MODULES = tuple(
     "pygame.surface pygame.display pygame.window pygame.time pygame.font pygame.mixer pygame.color tqdm rich matplotlib "
@@ -105,7 +105,7 @@ def is_in_modules(cls: type, modules: tuple[str, ...]) -> bool:
 @functools.lru_cache(maxsize=10_000)  # abstract classes answer slowly
 def is_program(cls: Any) -> bool:
     """Whether objects of a class are a part of the program, such as functions."""
-    return issubclass(cls, _PROGRAM)
+    return issubclass(cls, PROGRAM)
 
 
 def is_output(cls: type) -> bool:

@@ -49,11 +49,9 @@ def _restored_items(walk: Restore, node: dict[str, Any], old: Any, path: str) ->
 
 def _restore_mutable(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     cls: Any = {"list": list, "deque": collections.deque, "set": set}[node["is"]]
-    if type(old) is not cls or (cls is collections.deque and old.maxlen != node["maxlen"]):
-        new = collections.deque(maxlen=node["maxlen"]) if cls is collections.deque else cls()
-    else:
-        new = old
-    walk.made(node, new)
+    arguments = {"maxlen": node["maxlen"]} if cls is collections.deque else {}
+    same = type(old) is cls and (cls is not collections.deque or old.maxlen == node["maxlen"])
+    new = walk.made(node, old if same else cls(**arguments))
     items = _restored_items(walk, node, old, path)
     new.clear()
     (new.update if cls is set else new.extend)(items)

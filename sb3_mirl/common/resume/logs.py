@@ -69,4 +69,4 @@ def _hide_later_events(output: TensorBoardOutputFormat, num_timesteps: int) -> N
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     start = Event(step=num_timesteps + 1, session_log=SessionLog(status=SessionLog.START))
-    output.writer.file_writer.add_event(start, step=num_timesteps + 1)  # type: ignore[union-attr]
+    output.writer.file_writer.add_event(start, step=num_timesteps + 1)  # type: ignore[attr-defined]

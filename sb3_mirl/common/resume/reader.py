@@ -140,7 +140,7 @@ class Checkpoint:
             )
             self.new_episodes = True
             env.seed((model.seed or 0) + model.num_timesteps)
-            model._last_obs = env.reset()
+            model._last_obs = env.reset()  # type: ignore[assignment]
             model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
             if model._vec_normalize_env is not None:
                 model._last_original_obs = model._vec_normalize_env.get_original_obs()

@@ -1,18 +1,16 @@
-"""What a run consists of besides its model: random generators, callbacks, environments; and what resume needs of a model."""
+"""What a run consists of besides its model: random generators, callbacks, environments; and the identity of a run."""
 
 import platform
 import random
 import re
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import stable_baselines3
 import torch as th
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, ProgressBarCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.dqn.dqn import DQN
 
 from sb3_mirl.common.resume.classes import qualified_name
 from sb3_mirl.common.resume.walk import State
@@ -25,9 +23,9 @@ _NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new
 _MAX_NAMES = 30
 
 
-class ResumableModel(Protocol):
+class ResumableModel(DQN):
     """
-    What resume needs of a model: attributes of an SB3 off-policy algorithm, and five more. Who may write the five:
+    A model with an identity for its checkpoints. Who may write the attributes:
 
     - ``algorithm``: nobody; a constant of the class
     - ``active_callbacks``: ``learn()`` only; all callbacks of the current ``learn()``, and none outside of it
@@ -41,31 +39,6 @@ class ResumableModel(Protocol):
     run_id: str
     checkpoint_serial: int
     resumed_from: Any
-
-    env: VecEnv | None
-    policy: Any
-    replay_buffer: ReplayBuffer | None
-    num_timesteps: int
-    n_envs: int
-    seed: int | None
-    verbose: int
-    start_time: float
-    tensorboard_log: str | None
-    _n_calls: int
-    _total_timesteps: int
-    _num_timesteps_at_start: int
-    _custom_logger: bool
-    _last_obs: Any
-    _last_original_obs: Any
-    _last_episode_starts: np.ndarray | None
-    _vec_normalize_env: VecNormalize | None
-
-    @property
-    def logger(self) -> Logger: ...
-
-    def save(self, path: Any) -> None: ...
-
-    def set_logger(self, logger: Logger) -> None: ...
 
 
 def random_states() -> dict[str, Any]:

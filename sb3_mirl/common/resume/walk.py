@@ -26,6 +26,7 @@ from sb3_mirl.common.inputs import is_class
 from sb3_mirl.common.resume.classes import (
     ENVIRONMENTS,
     IMMUTABLE,
+    PROGRAM,
     Constants,
     all_attributes,
     attributes,
@@ -362,7 +363,7 @@ class Restore:
         pending, done = [root], set()
         while pending:
             value = pending.pop()
-            if id(value) in done or is_program(type(value)):
+            if id(value) in done or is_instance(value, PROGRAM):
                 continue
             done.add(id(value))
             if type(value) in (list, tuple, collections.deque):
