@@ -172,7 +172,7 @@ class Checkpoint:
         _warn_if_incomplete("What the logger has recorded", recorded)
         restore_log_files(model.logger, restore({}, self._arrays.get(state["log_files"])), model.num_timesteps)
         old, new = manifest["versions"], versions()
-        changed = [f"{name} {old[name]} -> {new[name]}" for name in old if new[name] != old[name]]
+        changed = [f"{name} {old[name]} -> {new.get(name)}" for name in old if new.get(name) != old[name]]
         if changed:
             warnings.warn(
                 f"The interrupted run had other versions ({', '.join(changed)}): results may differ by rounding from those "

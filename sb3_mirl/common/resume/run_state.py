@@ -5,13 +5,12 @@ import random
 import re
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import stable_baselines3
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, ProgressBarCallback
 from stable_baselines3.dqn.dqn import DQN
 
+from sb3_mirl.common.files import package_versions
 from sb3_mirl.common.resume.classes import qualified_name
 from sb3_mirl.common.resume.walk import State
 from sb3_mirl.common.text import printable
@@ -62,15 +61,8 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 def versions() -> dict[str, Any]:
     """Versions and the number of threads: bit-exact results need the same ones."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "torch": th.__version__,
-        "numpy": np.__version__,
-        "gymnasium": gym.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "threads": th.get_num_threads(),
-    }
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "threads": th.get_num_threads()}
+    return machine | package_versions("torch", "numpy", "gymnasium", "stable_baselines3")
 
 
 def stateful_callbacks(callbacks: list[BaseCallback]) -> list[BaseCallback]:

@@ -24,18 +24,18 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.mark.parametrize("arguments", [{"save_freq": 0}, {"save_freq": 1.5}, {"save_freq": 5, "keep": 0}])
-def test_arguments(tmp_path, arguments):
+def test_arguments_are_checked(tmp_path, arguments):
     with pytest.raises(ValueError, match="must be a positive integer, got"):
         CheckpointCallback(save_path=tmp_path, **arguments)
 
 
-def test_of_two_callbacks(tmp_path):
+def test_two_callbacks_cannot_share_a_folder(tmp_path):
     both = [CheckpointCallback(10, tmp_path), CheckpointCallback(20, tmp_path / ".", "other")]
     with pytest.raises(ValueError, match="save_path must be another folder for each CheckpointCallback"):
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, both)
 
 
-def test_inside_of_an_event(tmp_path):
+def test_callback_works_inside_event_callbacks(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     model.learn(210, EveryNTimesteps(50, CheckpointCallback(1, tmp_path)))
     steps = [52, 100, 152, 200, 212]  # between rollouts of 4 steps
@@ -43,13 +43,13 @@ def test_inside_of_an_event(tmp_path):
     assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == model.num_timesteps
 
 
-def test_it_cannot_be_written_at_all(tmp_path):
+def test_error_if_the_folder_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         MIRL("MlpPolicy", "CartPole-v1").learn(10, CheckpointCallback(10, tmp_path / "file"))
 
 
-def test_stopped_by_a_callback(tmp_path):
+def test_no_checkpoint_where_a_callback_stops_the_training(tmp_path):
     # SB3 does not store the transition at which a callback stops the training: no checkpoint there
     env = make_vec_env("CartPole-v1", 1)
     MIRL("MlpPolicy", env, **SETTINGS).learn(500, [CheckpointCallback(20, tmp_path), StopTrainingOnMaxEpisodes(3)])
@@ -69,7 +69,7 @@ class Breaks(ConstantReward):
         return np.full_like(obs, np.nan) if self.breaks and self.steps == 150 else obs, *rest
 
 
-def test_after_an_observation_that_is_no_number_the_last_checkpoint_is_whole(tmp_path, monkeypatch):
+def test_last_checkpoint_is_intact_after_a_nan_observation(tmp_path, monkeypatch):
     model = MIRL("MlpPolicy", Breaks(), **SETTINGS)
     with pytest.raises(ValueError, match="nan"):
         model.learn(300, CheckpointCallback(40, tmp_path))

@@ -29,7 +29,7 @@ class Maze(gym.Env):
         self.view = self.START[:1]
 
 
-def test_constants_of_classes_and_modules_stay_as_they_are():
+def test_constants_of_classes_and_modules_are_not_changed():
     env = Maze()
     env.position = env.position + 1
     env.home, env.view, env.map, env.side = np.full(2, 5.0), np.ones(1), {"walls": [9]}, copy.copy(SIDES[1])
@@ -40,7 +40,7 @@ def test_constants_of_classes_and_modules_stay_as_they_are():
     assert Maze.MAPS == ({"walls": [1, 2]}, {"walls": [3]}) and SIDES[0].colour is Colour.RED
 
 
-def test_constants_of_classes_and_modules_come_back_as_themselves():
+def test_constants_of_classes_and_modules_keep_their_identity():
     env = Maze()
     env.map, env.side = Maze.MAPS[1], SIDES[1]
     other = restore(Maze(), through_json(capture(env)))
@@ -48,10 +48,10 @@ def test_constants_of_classes_and_modules_come_back_as_themselves():
     assert other.position is Maze.START
 
 
-def test_class_that_an_object_claims_is_not_asked():
+def test_claimed_class_of_an_object_is_ignored():
     round_trip(Hides(), Hides())
 
 
-def test_random_generators_of_the_system_have_no_state():
+def test_system_random_has_no_state():
     before = random.SystemRandom()
     assert round_trip(random.SystemRandom(), before) is before

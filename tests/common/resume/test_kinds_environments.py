@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_generators_of_spaces_go_on():
+def test_generators_of_spaces_continue_identically():
     space = spaces.Dict({"a": spaces.Discrete(100), "b": spaces.Box(0, 1, (2,))})
     space.seed(1)
     other = spaces.Dict({"a": spaces.Discrete(100), "b": spaces.Box(0, 1, (2,))})
@@ -23,7 +23,7 @@ def test_generators_of_spaces_go_on():
     assert new.sample()["a"] == space.sample()["a"]
 
 
-def test_space_that_has_changed_is_named():
+def test_changed_space_is_named():
     state = capture(World(spaces.Discrete(3)))
     restore(World(spaces.Discrete(4)), state)
     assert "there was the space Discrete(3)" in state.missing[0]

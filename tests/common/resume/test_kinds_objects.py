@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from sb3_mirl.common.resume.state import capture, restore
 
 
-def test_objects_come_back():
+def test_objects_are_restored():
     thing = Thing(Point(1, np.float32(2.5)), Colour.BLUE, [Thing(Point(0, 0), Colour.RED, [])])
     new = round_trip(thing, None, prototype=Thing)
     assert new == thing and new is not thing
@@ -26,7 +26,7 @@ def test_objects_come_back():
         assert round_trip(flags) is flags
 
 
-def test_weak_references_come_back_where_something_holds_their_object():
+def test_weak_references_are_restored_if_their_object_is_alive():
     thing = Thing(Point(0, 0), Colour.RED, [])
     new, reference = round_trip((thing, weakref.ref(thing)))
     assert reference() is new
@@ -37,7 +37,7 @@ def test_weak_references_come_back_where_something_holds_their_object():
     assert state.missing == ["held (a weak reference)"]
 
 
-def test_arguments_of_partial_functions_come_back():
+def test_arguments_of_partial_functions_are_restored():
     new = round_trip(functools.partial(print, [1], sep="-"), functools.partial(print, [5], sep="+"))
     assert (new.func, new.args, new.keywords) == (print, ([1],), {"sep": "-"})
 
@@ -50,7 +50,7 @@ def weights(model):
     return th.cat([value.flatten() for value in model.policy.state_dict().values()])
 
 
-def test_models_and_policies_of_others_come_back():
+def test_other_models_and_policies_are_restored():
     first, second = opponent(1), opponent(2)
     first.num_timesteps = 5
     first.policy.optimizer.param_groups[0]["lr"] = 0.5
@@ -77,7 +77,7 @@ def test_replay_buffer_of_an_opponent_is_named():
     assert isinstance(model.replay_buffer, ReplayBuffer)
 
 
-def test_pool_of_copies_of_the_own_policy_comes_back():
+def test_pool_of_copies_of_the_own_policy_is_restored():
     model, resumed = opponent(1), opponent(2)
     pool = [copy.deepcopy(opponent(seed).policy) for seed in (3, 4)]
     state = through_json(capture(World(pool), {"policy": model.policy}))

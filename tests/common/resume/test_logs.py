@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_files_of_logs_hold_what_was_logged_once(tmp_path):
+def test_log_files_hold_each_entry_once(tmp_path):
     options = {"make_env": lambda: cartpole(tmp_path), "total": 600, "save_freq": 100, "settings": SETTINGS}
     run(tmp_path, **options, interrupted_at=350)
     model = run(tmp_path, **options)
@@ -54,7 +54,7 @@ def test_tensorboard_shows_each_step_once(tmp_path):
     assert not list((tmp_path / "MIRL_2").iterdir())
 
 
-def test_configure_is_asked_for_where_a_log_has_no_writer(tmp_path):
+def test_log_files_without_a_writer_are_named_in_a_warning(tmp_path):
     env = gym.make("CartPole-v1")
     model = MIRL("MlpPolicy", env, **SETTINGS)
     model.set_logger(configure(str(tmp_path), ["csv"]))

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.mark.parametrize(
     "malformed", [b"", b"{}", b"[]", b'{"format": "sb3_mirl checkpoint", "run": 1}', b"\xff", b"[" * 99999]
 )
-def test_malformed_manifest(tmp_path, malformed):
+def test_malformed_manifests_are_named(tmp_path, malformed):
     (tmp_path / "rl_model_5_steps.json").write_bytes(malformed)
     with pytest.raises(ValueError, match=r"all are damaged.*remove rl_model_5_steps\.json"):
         MIRL.resume(tmp_path, "CartPole-v1")
@@ -26,7 +26,7 @@ def test_malformed_manifest(tmp_path, malformed):
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
 
-def test_manifest_of_another_run(tmp_path):
+def test_manifests_of_another_run_and_copies_are_named(tmp_path):
     for folder in "ab":
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path / folder, folder))
     manifest = (tmp_path / "a" / "a_20_steps.json").read_bytes()

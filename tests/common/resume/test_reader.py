@@ -21,7 +21,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_mirl import MIRL, SQL, CheckpointCallback
 from sb3_mirl.common.buffers import DeviceReplayBuffer
-from sb3_mirl.common.resume import replay_log
+from sb3_mirl.common.resume import replay_log, run_state
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.envs.atari import AtariVecEnv
 
@@ -99,7 +99,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_interrupted_run_ends_like_one_that_was_not(case, tmp_path, monkeypatch):
+def test_interrupted_run_equals_uninterrupted_run(case, tmp_path, monkeypatch):
     make_env, settings, options = CASES[case]
     if case == "frames":  # several files for one checkpoint
         monkeypatch.setattr(replay_log, "SEGMENT_BYTES", 100_000)
@@ -135,7 +135,7 @@ def interrupt_and_resume(make_env, folder, settings=SETTINGS, policy="MlpPolicy"
     return model, resumed
 
 
-def test_new_episodes_begin_and_nothing_else_is_lost(tmp_path):
+def test_without_environment_state_only_episodes_are_lost(tmp_path):
     model, resumed = interrupt_and_resume(lambda: VecNormalize(make_vec_env("LunarLander-v3", 2, seed=5)), tmp_path)
     for name, value in model.policy.state_dict().items():
         assert th.equal(value, resumed.policy.state_dict()[name]), name
@@ -152,7 +152,7 @@ def test_new_episodes_begin_and_nothing_else_is_lost(tmp_path):
     assert resumed.num_timesteps == 400
 
 
-def test_the_end_of_these_episodes_is_in_the_next_checkpoint(tmp_path):
+def test_truncated_episodes_are_in_the_next_checkpoint(tmp_path):
     _, resumed = interrupt_and_resume(lambda: make_vec_env("LunarLander-v3", 1, seed=5), tmp_path)
     slot = resumed.replay_buffer.pos - 1
     resumed.learn(200, CheckpointCallback(5, tmp_path))
@@ -161,7 +161,7 @@ def test_the_end_of_these_episodes_is_in_the_next_checkpoint(tmp_path):
     assert again.replay_buffer.dones[slot] == 1
 
 
-def test_native_atari(tmp_path):
+def test_native_atari_is_resumed_with_new_episodes(tmp_path):
     _, resumed = interrupt_and_resume(
         lambda: VecFrameStack(AtariVecEnv("PongNoFrameskip-v4", 2, seed=5), 4),
         tmp_path,
@@ -197,7 +197,7 @@ def newest_files(folder):
 
 @pytest.mark.parametrize("kind", range(4))
 @pytest.mark.parametrize("how", ["truncated", "emptied", "removed", "one bit", "longer"])
-def test_the_checkpoint_before_is_used(finished, tmp_path, kind, how):
+def test_damaged_checkpoint_is_replaced_by_the_one_before(finished, tmp_path, kind, how):
     source, options, expected = finished
     folder = copy(source, tmp_path / "run")
     path = newest_files(folder)[kind]
@@ -214,7 +214,7 @@ def test_the_checkpoint_before_is_used(finished, tmp_path, kind, how):
     assert end_after_damage(folder, options) == expected
 
 
-def test_every_flipped_byte_is_noticed(finished, tmp_path):
+def test_every_changed_byte_is_noticed(finished, tmp_path):
     folder = copy(finished[0], tmp_path / "run") / "checkpoints"
     draw = random.Random(0)
     newest = newest_files(folder.parent)
@@ -233,7 +233,7 @@ def test_every_flipped_byte_is_noticed(finished, tmp_path):
         path.write_bytes(content)
 
 
-def test_all_are_damaged(finished, tmp_path):
+def test_error_if_all_checkpoints_are_damaged(finished, tmp_path):
     folder = copy(finished[0], tmp_path / "run") / "checkpoints"
     for path in folder.glob("*.zip"):
         path.write_bytes(b"")
@@ -241,7 +241,7 @@ def test_all_are_damaged(finished, tmp_path):
         MIRL.resume(folder, cartpole(tmp_path))
 
 
-def test_there_is_none(tmp_path):
+def test_error_if_there_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="folder must hold a checkpoint"):
         MIRL.resume(tmp_path, "CartPole-v1")
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, callbacks.CheckpointCallback(10, tmp_path))
@@ -256,17 +256,17 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_another_number_of_environments(folder):
+def test_error_for_another_number_of_environments(folder):
     with pytest.raises(ValueError, match="env must have 2 environments as it had, got 1"):
         MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 1)))
 
 
-def test_without_the_wrapper(folder):
+def test_error_for_missing_wrapper(folder):
     with pytest.raises(ValueError, match=r"env must be made like that of the interrupted run.*VecNormalize"):
         MIRL.resume(folder, make_vec_env("CartPole-v1", 2))
 
 
-def test_worker_processes_without_the_wrapper(tmp_path):
+def test_error_for_missing_wrapper_in_worker_processes(tmp_path):
     def env(name):
         return make_vec_env(name, 1, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"})
 
@@ -279,35 +279,13 @@ def test_worker_processes_without_the_wrapper(tmp_path):
     other.close()
 
 
-def test_another_algorithm(folder):
+def test_error_for_another_algorithm(folder):
     with pytest.raises(ValueError, match=r"saved by MIRL: load it with MIRL\.load"):
         SQL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
 
 
-def test_the_same_call_again_does_nothing(folder):
+def test_other_versions_are_named_in_a_warning(folder, monkeypatch):
     model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
-    before = model.policy.state_dict()["q_net.q_net.0.weight"].clone()
-    model.learn(96, CheckpointCallback(20, folder))
-    assert model.num_timesteps == 96
-    assert th.equal(before, model.policy.state_dict()["q_net.q_net.0.weight"])
-
-
-@pytest.mark.parametrize(("total", "reset", "end"), [(152, True, 152), (152, False, 248)])
-def test_further_than_planned(folder, total, reset, end):
-    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
-    model.learn(total, reset_num_timesteps=reset)
-    assert model.num_timesteps == end
-
-
-def test_only_once(folder):
-    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
-    model.learn(120)
-    model.learn(30)
-    assert model.num_timesteps == 32
-
-
-def test_other_versions_are_named(folder, monkeypatch):
-    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
-    monkeypatch.setattr(th, "__version__", "9.9")
+    monkeypatch.setattr(run_state, "package_versions", lambda *names: dict.fromkeys(names, "9.9"))
     with pytest.warns(UserWarning, match=r"other versions \(torch .* -> 9\.9\)"):
         model.learn(120)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_only_what_is_new_is_written(tmp_path):
+def test_only_new_transitions_are_written(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 10_000, "learning_starts": 1000})
     model.learn(900, CheckpointCallback(100, tmp_path))
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "replay").iterdir()}
@@ -30,7 +30,7 @@ def test_only_what_is_new_is_written(tmp_path):
     assert all(100 * a_transition <= size <= 104 * a_transition + 1000 for size in list(sizes.values())[:-1])
 
 
-def test_a_replay_buffer_of_an_unknown_class(tmp_path):
+def test_unknown_replay_buffer_class_is_named_in_a_warning(tmp_path):
     class Prioritised(ReplayBuffer):
         largest = 1.0
 
@@ -39,7 +39,7 @@ def test_a_replay_buffer_of_an_unknown_class(tmp_path):
         MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
 
 
-def test_another_replay_buffer_leaves_older_checkpoints_whole(tmp_path):
+def test_replaced_replay_buffer_leaves_older_checkpoints_intact(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     callback = CheckpointCallback(1000, tmp_path)
     model.learn(20, callback)
@@ -52,7 +52,7 @@ def test_another_replay_buffer_leaves_older_checkpoints_whole(tmp_path):
     assert MIRL.resume(tmp_path, "CartPole-v1").replay_buffer.rewards[0] == 2.0
 
 
-def test_a_new_folder_gets_the_whole_buffer(tmp_path):
+def test_new_folder_gets_the_whole_buffer(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     model.learn(120, CheckpointCallback(40, tmp_path / "a"))
     resumed = MIRL.resume(tmp_path / "a", "CartPole-v1")
@@ -61,7 +61,7 @@ def test_a_new_folder_gets_the_whole_buffer(tmp_path):
     np.testing.assert_array_equal(again.replay_buffer.observations, resumed.replay_buffer.observations)
 
 
-def test_two_folders_with_images(tmp_path):
+def test_frames_are_complete_in_each_of_two_folders(tmp_path):
     def env():
         return VecFrameStack(make_vec_env(Image, 1, seed=5), 3)
 

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl.common.resume.run_state import pair_with_saved
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_other_callbacks_are_named(tmp_path):
+def test_missing_callbacks_are_named_in_a_warning(tmp_path):
     env = make_vec_env("CartPole-v1", 1)
     stop = StopTrainingOnMaxEpisodes(1000)
     MIRL("MlpPolicy", env, **SETTINGS).learn(100, [CheckpointCallback(20, tmp_path), stop])
@@ -55,14 +56,14 @@ class Keeps(BaseCallback):
         return True
 
 
-def test_objects_that_a_callback_has_made_come_back(tmp_path):
+def test_objects_made_by_a_callback_are_restored(tmp_path):
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(80, [CheckpointCallback(20, tmp_path), Keeps()])
     callback = Keeps()
     MIRL.resume(tmp_path, "CartPole-v1").learn(80, callback)
     assert callback.best == Record(80)
 
 
-def test_what_is_lost_of_a_callback_is_named(tmp_path):
+def test_unreadable_attributes_of_callbacks_are_named(tmp_path):
     def counts():
         callback = Keeps()
         callback.numbers = itertools.count()
@@ -97,7 +98,7 @@ class OfItsOwn(Grows):
         return Local(step)
 
 
-def test_objects_of_a_class_that_is_not_there_cost_the_episodes_only(tmp_path):
+def test_objects_of_an_unknown_class_cost_only_the_episodes(tmp_path):
     env = Grows()
     MIRL("MlpPolicy", env, **SETTINGS).learn(84, CheckpointCallback(1000, tmp_path / "a"))
     resumed = MIRL.resume(tmp_path / "a", Grows())
@@ -180,7 +181,7 @@ class Records(BaseCallback):
         return True
 
 
-def test_what_is_lost_of_the_replay_buffer_and_the_logger_is_named(tmp_path):
+def test_unreadable_values_of_replay_buffer_and_logger_are_named(tmp_path):
     her = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": True}}
     model = MIRL("MultiInputPolicy", OddInfo(n_bits=4, max_steps=7), **{**SETTINGS, **her})
     model.learn(20, [CheckpointCallback(1000, tmp_path), Records()], log_interval=None)
@@ -201,7 +202,7 @@ class KeepsModels(BaseCallback):
         return True
 
 
-def test_opponents_come_back(tmp_path):
+def test_opponents_are_restored(tmp_path):
     env, callback = AgainstAnother(), KeepsModels()
     model = MIRL("MlpPolicy", env, **SETTINGS)
     env.own = model
@@ -219,9 +220,18 @@ def test_opponents_come_back(tmp_path):
         assert th.equal(th.nn.utils.parameters_to_vector(one.parameters()), th.nn.utils.parameters_to_vector(two.parameters()))
 
 
-def test_opponent_that_cannot_come_back_is_named(tmp_path):
+def test_unrestorable_opponent_is_named(tmp_path):
     env = AgainstAnother()
     env.pool.append(MIRL("MlpPolicy", "CartPole-v1", **SETTINGS))
     MIRL("MlpPolicy", env, **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path))
     with pytest.warns(UserWarning, match=r"cannot be read: at envs\[0\].env.pool\[0\] there was a .*MIRL"):
         MIRL.resume(tmp_path, AgainstAnother())
+
+
+@pytest.mark.parametrize("module", ["sb3_mirl.callbacks", "sb3_mirl.mirl.callbacks", "sb3_mirl.common.resume.callback"])
+def test_callbacks_saved_under_a_former_module_are_matched(tmp_path, module):
+    checkpoint, other = CheckpointCallback(10, tmp_path), Keeps()
+    saved = [[f"{module}.CheckpointCallback", "state"], [f"{Keeps.__module__}.Keeps", "another"]]
+    assert pair_with_saved(saved, [other, checkpoint]) == ([("state", checkpoint), ("another", other)], [])
+    assert pair_with_saved(saved, [other]) == ([("another", other)], [])
+    assert pair_with_saved(saved, [checkpoint]) == ([("state", checkpoint)], [f"{Keeps.__module__}.Keeps"])

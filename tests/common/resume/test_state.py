@@ -60,12 +60,12 @@ VALUES = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_whatever_is_plain_comes_back_over_whatever_was_there(value, before):
+def test_plain_values_are_restored_over_any_old_value(value, before):
     assert same(round_trip(value, before), value)
 
 
 @pytest.mark.parametrize("value", [iter([1, 2]), (number for number in range(3)), np.nditer(np.arange(3)), memoryview(b"abc")])
-def test_what_cannot_be_read_is_named(value):
+def test_unreadable_parts_are_named_and_values_restored_whole_or_not_at_all(value):
     state = capture(World({"a": [value]}))
     assert len(state.missing) == 1 and state.missing[0].startswith("held['a'][0] (")
     world = World({"a": "before"}, prototype=1)
@@ -82,7 +82,7 @@ def test_unreadable_value_is_named(case):
     assert new.held == "before" and new.prototype == {"beside": [3]}
 
 
-def test_an_environment_without_a_part_of_its_own_keeps_the_parts_around_it():
+def test_wrappers_are_restored_if_a_part_of_the_environment_is_missing():
     env, other = (make_vec_env("LunarLander-v3", 1, seed=seed) for seed in (1, 2))
     env.reset(), other.reset()
     env.step(np.array([1]))
@@ -118,7 +118,7 @@ def local_enum():
         weakref.ref(Fixed(1, 2)) and [io.StringIO("a")],
     ],
 )
-def test_part_of_the_program_that_is_not_there_is_named(value):
+def test_missing_part_of_the_program_is_named(value):
     state = through_json(capture(World(value, {"beside": [3]})))
     assert state.missing == []
     new = restore(World(None), state)

@@ -20,7 +20,7 @@ from stable_baselines3 import DQN
 from sb3_mirl.common.resume.state import capture, restore
 
 
-def test_in_place():
+def test_containers_and_arrays_are_restored_in_place():
     inner, array = [1, 2], np.arange(3)
     world = World({"list": inner, "array": array})
     state = capture(World({"list": [3], "array": np.array([7, 8, 9])}))
@@ -29,7 +29,7 @@ def test_in_place():
     assert world.held["array"] is array and array.tolist() == [7, 8, 9]
 
 
-def test_what_was_shared_stays_shared():
+def test_shared_objects_stay_shared():
     shared = [1]
     new = round_trip([shared, {"again": shared}], [[0], {"again": [0]}])
     new[0].append(2)
@@ -50,7 +50,7 @@ def test_what_was_shared_stays_shared():
         (lambda: Thing(Point(0, 0), Colour.RED, [0]), lambda: Thing(Point(1, 1), Colour.BLUE, [1])),
     ],
 )
-def test_what_was_two_objects_stays_two(first, then):
+def test_two_objects_stay_two_if_the_new_environment_shares_them(first, then):
     # As when reset() begins with `self.state = self.first_state`
     state = through_json(capture(World([first(), then()])))
     shared = first()
@@ -59,7 +59,7 @@ def test_what_was_two_objects_stays_two(first, then):
     assert same(new[1], then()) or new[1] == then()
 
 
-def test_a_view_that_is_none_any_more():
+def test_views_of_arrays_stay_views_and_separate_arrays_separate():
     state = through_json(capture(World([np.zeros(3), np.ones(2)])))
     shared = np.zeros(3)
     new = restore(World([shared, shared[:2]]), state).held
@@ -71,7 +71,7 @@ def test_a_view_that_is_none_any_more():
     assert new[1].base is new[0] and new[0].tolist() == [0, 1, 2]
 
 
-def test_what_is_nested_too_deeply_is_missing():
+def test_too_deeply_nested_values_are_missing():
     head: list = []
     for _ in range(5000):
         head = [head]
@@ -80,19 +80,19 @@ def test_what_is_nested_too_deeply_is_missing():
     assert restore(World(None), state).prototype == "beside it"
 
 
-def test_functions_belong_to_the_program():
+def test_functions_of_the_new_environment_are_kept():
     world = restore(World(len), capture(World(print)))
     assert world.held is len
 
 
-def test_function_that_is_another_one_now_is_named():
+def test_changed_function_is_named():
     state = capture(World([print]))
     restored = restore(World([len]), state)
     assert restored.held == [len] and "there was builtins.print" in state.missing[0]
 
 
 @pytest.mark.parametrize("name", ["subprocess.Popen", "tempfile.TemporaryDirectory", "os.system", "builtins.object"])
-def test_a_state_makes_no_objects_of_other_packages(name):
+def test_objects_of_other_packages_are_never_made(name):
     import tempfile  # noqa: F401
 
     state = capture(World(Thing(Point(0, 0), Colour.RED, [])))
@@ -103,13 +103,13 @@ def test_a_state_makes_no_objects_of_other_packages(name):
     assert state.missing == [f"at held there was a {name}, of which no object can be made here"]
 
 
-def test_object_that_is_a_part_of_a_missing_value_is_captured_elsewhere():
+def test_part_of_a_missing_value_is_captured_elsewhere():
     shared = [1]
     state = through_json(capture({"first": (shared, iter([])), "second": [shared]}))
     assert restore({"first": None, "second": None}, state) == {"first": None, "second": [[1]]}
 
 
-def test_object_that_is_a_part_of_a_value_that_is_not_there_is_restored_elsewhere():
+def test_part_of_an_unrestorable_value_is_restored_elsewhere():
     shared = [1]
     state = through_json(capture({"first": (shared, len), "second": [shared]}))
     assert restore({"first": None, "second": None}, state) == {"first": None, "second": [[1]]}
@@ -140,7 +140,7 @@ def weights(model):
     return th.cat([value.flatten() for value in model.policy.state_dict().values()])
 
 
-def test_own_model_is_a_part_of_the_program():
+def test_own_model_is_replaced_by_that_of_the_resumed_run():
     model, resumed = opponent(1), opponent(2)
     own, new = ({"model": one, "policy": one.policy} for one in (model, resumed))
     state = through_json(capture(World([model, model.policy]), own))

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_newest_checkpoints_are_kept(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "learning_starts": 1000})
     model.learn(400, CheckpointCallback(40, tmp_path, keep=2))
     assert sorted(path.name for path in tmp_path.glob("*.zip")) == ["rl_model_360_steps.zip", "rl_model_400_steps.zip"]
@@ -46,13 +46,13 @@ def test_the_newest_are_kept(tmp_path):
     MIRL.load(tmp_path / "rl_model_400_steps.zip")
 
 
-def test_of_another_run(tmp_path):
+def test_folder_of_another_run_is_refused(tmp_path):
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
     with pytest.raises(ValueError, match="save_path must be a folder without checkpoints of another run"):
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
 
-def test_files_of_others_stay(tmp_path):
+def test_other_files_are_not_removed(tmp_path):
     (tmp_path / "replay").mkdir()
     others = ["rl_model_long_8_steps.json", "rl_model_notes_steps.json", "replay/rl_model_long_0_8.safetensors"]
     for name in others:
@@ -61,7 +61,7 @@ def test_files_of_others_stay(tmp_path):
     assert all((tmp_path / name).exists() for name in others)
 
 
-def test_learning_again_goes_on_in_the_folder(tmp_path):
+def test_second_learn_continues_in_the_folder(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     model.learn(100, CheckpointCallback(40, tmp_path))
     model.learn(100, CheckpointCallback(40, tmp_path), reset_num_timesteps=False)
@@ -70,7 +70,7 @@ def test_learning_again_goes_on_in_the_folder(tmp_path):
     assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 100
 
 
-def test_repeated_learning_keeps_as_many_checkpoints(tmp_path, monkeypatch):
+def test_repeated_learning_keeps_the_same_number_of_checkpoints(tmp_path, monkeypatch):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     for _ in range(4):
         model.learn(20, CheckpointCallback(1000, tmp_path, keep=3))
@@ -97,7 +97,7 @@ def test_repeated_learning_keeps_as_many_checkpoints(tmp_path, monkeypatch):
         Checkpoint(tmp_path, path)
 
 
-def test_two_callbacks_by_turns(tmp_path):
+def test_two_callbacks_can_write_alternately(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     first, second = (CheckpointCallback(1000, tmp_path) for _ in range(2))
     for callback in (first, second, first):
@@ -106,7 +106,7 @@ def test_two_callbacks_by_turns(tmp_path):
     assert MIRL.resume(tmp_path, "CartPole-v1").replay_buffer.pos == 60
 
 
-def test_two_runs_of_one_process(tmp_path):
+def test_two_runs_of_one_process_cannot_share_a_folder(tmp_path):
     class Begins(BaseCallback):
         def _on_step(self):
             if self.n_calls == 6:
@@ -124,7 +124,7 @@ def test_two_runs_of_one_process(tmp_path):
         copied.learn(40, CheckpointCallback(10, tmp_path))
 
 
-def test_folder_inside_of_the_folder_of_another_run(tmp_path):
+def test_subfolders_are_left_alone(tmp_path):
     inner = tmp_path / "replay" / "inner"
     inner.mkdir(parents=True)
     (inner / ".rl_model_8_steps.zip.1.unfinished").write_text("")
@@ -132,21 +132,21 @@ def test_folder_inside_of_the_folder_of_another_run(tmp_path):
     assert [path.name for path in inner.iterdir()] == [".rl_model_8_steps.zip.1.unfinished"]
 
 
-def test_model_files_of_others_stay(tmp_path):
+def test_model_files_of_sb3_are_not_replaced(tmp_path):
     (tmp_path / "rl_model_20_steps.zip").write_text("another's")
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path, keep=1))
     assert (tmp_path / "rl_model_20_steps.zip").read_text() == "another's"
     assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 20
 
 
-def test_files_of_a_checkpoint_that_was_never_finished_go(tmp_path):
+def test_unfinished_checkpoints_are_removed(tmp_path):
     for name in ("rl_model_7_steps.safetensors", "rl_model_7_steps.zip", "rl_model_20_steps.safetensors"):
         (tmp_path / name).write_text("")
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(1000, tmp_path))
     assert manifest_names(tmp_path, "rl_model*") == [f"rl_model_20_steps.{end}" for end in ("json", "safetensors", "zip")]
 
 
-def test_of_a_process_that_goes_on(tmp_path):
+def test_folder_of_an_active_process_is_refused(tmp_path):
     hold = "import sys, fcntl; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, tmp_path / ".lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -157,7 +157,7 @@ def test_of_a_process_that_goes_on(tmp_path):
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
 
 
-def test_the_lock_outlives_an_older_callback(tmp_path):
+def test_lock_outlives_an_older_callback(tmp_path):
     # Closing any file of the same name ends a lock of POSIX
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     model.learn(40, CheckpointCallback(20, tmp_path))
@@ -186,7 +186,7 @@ class LimitFileSize(BaseCallback):
 
 
 @pytest.mark.filterwarnings("ignore:No checkpoint at step")
-def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
+def test_full_disk_stops_the_checkpoint_but_not_the_training(tmp_path):
     options = {"total": 480, "save_freq": 36, "settings": SETTINGS}
     whole = run(tmp_path / "whole", lambda: cartpole(tmp_path / "whole"), **options)
     folder = tmp_path / "full"
@@ -213,7 +213,7 @@ def test_a_full_disk_stops_the_checkpoint_and_not_the_training(tmp_path):
     assert content(resumed, folder) == content(whole, tmp_path / "whole")
 
 
-def test_no_space(tmp_path, monkeypatch):
+def test_warning_if_no_space_is_left(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -233,7 +233,7 @@ def test_no_space(tmp_path, monkeypatch):
         pytest.param(["operations", "--run", "image", "--total", "300", "--save-freq", "30"], marks=pytest.mark.slow),
     ],
 )
-def test_killed_processes(arguments):
+def test_killed_run_equals_uninterrupted_run(arguments):
     script = Path(__file__).parents[2] / "helpers" / "killed_run.py"
     done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
