@@ -89,12 +89,7 @@ def _add_state_methods(capture: Callable[..., State], restore: Callable[..., Any
 
 
 def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
-    """
-    ``SubprocVecEnv``, whose worker processes capture and restore their environments.
-
-    :param capture: of :mod:`~sb3_mirl.common.resume.state`
-    :param restore: of :mod:`~sb3_mirl.common.resume.state`
-    """
+    """``SubprocVecEnv``, whose worker processes call ``capture`` and ``restore`` for their environments."""
 
     def capture_workers(walk: Capture, value: SubprocVecEnv, path: str) -> dict[str, Any]:
         value.set_attr("_sb3_mirl", _StateMethods(capture, restore))

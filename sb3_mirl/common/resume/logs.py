@@ -33,12 +33,7 @@ def read_log_files(logger: Logger) -> dict[str, dict[str, Any]]:
 
 
 def restore_log_files(logger: Logger, files: dict[str, dict[str, Any]], num_timesteps: int) -> None:
-    """
-    Put the log files back to what they held at the checkpoint. Warns of files that the logger does not write.
-
-    :param files: from :func:`read_log_files`
-    :param num_timesteps: of the checkpoint
-    """
+    """Put log files back to their content at the checkpoint, at ``num_timesteps``. Warns of files without a writer."""
     remaining = dict(files)
     for output, path in _open_files(logger):
         file = remaining.pop(os.path.basename(path), None) if path is not None else None

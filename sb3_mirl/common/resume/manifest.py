@@ -27,22 +27,13 @@ def new_run_id() -> str:
 
 
 def write_file(path: Path, content: bytes) -> dict[str, Any]:
-    """
-    Write a file atomically.
-
-    :return: its entry in a manifest
-    :raises OSError: if it cannot be written
-    """
+    """Write a file atomically, and return its entry for a manifest."""
     write_whole(path, content)
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def check_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    """
-    Compare a file with its entry in a manifest.
-
-    :raises DamagedCheckpoint: if size or SHA-256 sum differ
-    """
+    """Compare a file with its entry in a manifest. Raises DamagedCheckpoint if size or SHA-256 sum differ."""
     try:
         with open(folder / name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -73,11 +64,7 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def write_manifest(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
-    """
-    Write a manifest, which completes its checkpoint.
-
-    :return: the manifest
-    """
+    """Write a manifest, which completes its checkpoint, and return it."""
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, **fields}
     manifest["sha256"] = _checksum(manifest)
     # In the order of the dict: a reference to a shared value follows the value
@@ -86,10 +73,7 @@ def write_manifest(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """
-    :param path: of a manifest
-    :raises DamagedCheckpoint: if it differs from what was written
-    """
+    """The content of a manifest. Raises DamagedCheckpoint if it differs from what was written."""
     try:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

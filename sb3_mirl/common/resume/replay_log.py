@@ -115,11 +115,7 @@ class ReplayLog:
         return images
 
     def commit(self, buffer: ReplayBuffer, replay: dict[str, Any]) -> None:
-        """
-        Record that the checkpoint of the last :meth:`write` is complete.
-
-        :param replay: what :meth:`write` has returned
-        """
+        """Record that the checkpoint for which :meth:`write` returned ``replay`` is complete."""
         self.count, self.segments, self._buffer, self.n_changed = replay["count"], replay["segments"], buffer, 0
         if isinstance(buffer, FrameReplayBuffer):
             for images, file in self._new_images:
@@ -193,10 +189,7 @@ def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> No
 
 
 def set_values_beside_slots(buffer: ReplayBuffer, values: dict[str, Any]) -> None:
-    """
-    :param values: as :func:`values_beside_slots` returned them
-    :raises DamagedCheckpoint: if images are missing
-    """
+    """The counterpart of :func:`values_beside_slots`. Raises DamagedCheckpoint if images are missing."""
     vars(buffer).update({name: value for name, value in values.items() if name != "frame_channels"})
     if isinstance(buffer, FrameReplayBuffer):
         planes, arrays = buffer.planes, dict(slot_arrays(buffer))

@@ -19,6 +19,8 @@ from sb3_mirl.common.text import printable
 _STATELESS = (CallbackList, ProgressBarCallback)
 #: Attributes of callbacks that SB3 sets when training starts, or that the user may choose anew
 _NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best|.*(path|dir|folder)")
+#: May be missing when a run is resumed
+_OPTIONAL_CALLBACK = "sb3_mirl.CheckpointCallback"
 _MAX_NAMES = 30
 
 
@@ -77,19 +79,13 @@ def callback_attributes(callback: BaseCallback) -> dict[str, Any]:
     return {name: value for name, value in vars(callback).items() if not _NOT_STATE.fullmatch(name)}
 
 
-def callback_class(name: str) -> str:
+def _callback_class(name: str) -> str:
     """
-    The name by which saved callbacks are matched with those of the resumed run. Of this package's callbacks the module is left
-    out, since classes have moved between modules.
-
-    :param name: the full name of a class
+    The name by which saved callbacks are matched with those of the resumed run, for the full name of a class. The modules of
+    this package are left out, since classes have moved between them.
     """
     package, _, rest = name.partition(".")
     return f"{package}.{rest.rpartition('.')[2]}" if package == "sb3_mirl" else name
-
-
-#: May be missing when a run is resumed
-OPTIONAL_CALLBACK = "sb3_mirl.CheckpointCallback"
 
 
 def pair_with_saved(saved: list[Any], callbacks: list[BaseCallback]) -> tuple[list[tuple[Any, BaseCallback]], list[str]]:
@@ -102,12 +98,12 @@ def pair_with_saved(saved: list[Any], callbacks: list[BaseCallback]) -> tuple[li
     """
     waiting, pairs, missing = list(callbacks), [], []
     for name, state in saved:
-        cls = callback_class(name)
-        callback = next((other for other in waiting if callback_class(qualified_name(type(other))) == cls), None)
+        cls = _callback_class(name)
+        callback = next((other for other in waiting if _callback_class(qualified_name(type(other))) == cls), None)
         if callback is not None:
             waiting.remove(callback)
             pairs.append((state, callback))
-        elif cls != OPTIONAL_CALLBACK:
+        elif cls != _OPTIONAL_CALLBACK:
             missing.append(name)
     return pairs, missing
 

@@ -132,11 +132,7 @@ class Capture:
         self._owners: dict[int, tuple[int, Any]] = {}
 
     def value(self, value: Any, path: str) -> Any:
-        """
-        :param value: to be captured
-        :param path: where it is, for messages
-        :return: its node
-        """
+        """The node of a value; ``path`` is its place, for messages."""
         cls: Any = type(value)
         if cls in IMMUTABLE:
             if cls is int and value.bit_length() > _MAX_BITS_IN_DECIMALS:
@@ -205,23 +201,16 @@ class Capture:
         return self._owners.setdefault(_memory(array), (len(self._owners), array))[0]
 
     def store(self, content: Any) -> int:
-        """
-        :param content: bytes
-        :return: their number in ``arrays``
-        """
+        """Append bytes to ``arrays``, and return their number."""
         self.arrays.append(np.frombuffer(content, dtype=np.uint8))
         return len(self.arrays) - 1
 
 
 class Restore:
     """
-    The walk back.
-
-    Kinds may append to ``missing`` and ``references``.
+    The walk back, into ``root``. Kinds may append to ``missing`` and ``references``.
 
     :param kinds: by which the state was captured
-    :param state: to be restored
-    :param root: the object that it is restored into
     :param own: objects of the program by name
     """
 
@@ -243,11 +232,9 @@ class Restore:
 
     def value(self, node: Any, old: Any, path: str) -> Any:
         """
-        :param node: of the tree
-        :param old: what the restored object has in the place of the captured value, or None
-        :param path: where it is, for messages
-        :return: the restored value
-        :raises UnknownClass: if it cannot be restored
+        The value of a node. Raises UnknownClass if it cannot be restored.
+
+        :param old: what the restored object has in its place, or None
         """
         if not isinstance(node, dict):
             return node
@@ -378,11 +365,8 @@ class Restore:
 
     def find_class(self, name: str, old: Any, path: str) -> type:
         """
-        A class that is loaded already. Of Python's own classes, those in packages that ``root`` has, and harmless ones.
-
-        :param name: its full name
-        :param old: an object that may be of this class
-        :raises UnknownClass: if there is none
+        The class with this full name, if it is loaded already; ``old`` may be an object of it. Of Python's own classes, only
+        harmless ones and those in packages of ``root`` are accepted.
         """
         for value in (old, *self.own.values()):
             if qualified_name(type(value)) == name:
