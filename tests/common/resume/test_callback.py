@@ -5,6 +5,7 @@ import pytest
 import torch as th
 from probes import ConstantReward
 from resuming import SETTINGS
+from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import (
     EveryNTimesteps,
     StopTrainingOnMaxEpisodes,
@@ -79,3 +80,8 @@ def test_last_checkpoint_is_intact_after_a_nan_observation(tmp_path, monkeypatch
     resumed.learn(300)
     assert resumed.num_timesteps == 300
     assert all(th.isfinite(value).all() for value in resumed.policy.state_dict().values())
+
+
+def test_other_algorithms_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="works with the algorithms of sb3_mirl, not with DQN"):
+        DQN("MlpPolicy", "CartPole-v1", buffer_size=10).learn(10, CheckpointCallback(10, tmp_path))
