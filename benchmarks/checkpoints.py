@@ -18,8 +18,10 @@ import torch as th
 from replay_buffer import ACTIONS, SPACE, transitions
 from training_speed import WORK
 
-from sb3_mirl import MIRL, CheckpointCallback, checkpoints
+from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.common.buffers import FrameReplayBuffer
+from sb3_mirl.common.resume import manifest
+from sb3_mirl.common.resume.replay_log import ReplayLog
 
 MORE_SETTINGS = {"cartpole": {}, "pong": {"buffer_size": 100_000, "replay_buffer_class": FrameReplayBuffer}}
 
@@ -29,13 +31,13 @@ class Written:
 
     def __init__(self) -> None:
         self.bytes = 0
-        write = checkpoints._write
+        write = manifest.write_whole
 
         def counted(path, content):
             self.bytes += len(content)
             return write(path, content)
 
-        checkpoints._write = counted
+        manifest.write_whole = counted
 
 
 class TimedCheckpoints(CheckpointCallback):
@@ -98,7 +100,7 @@ def cost_of_a_million(n: int, written: Written) -> None:
     print(f"{n:,} transitions, {process.memory_info().rss / 1e9:.2f} GB resident")
     print("| new transitions | seconds | GB written | more memory meanwhile, GB |\n|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        log = checkpoints.ReplayLog(Path(folder), "rl_model")
+        log = ReplayLog(Path(folder), "rl_model")
         log.begin(buffer, None)
         for n_new in (n, 10_000, 10_000, 100_000):
             if n_new < n:

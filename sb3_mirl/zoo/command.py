@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_mirl
 from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
-from sb3_mirl.common.resume.checkpoints import Checkpoint
+from sb3_mirl.common.resume.reader import Checkpoint
 
 try:
     import optuna

@@ -31,7 +31,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_mirl.common.buffers import FrameReplayBuffer
-from sb3_mirl.common.resume import checkpoints
+from sb3_mirl.common.resume.writer import CheckpointWriter
 
 SETTINGS = {
     "buffer_size": 300,
@@ -71,7 +71,7 @@ class Killer:
 
     def watch(self) -> None:
         """In the child: notes when a checkpoint is being written."""
-        write = checkpoints.CheckpointWriter.write
+        write = CheckpointWriter.write
 
         def watched(*args):
             self.shared[0] = 1
@@ -80,7 +80,7 @@ class Killer:
             finally:
                 self.shared[0] = 0
 
-        checkpoints.CheckpointWriter.write = watched
+        CheckpointWriter.write = watched
 
     @staticmethod
     def die_at(operation: int) -> None:
@@ -98,7 +98,7 @@ class Killer:
             return call
 
         for name in ("fsync", "replace", "unlink"):
-            setattr(checkpoints.os, name, counted(getattr(os, name)))
+            setattr(os, name, counted(getattr(os, name)))
 
 
 def train(name: str, folder: Path, total: int, save_freq: int) -> str:

@@ -10,15 +10,37 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl import MIRL, CheckpointCallback
-from sb3_mirl.common.resume.checkpoints import _rest_of_replay, _slot_arrays
+from sb3_mirl.common.buffers import FrameReplayBuffer
+from sb3_mirl.common.resume.replay_log import slot_arrays, values_beside_slots
 from sb3_mirl.common.resume.state import capture
 
+SETTINGS: dict[str, Any] = {
+    "learning_starts": 50,
+    "buffer_size": 150,
+    "learning_rate": 1e-3,
+    "target_update_interval": 70,
+    "batch_size": 8,
+    "prior_lr": 1e-3,
+    "beta_lr": 1e-2,
+    "seed": 1,
+    "policy_kwargs": {"net_arch": [16]},
+}
+CNN = {"policy_kwargs": {}, "replay_buffer_class": FrameReplayBuffer}
 #: Numbers of arrays, what counts seconds, and generators that nobody seeds
 _NOT_COMPARED = ("id", "content", "first", "owner", "elapsed", "episode_times", "observation_space", "_observation_space")
+
+
+def cartpole(folder: Path, n_envs: int = 1, **kwargs: Any) -> VecEnv:
+    return make_vec_env("CartPole-v1", n_envs, seed=5, monitor_dir=str(folder), **kwargs)
+
+
+def manifest_names(folder: Path, pattern: str = "checkpoints/*.json") -> list[str]:
+    return sorted(path.name for path in folder.glob(pattern))
 
 
 class Interrupt(Exception):
@@ -86,8 +108,8 @@ def content(model: MIRL, folder: Path) -> dict[str, Any]:
 def _replay(model: MIRL, filled: int) -> dict[str, str]:
     buffer = model.replay_buffer
     assert buffer is not None
-    names = [name for name, _ in _slot_arrays(buffer)]
-    found = {name: _hash(array[:filled]) for name, array in _slot_arrays(buffer) if "observations" not in name}
+    names = [name for name, _ in slot_arrays(buffer)]
+    found = {name: _hash(array[:filled]) for name, array in slot_arrays(buffer) if "observations" not in name}
     if any("observations" in name for name in names):
         for name in ("observations", "next_observations"):
             arrays = vars(buffer).get(name)
@@ -95,7 +117,7 @@ def _replay(model: MIRL, filled: int) -> dict[str, str]:
                 if array is not None:
                     slots, envs = np.divmod(np.arange(filled * buffer.n_envs), buffer.n_envs)
                     found[name + key] = _hash(array[slots, envs, :] if isinstance(array, np.ndarray) else array[slots, envs])
-    rest = _rest_of_replay(buffer)
+    rest = values_beside_slots(buffer)
     return {**found, "rest": _hash_all({key: value for key, value in rest.items() if key != "infos"})}
 
 

@@ -1,4 +1,4 @@
-"""The callback that writes checkpoints."""
+"""When checkpoints are written: :class:`CheckpointCallback`."""
 
 import os
 import warnings
@@ -6,26 +6,30 @@ from pathlib import Path
 
 from stable_baselines3.common import callbacks
 
-from sb3_mirl.common.resume.checkpoints import CheckpointWriter
+from sb3_mirl.common.resume.run_state import ResumableModel
+from sb3_mirl.common.resume.writer import CheckpointWriter
 
 
 class CheckpointCallback(callbacks.CheckpointCallback):
     """
-    SB3's ``CheckpointCallback``, with checkpoints from which :meth:`sb3_mirl.BaseDQN.resume` continues the run exactly.
+    SB3's ``CheckpointCallback``, with checkpoints from which ``resume()`` continues the run exactly.
 
-    A checkpoint is written between two rollouts, the first time that is so after ``save_freq`` calls; and at the end of the
-    training. It is there whole or not at all, it includes the replay buffer, of which only what is new is written, and the
-    oldest ones are removed when a newer one is complete. If it cannot be written, because the disk is full, a warning says so
-    and training goes on. ``save_path`` then holds ``<name_prefix>_<steps>_steps.zip``, as SB3's would, and what belongs to it
-    (:mod:`sb3_mirl.common.resume.checkpoints`). Where a checkpoint of that name is kept, the new one's has a number more.
+    A checkpoint is written between two rollouts, as soon as ``save_freq`` calls have passed, and at the end of the training.
+    It is written atomically. It includes the replay buffer, of which each checkpoint writes only the new part. The oldest
+    checkpoints are removed when a newer one is complete. If a checkpoint cannot be written, for example because the disk is
+    full, the callback warns and training continues.
 
-    :param save_freq: environment steps (of each environment, as SB3 counts) from one checkpoint to the next
+    The files are described in :mod:`sb3_mirl.common.resume`; the model is ``<name_prefix>_<steps>_steps.zip``, as SB3's.
+
+    :param save_freq: environment steps (of each environment, as SB3 counts) between checkpoints
     :param save_path: the folder
     :param name_prefix: of the files' names
-    :param keep: number of checkpoints that are kept
-    :param verbose: 0: no output, 1: where checkpoints are
+    :param keep: number of checkpoints to keep
+    :param verbose: 0: no output, 1: print the path of each checkpoint
     :raises ValueError: if an argument is out of range, or if ``save_path`` holds files of another run
     """
+
+    model: ResumableModel
 
     def __init__(
         self, save_freq: int, save_path: str | os.PathLike[str], name_prefix: str = "rl_model", keep: int = 3, verbose: int = 0
@@ -41,10 +45,16 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._writer: CheckpointWriter | None = None
 
     def _init_callback(self) -> None:
-        super()._init_callback()
+        if not isinstance(self.model, ResumableModel):
+            raise TypeError(
+                f"sb3_mirl.CheckpointCallback works with the algorithms of sb3_mirl, not with {type(self.model).__name__}: "
+                "use stable_baselines3's CheckpointCallback"
+            )
         self._due, self._in_rollout, self._saved_at = False, True, -1
-        others = [item for item in self.model.active_callbacks if isinstance(item, CheckpointCallback) and item is not self]
-        if any(os.path.realpath(item.save_path) == os.path.realpath(self.save_path) for item in others):
+        others = {
+            item.save_path for item in self.model.active_callbacks if isinstance(item, CheckpointCallback) and item != self
+        }
+        if os.path.realpath(self.save_path) in map(os.path.realpath, others):
             raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
         if self._writer is None or self._writer.model is not self.model or not self._writer.is_up_to_date():
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)
@@ -54,7 +64,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        # Here nothing is under way: the state of the run is that of its objects
+        # Between two rollouts, the state of the run is that of its objects: no local variable matters
         if self._due:
             self._save()
         self._in_rollout = True
@@ -63,8 +73,8 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._in_rollout = False
 
     def _on_training_end(self) -> None:
-        # Not where a callback has stopped the training: SB3 does not store the latest transition then. Nor when learn() is
-        # over: rl-zoo3 calls this once more, after an exception too, in the midst of a gradient step
+        # No checkpoint if a callback has stopped the training within a rollout: SB3 has not stored the latest transition.
+        # Nor outside of learn(): rl-zoo3 calls this method once more, also after an exception within a gradient step
         if self._in_rollout or self not in self.model.active_callbacks:
             return
         if self._saved_at != self.model.num_timesteps:
@@ -78,7 +88,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         except OSError as error:
             warnings.warn(
                 f"No checkpoint at step {self.model.num_timesteps}, {self.save_path} could not be written ({error}). Training "
-                "goes on, and what is missing comes with the next one.",
+                "goes on; the next checkpoint includes what is missing.",
                 stacklevel=2,
             )
             return

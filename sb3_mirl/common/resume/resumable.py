@@ -8,13 +8,14 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.dqn.dqn import DQN
 
 from sb3_mirl.common.events import GradientStepCallback, RolloutEvents, callbacks_inside_events, flatten_callbacks
 from sb3_mirl.common.inputs import check_integer, find_action_names
 from sb3_mirl.common.learning_curve import add_return, new_curve
 from sb3_mirl.common.resume.callback import CheckpointCallback
-from sb3_mirl.common.resume.checkpoints import Checkpoint, new_run_id
+from sb3_mirl.common.resume.manifest import new_run_id
+from sb3_mirl.common.resume.reader import Checkpoint
+from sb3_mirl.common.resume.run_state import ResumableModel
 
 SelfDQN = TypeVar("SelfDQN", bound="ResumableDQN")
 
@@ -22,7 +23,7 @@ SelfDQN = TypeVar("SelfDQN", bound="ResumableDQN")
 _OF_ONE_LEARN = ("_gradient_step_callbacks", "active_callbacks", "_num_timesteps_at_start", "_total_timesteps")
 
 
-class ResumableDQN(DQN):
+class ResumableDQN(ResumableModel):
     """SB3's DQN with checkpoints from which a run goes on exactly, and an event after each gradient step."""
 
     #: Written into saved models, which only the same algorithm loads. Subclasses inherit it
@@ -36,13 +37,11 @@ class ResumableDQN(DQN):
         self.action_names: list[str] | None = None
         #: Returns of the episodes since the counters began, see learning_curve.py
         self.learning_curve: dict[str, Any] = new_curve()
-        #: All callbacks of the current learn(), without their containers; only learn() writes it
+        # ResumableModel says who may write these
         self.active_callbacks: list[BaseCallback] = []
-        self._gradient_step_callbacks: list[GradientStepCallback] = []
-        #: Identity of this run in its checkpoints. Only the checkpoint writer increases the serial number of the latest one
         self.run_id, self.checkpoint_serial = new_run_id(), 0
-        #: Set by resume(), cleared when learn() has put the state of the interrupted run in place
         self.resumed_from: Checkpoint | None = None
+        self._gradient_step_callbacks: list[GradientStepCallback] = []
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         if isinstance(callback, list):

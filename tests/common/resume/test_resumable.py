@@ -1,15 +1,48 @@
-"""learn() and copies of models: what belongs to one call and to one run."""
+"""learn(), resume() and copies of models: what belongs to one call and to one run."""
 
 import copy
 
 import cloudpickle
 import numpy as np
 import pytest
+import torch as th
 from models import FAST
 from probes import ConstantReward, TwoArms
+from resuming import SETTINGS
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_mirl import MIRL
+from sb3_mirl import MIRL, CheckpointCallback
+
+
+@pytest.fixture
+def folder(tmp_path):
+    env = VecNormalize(make_vec_env("CartPole-v1", 2, seed=5))
+    MIRL("MlpPolicy", env, **SETTINGS).learn(96, CheckpointCallback(20, tmp_path))
+    return tmp_path
+
+
+def test_resuming_a_finished_run_changes_nothing(folder):
+    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+    before = model.policy.state_dict()["q_net.q_net.0.weight"].clone()
+    model.learn(96, CheckpointCallback(20, folder))
+    assert model.num_timesteps == 96
+    assert th.equal(before, model.policy.state_dict()["q_net.q_net.0.weight"])
+
+
+@pytest.mark.parametrize(("total", "reset", "end"), [(152, True, 152), (152, False, 248)])
+def test_resumed_run_can_be_extended(folder, total, reset, end):
+    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+    model.learn(total, reset_num_timesteps=reset)
+    assert model.num_timesteps == end
+
+
+def test_second_learn_is_a_new_training(folder):
+    model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
+    model.learn(120)
+    model.learn(30)
+    assert model.num_timesteps == 32
 
 
 def test_learning_inside_learning_leaves_the_counters_of_the_outer_run():

@@ -1,0 +1,131 @@
+"""What environments consist of besides Python objects: spaces, monitor files, Atari emulators, worker processes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.vec_env import SubprocVecEnv
+
+from sb3_mirl.common.resume.classes import is_in_modules, is_instance, qualified_name
+from sb3_mirl.common.resume.logs import replace_content
+from sb3_mirl.common.resume.walk import Capture, Kind, Restore, State, StateMismatch, instances, place
+
+
+def _describe(space: spaces.Space) -> str:
+    return qualified_name(type(space)) if type(space).__repr__ is object.__repr__ else repr(space)
+
+
+def _capture_space(walk: Capture, value: spaces.Space, path: str) -> dict[str, Any]:
+    # Everything else of a space seldom changes, and is large for images
+    names = [name for name in ("_np_random", "spaces") if name in vars(value)]
+    return {"space": _describe(value), "attributes": walk.all_values([(name, vars(value)[name]) for name in names], path)}
+
+
+def _restore_space(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    if not is_instance(old, spaces.Space) or _describe(old) != node["space"]:
+        raise walk.unknown(path, f"the space {node['space']}, which is another one here")
+    walk.made(node, old)
+    vars(old).update(walk.all_values(node["attributes"], vars(old), path))
+    return old
+
+
+def _capture_file(walk: Capture, value: ResultsWriter, path: str) -> dict[str, Any]:
+    value.file_handler.flush()
+    with open(value.file_handler.name, "rb") as file:
+        return {"content": walk.store(file.read())}
+
+
+def _restore_file(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    if is_instance(old, ResultsWriter):  # it has opened the file anew
+        replace_content(old.file_handler, walk.arrays[node["content"]].tobytes())
+    return walk.made(node, old)
+
+
+def _is_emulator(value: Any) -> bool:
+    return is_in_modules(type(value), ("ale_py",)) and hasattr(value, "cloneSystemState")
+
+
+def _capture_emulator(walk: Capture, value: Any, path: str) -> dict[str, Any]:
+    return {"content": walk.store(value.cloneSystemState().__getstate__())}
+
+
+def _restore_emulator(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    import ale_py
+
+    if not _is_emulator(old):
+        raise StateMismatch(f"at {place(path)} the state has an Atari emulator, the object a {qualified_name(type(old))}")
+    state = ale_py.ALEState.__new__(ale_py.ALEState)
+    state.__setstate__(walk.arrays[node["content"]].tobytes())
+    old.restoreSystemState(state)
+    return walk.made(node, old)
+
+
+class _StateMethods:
+    """
+    Adds two methods to environments in the process that unpickles it: a worker of ``SubprocVecEnv``, which can only call
+    methods of its environment.
+    """
+
+    def __init__(self, capture: Callable[..., State], restore: Callable[..., Any]) -> None:
+        self.functions = capture, restore
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return _add_state_methods, self.functions
+
+
+def _add_state_methods(capture: Callable[..., State], restore: Callable[..., Any]) -> None:
+    def restore_and_report(env: gym.Env, state: State) -> tuple[StateMismatch | None, list[str]]:
+        # An exception would end the worker process without a message in the main process
+        try:
+            restore(env, state)
+        except StateMismatch as error:
+            return error, []
+        return None, state.missing
+
+    gym.Env.capture_state = capture  # type: ignore[attr-defined]
+    gym.Env.restore_state_ = restore_and_report  # type: ignore[attr-defined]
+
+
+def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
+    """``SubprocVecEnv``, whose worker processes call ``capture`` and ``restore`` for their environments."""
+
+    def capture_workers(walk: Capture, value: SubprocVecEnv, path: str) -> dict[str, Any]:
+        value.set_attr("_sb3_mirl", _StateMethods(capture, restore))
+        children = []
+        for index, state in enumerate(value.env_method("capture_state")):
+            walk.missing += [f"{path}.envs[{index}].{name}".lstrip(".") for name in state.missing]
+            children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
+            walk.arrays += state.arrays
+        walk.reported = len(walk.missing)
+        # The next reset begins with these, if there was none yet
+        names = ("_seeds", "_options")
+        return {
+            "children": children,
+            "attributes": walk.complete_values([(name, getattr(value, name)) for name in names], path),
+        }
+
+    def restore_workers(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+        if not is_instance(old, SubprocVecEnv) or old.num_envs != len(node["children"]):
+            raise StateMismatch(f"at {place(path)} the state has a SubprocVecEnv of {len(node['children'])}, the object {old}")
+        old.set_attr("_sb3_mirl", _StateMethods(capture, restore))
+        for index, child in enumerate(node["children"]):
+            place_of_env = f"{path}.envs[{index}]".lstrip(".")
+            arrays = walk.arrays[child["first"] : child["first"] + child["count"]]
+            error, missing = old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])[0]
+            if error is not None:
+                raise StateMismatch(f"{place_of_env}: {error}")
+            walk.missing += [f"{place_of_env}: {name}" for name in missing]
+        walk.made(node, old)
+        vars(old).update(walk.complete_values(node["attributes"], vars(old), path))
+        return old
+
+    return Kind("workers", instances(SubprocVecEnv), capture_workers, restore_workers)
+
+
+KINDS = (
+    Kind("file", instances(ResultsWriter), _capture_file, _restore_file),
+    Kind("emulator", _is_emulator, _capture_emulator, _restore_emulator),
+    Kind("space", instances(spaces.Space), _capture_space, _restore_space),
+)

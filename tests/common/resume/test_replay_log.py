@@ -1,0 +1,74 @@
+"""The replay buffer in checkpoints: only the new part is written, and nothing is missing."""
+
+import numpy as np
+import pytest
+from probes import Image
+from resuming import CNN, SETTINGS
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
+
+from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl.common.resume.reader import Checkpoint
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning",
+    "ignore:`n_steps=3` is ignored",
+    "ignore:.*Monitor",
+    "ignore:builtin type (Swig|swig)",
+    "ignore:torch.quantize",
+    "ignore:`torch.jit:DeprecationWarning",
+)
+
+
+def test_only_new_transitions_are_written(tmp_path):
+    model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 10_000, "learning_starts": 1000})
+    model.learn(900, CheckpointCallback(100, tmp_path))
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "replay").iterdir()}
+    assert len(sizes) == 9
+    a_transition = 2 * 4 * 4 + 8 + 4 + 4 + 4
+    assert all(100 * a_transition <= size <= 104 * a_transition + 1000 for size in list(sizes.values())[:-1])
+
+
+def test_unknown_replay_buffer_class_is_named_in_a_warning(tmp_path):
+    class Prioritised(ReplayBuffer):
+        largest = 1.0
+
+    settings = {**SETTINGS, "replay_buffer_class": Prioritised}
+    with pytest.warns(UserWarning, match="Of a Prioritised, checkpoints hold the arrays"):
+        MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
+
+
+def test_replaced_replay_buffer_leaves_older_checkpoints_intact(tmp_path):
+    model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+    callback = CheckpointCallback(1000, tmp_path)
+    model.learn(20, callback)
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    model.load_replay_buffer(tmp_path / "buffer.pkl")
+    model.replay_buffer.rewards += 1.0
+    model.learn(20, callback)
+    for path in tmp_path.glob("*.json"):
+        Checkpoint(tmp_path, path)
+    assert MIRL.resume(tmp_path, "CartPole-v1").replay_buffer.rewards[0] == 2.0
+
+
+def test_new_folder_gets_the_whole_buffer(tmp_path):
+    model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+    model.learn(120, CheckpointCallback(40, tmp_path / "a"))
+    resumed = MIRL.resume(tmp_path / "a", "CartPole-v1")
+    resumed.learn(160, CheckpointCallback(20, tmp_path / "b"))
+    again = MIRL.resume(tmp_path / "b", "CartPole-v1")
+    np.testing.assert_array_equal(again.replay_buffer.observations, resumed.replay_buffer.observations)
+
+
+def test_frames_are_complete_in_each_of_two_folders(tmp_path):
+    def env():
+        return VecFrameStack(make_vec_env(Image, 1, seed=5), 3)
+
+    settings = {**SETTINGS, **CNN, "buffer_size": 64, "learning_starts": 1000}
+    model = MIRL("CnnPolicy", env(), **settings)
+    model.learn(120, [CheckpointCallback(8, tmp_path / "a"), CheckpointCallback(24, tmp_path / "b")])
+    slots = np.arange(64)
+    for folder in "ab":
+        resumed = MIRL.resume(tmp_path / folder, env())
+        np.testing.assert_array_equal(resumed.replay_buffer.observations[slots, 0], model.replay_buffer.observations[slots, 0])
