@@ -4,6 +4,7 @@ faster gradient steps. Algorithms that differ from DQN in target, loss or acting
 """
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,7 @@ class BaseDQN(ResumableDQN):
     exported_attributes: ClassVar[dict[str, Rule]] = {}
     #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), actions, rewards, dones, discounts, and the
     #: coefficients that :meth:`train` passes; returns the loss and the mean squared TD error
-    batch_loss = staticmethod(td_loss)
+    batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
 
     def __init__(
         self,

@@ -95,15 +95,15 @@ MlpPolicy = DQNPolicy
 class CnnPolicy(DQNPolicy):
     """:class:`DQNPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
 
-    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any) -> None:
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"features_extractor_class": NatureCNN, **kwargs})
 
 
 class MultiInputPolicy(DQNPolicy):
     """:class:`DQNPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor unless given."""
 
-    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})
 
 
 POLICY_ALIASES: dict[str, type[BasePolicy]] = {

@@ -4,6 +4,7 @@ The algorithms: :class:`MIRL`, and :class:`SQL` and :class:`SQLm`, which are MIR
 Read it beside ``stable_baselines3/dqn/dqn.py``: the order is the same, so that a diff shows the algorithm.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -95,7 +96,7 @@ class MIRL(BaseDQN):
     argument_rules: ClassVar[dict[str, Rule]] = {**BaseDQN.argument_rules, **arguments.ARGUMENT_RULES}
     exported_attributes: ClassVar[dict[str, Rule]] = arguments.RESOLVED_RULES
     default_callbacks: ClassVar[tuple[type[GradientStepCallback], ...]] = (PriorUpdateCallback, BetaUpdateCallback)
-    batch_loss = staticmethod(soft_td_loss)
+    batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(soft_td_loss)
 
     def __init__(
         self,

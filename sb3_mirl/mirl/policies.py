@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_mirl.common import policies
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import CompiledActing
-from sb3_mirl.common.policies import DQNPolicy
 from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 
@@ -25,7 +24,7 @@ from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 REGULARIZATIONS = ("mutual_information", "entropy")
 
 
-class MIRLPolicy(DQNPolicy):
+class MIRLPolicy(policies.DQNPolicy):
     """
     DQN's policy, which acts by argmaxₐ π(a|s), π(a|s) ∝ ρ(a) exp(β Q(s,a)), and explores by drawing from ρ.
 
@@ -193,18 +192,12 @@ class SoftActing(Acting):
 MlpPolicy = MIRLPolicy
 
 
-class CnnPolicy(MIRLPolicy):
+class CnnPolicy(MIRLPolicy, policies.CnnPolicy):
     """:class:`MIRLPolicy` for images: ``features_extractor_class`` is NatureCNN unless given."""
 
-    def __init__(self, *args: Any, features_extractor_class: Any = NatureCNN, **kwargs: Any) -> None:
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
 
-
-class MultiInputPolicy(MIRLPolicy):
+class MultiInputPolicy(MIRLPolicy, policies.MultiInputPolicy):
     """:class:`MIRLPolicy` for Dict observations: ``features_extractor_class`` is CombinedExtractor unless given."""
-
-    def __init__(self, *args: Any, features_extractor_class: Any = CombinedExtractor, **kwargs: Any) -> None:
-        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
 
 
 POLICY_ALIASES: dict[str, type[BasePolicy]] = {
