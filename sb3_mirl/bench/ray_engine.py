@@ -282,10 +282,10 @@ def _run_in_temporary_folder(job: Job, suite: Suite, options: dict[str, Any], ma
     with TemporaryDirectory(prefix="sb3-mirl-") as name:
         folder = Path(name)
         open_folder(folder, suite, [job])
-        posted, posted_at = -1, 0.0
+        posted, read_at = -1, 0.0
         for _ in run_locally([job], folder, 1, **options):
-            if posted < 0 or time.monotonic() - posted_at > PERIOD_S:
-                posted_at, steps = time.monotonic(), job.progress(folder)
+            if posted < 0 or time.monotonic() - read_at > PERIOD_S:
+                read_at, steps = time.monotonic(), job.progress(folder)
                 if steps != posted:
                     mailbox.post.remote(job, steps)
                     posted = steps
