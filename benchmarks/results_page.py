@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from sb3_mirl.bench.report.figures import draw
-from sb3_mirl.bench.report.page import number
-from sb3_mirl.bench.report.tables import TABLES, Bench, Row, label, read, scales
+from sb3_mirl.bench.report.cells import number
+from sb3_mirl.bench.report.tables import TABLES, Bench, Row, read, scales
+from sb3_mirl.bench.suites import label
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"

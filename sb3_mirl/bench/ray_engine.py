@@ -58,7 +58,7 @@ def connected(address: str | None, cpus: float = 1, gpus: float = 0, fetch: bool
     """
     Connect to Ray for the time of the context.
 
-    :param address: ``host:port`` of a cluster's head; None for ``RAY_ADDRESS``, the cluster of this machine, or a new local one
+    :param address: ``host:port`` of a cluster's head; None for ``RAY_ADDRESS``, this machine's cluster, or a new local one
     :param cpus: of each job; a fraction or a whole number
     :param gpus: of each job; a fraction or a whole number
     :param fetch: whether the nodes do not share the folder, so that the files of each job are fetched at its end
@@ -195,7 +195,9 @@ def _check_nodes(cpus: float, gpus: float, mark: Path | None) -> None:
     if not nodes:
         print(f"No node has {cpus:g} CPUs and {gpus:g} GPUs for a job: waiting for one that has", file=sys.stderr)
     answers = {
-        node: _check_node.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(mark)
+        node: _check_node.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            mark
+        )
         for node in nodes
     }
     deadline = time.monotonic() + NODE_PATIENCE_S

@@ -87,7 +87,9 @@ def run(
             _follow(ended, suite, pending, folder)
     unfinished = [job for job in pending if not job.finished(folder)]
     if unfinished:
-        _say(f"{len(unfinished)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again")
+        _say(
+            f"{len(unfinished)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again"
+        )
     return unfinished
 
 

@@ -211,6 +211,7 @@ def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | N
     action_names = find_action_names(env, int(action_space.n)) if isinstance(action_space, gym.spaces.Discrete) else None
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
+    own = {"prior": model.prior.tolist(), "beta": model.beta, **_learning_rates(model)} if isinstance(model, MIRL) else {}
     return {
         "format": FORMAT,
         "suite": suite.name,
@@ -229,7 +230,7 @@ def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | N
         "hyperparameters_file": _package_path(manager.config),
         "curve": history.curve(),
         "action_names": action_names,
-        **(_prior_and_beta(model) if isinstance(model, MIRL) else {}),
+        **own,
         "history": history.temperature(),
         "versions": {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__, **package_versions(*PACKAGES)},
         "machine": {"processor": platform.machine(), "device": str(model.device), "threads": th.get_num_threads()},
@@ -248,11 +249,10 @@ def _package_path(config: str) -> str:
     return f"{'rl_zoo3' if path.is_relative_to(Path(rl_zoo3.__file__).parent) else 'sb3_mirl'}/hyperparams/{path.name}"
 
 
-def _prior_and_beta(model: MIRL) -> dict[str, Any]:
-    """ρ and β at the end; α_ρ and α_β as numbers, also where the arguments were ``"auto"``."""
+def _learning_rates(model: MIRL) -> dict[str, float]:
+    """α_ρ and α_β as numbers, also where the arguments were ``"auto"``."""
     given = {name: getattr(model, name) for name in ("prior_lr", "beta_lr")}
-    rates = {name: getattr(model, f"resolved_{name}") if isinstance(value, str) else value for name, value in given.items()}
-    return {"prior": model.prior.tolist(), "beta": model.beta, **rates}
+    return {name: getattr(model, f"resolved_{name}") if isinstance(value, str) else value for name, value in given.items()}
 
 
 def _discard_outdated_checkpoints(job: Job, folder: Path, hyperparams: dict[str, Any]) -> None:
