@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_mirl.bench.report.figures import draw
 from sb3_mirl.bench.report.cells import number
+from sb3_mirl.bench.report.figures import draw
 from sb3_mirl.bench.report.tables import TABLES, Bench, Row, read, scales
 from sb3_mirl.bench.suites import label
 

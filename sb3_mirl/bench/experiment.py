@@ -20,7 +20,7 @@ import torch as th
 import yaml
 from gymnasium.error import DependencyNotInstalled
 
-from sb3_mirl.bench.jobs import FolderError, Job
+from sb3_mirl.bench.jobs import FolderError, Job, stored_jobs
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.zoo.command import ALGORITHMS, ExperimentManager, hyperparams_file, register
 
@@ -118,11 +118,13 @@ def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None
         except Exception as error:
             not_installed = isinstance(error, (ImportError, DependencyNotInstalled)) and suite.extra
             raise ValueError(f"{env} cannot be made: {error}{_how_to_install(suite) if not_installed else ''}") from error
+    stored = stored_jobs(folder, suite) if folder is not None else []
     for algorithm, env in pairs:
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
             hyperparameters = check_pair(suite, algorithm, env)
-        if folder is not None:
-            _check_results(folder, algorithm, env, hyperparameters)
+        for job in stored:
+            if folder is not None and (job.algorithm, job.env) == (algorithm, env):
+                _check_result(job, folder, hyperparameters)
 
 
 def check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
@@ -154,26 +156,22 @@ def check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
     return recorded_hyperparameters(manager, saved)
 
 
-def _check_results(folder: Path, algorithm: str, env: str, wanted: dict[str, Any]) -> None:
-    for file in (folder / "results").glob(f"{Job(algorithm, env, 0).name.removesuffix('0')}*.json"):
-        seed = file.stem.rpartition("_")[2]
-        job = Job(algorithm, env, int(seed) if seed.isdecimal() else 0)
-        if job.result_file(folder) != file:
-            continue
-        try:
-            stored = job.result(folder)["hyperparameters"]
-        except (OSError, ValueError):
-            continue  # damaged results are not compared with others
-        differences = [
-            f"{key} {stored.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
-            for key in sorted({*stored, *wanted})
-            if stored.get(key) != wanted.get(key)
-        ]
-        if differences:
-            raise FolderError(
-                f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(differences)}. "
-                "Choose another folder"
-            )
+def _check_result(job: Job, folder: Path, wanted: dict[str, Any]) -> None:
+    """:raises FolderError: if the folder has a result of the job with other hyper-parameters"""
+    try:
+        stored = job.result(folder)["hyperparameters"]
+    except (OSError, ValueError):
+        return  # damaged results are not compared with others
+    differences = [
+        f"{key} {stored.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
+        for key in sorted({*stored, *wanted})
+        if stored.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise FolderError(
+            f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(differences)}. "
+            "Choose another folder"
+        )
 
 
 def check_device(device: str) -> None:

@@ -10,6 +10,7 @@ The folder of a benchmark: its suite, the planned jobs, and the state of each. N
 
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -287,6 +288,22 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
         if value is not None
     }
     return Suite(**settings), list(dict.fromkeys(Job(*job) for job in content["jobs"]))
+
+
+def stored_jobs(folder: Path, suite: Suite) -> list[Job]:
+    """
+    :param folder: of a benchmark
+    :param suite: of the folder
+    :return: the jobs that have a result file by its name, also those that were not planned but copied from elsewhere
+    """
+    jobs = []
+    for file in sorted((folder / "results").glob("*.json")):
+        head, _, seed = file.stem.rpartition("_")
+        for env in suite.steps:
+            algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
+            if algorithm != head and schema.is_algorithm(algorithm) and re.fullmatch(r"0|[1-9][0-9]{0,11}", seed):
+                jobs.append(Job(algorithm, env, int(seed)))
+    return jobs
 
 
 def outcomes(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Outcome]:

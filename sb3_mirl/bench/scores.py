@@ -156,9 +156,9 @@ def bootstrap(
 
 
 @cache
-def _resampling_weights(n: int, samples: int) -> np.ndarray:
-    """How often each of ``n`` values is drawn in each resample, divided by n: [samples, n]."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=samples) / n
+def _draws(n: int, samples: int) -> np.ndarray:
+    """How often each of ``n`` values is drawn in each resample, [samples, n]."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)
 
 
 def bootstrap_mean(values: np.ndarray, confidence: float = CONFIDENCE, samples: int = 5000) -> Estimate:
@@ -172,7 +172,7 @@ def bootstrap_mean(values: np.ndarray, confidence: float = CONFIDENCE, samples: 
     :return: the mean, [...], and the ends of the interval, which are NaN for a single run
     """
     values = np.asarray(values, dtype=np.float64)
-    resampled = np.tensordot(_resampling_weights(len(values), samples), values, axes=1)
+    resampled = np.tensordot(_draws(len(values), samples), values, axes=1) / len(values)
     return _estimate(values.mean(axis=0), resampled, confidence, single=len(values) == 1)
 
 

@@ -6,7 +6,6 @@ A run is one training; its score is the mean over the episodes of its evaluation
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from sb3_mirl.bench.jobs import Job, outcomes, read_folder
-from sb3_mirl.bench.schema import is_algorithm
+from sb3_mirl.bench.jobs import Job, outcomes, read_folder, stored_jobs
 from sb3_mirl.bench.scores import (
     CONVENTIONS,
     Estimate,
@@ -124,25 +122,13 @@ def read(folder: Path) -> Bench:
     :raises FolderError: if it is not the folder of a benchmark
     """
     suite, jobs = read_folder(folder)
-    found = outcomes(folder, suite, dict.fromkeys([*jobs, *_unplanned(folder, suite)]))
+    found = outcomes(folder, suite, dict.fromkeys([*jobs, *stored_jobs(folder, suite)]))
     return Bench(
         suite,
         states={job: outcome.state for job, outcome in found.items()},
         results={job: outcome.result for job, outcome in found.items() if outcome.result is not None},
         reasons={job: outcome.reason for job, outcome in found.items() if outcome.reason},
     )
-
-
-def _unplanned(folder: Path, suite: Suite) -> list[Job]:
-    """Jobs of results that were copied into the folder, such as from another machine."""
-    jobs = []
-    for file in sorted((folder / "results").glob("*.json")):
-        head, _, seed = file.stem.rpartition("_")
-        for env in suite.steps:
-            algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
-            if algorithm != head and is_algorithm(algorithm) and re.fullmatch(r"0|[1-9][0-9]{0,11}", seed):
-                jobs.append(Job(algorithm, env, int(seed)))
-    return jobs
 
 
 def oddities(bench: Bench) -> list[str]:
