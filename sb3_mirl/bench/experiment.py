@@ -20,7 +20,7 @@ import torch as th
 import yaml
 from gymnasium.error import DependencyNotInstalled
 
-from sb3_mirl.bench.jobs import FolderError, Job, stored_jobs
+from sb3_mirl.bench.jobs import FolderError, Job, differences, stored_jobs
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.zoo.command import ALGORITHMS, ExperimentManager, hyperparams_file, register
 
@@ -162,15 +162,9 @@ def _check_result(job: Job, folder: Path, wanted: dict[str, Any]) -> None:
         stored = job.result(folder)["hyperparameters"]
     except (OSError, ValueError):
         return  # damaged results are not compared with others
-    differences = [
-        f"{key} {stored.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
-        for key in sorted({*stored, *wanted})
-        if stored.get(key) != wanted.get(key)
-    ]
-    if differences:
+    if found := differences(stored, wanted, sorted({*stored, *wanted})):
         raise FolderError(
-            f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(differences)}. "
-            "Choose another folder"
+            f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(found)}. Choose another folder"
         )
 
 

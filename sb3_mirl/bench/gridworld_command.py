@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     share, positive, count = _number(float, 0.0, 1.0), _number(float, 0.0, 1e100), _number(int, 1)
     beta = _number(float, 0.0)
-    several = {"nargs": "+", "action": _Distinct}
+    several: dict[str, Any] = {"nargs": "+", "action": _Distinct}
     algorithms = list(TABULAR_ALGORITHMS)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"{', '.join(WORLDS)}, or files with a map")
     parser.add_argument("--algos", **several, default=algorithms, choices=algorithms)

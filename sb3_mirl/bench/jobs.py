@@ -13,9 +13,9 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +231,8 @@ def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
     visible = [file.name for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
     if (folder / "suite.json").exists():
         stored, planned = read_folder(folder)
-        differences = _differences(stored, suite)
-        if differences:
-            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(differences)}. Choose another folder")
+        if found := _suite_differences(stored, suite):
+            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(found)}. Choose another folder")
         return planned
     if visible:
         raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
@@ -327,16 +326,21 @@ def outcomes(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Outco
     return found
 
 
-def _differences(stored: Suite, wanted: Suite) -> list[str]:
-    differences = [
-        f"{name} {getattr(stored, name)!r} instead of {getattr(wanted, name)!r}"
-        for name in (field.name for field in fields(Suite))
-        if name in COMPARED_FIELDS and getattr(stored, name) != getattr(wanted, name)
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """A text for each of the keys whose values differ."""
+    return [
+        f"{key} {stored.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
+        for key in keys
+        if stored.get(key) != wanted.get(key)
     ]
+
+
+def _suite_differences(stored: Suite, wanted: Suite) -> list[str]:
+    found = differences(vars(stored), vars(wanted), COMPARED_FIELDS)
     if stored.name == wanted.name:
-        differences += [
+        found += [
             f"{stored.steps[env]} steps of {env} instead of {steps}"
             for env, steps in wanted.steps.items()
             if stored.steps.get(env, steps) != steps
         ][:1]
-    return differences
+    return found

@@ -113,38 +113,42 @@ def run_on_ray(
         options["device"] = "cpu"
     with _marked(folder) as mark:
         _check_nodes(cpus, gpus, None if fetch else mark)
-        files = _FetchedFiles(folder, options) if fetch else _SharedFiles(mark, options)
-        submit = files.task.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
+        files = _FetchedFiles(folder, options) if fetch else None
+        task, *arguments = files.task if files else (_run_in_shared_folder, mark, options)
+        submit = task.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
         waiting = deque(jobs)
         running: dict[ray.ObjectRef, Job] = {}
         try:
             while waiting or running:
                 while waiting and (workers is None or len(running) < workers):
                     job = waiting.popleft()
-                    running[submit.remote(job, *files.arguments)] = job
+                    running[submit.remote(job, *arguments)] = job
                 ended, _ = ray.wait(list(running), timeout=PERIOD_S)
-                files.update(running)
-                for task in ended:
-                    job = running.pop(task)
-                    _finish(job, folder, task, files)
+                if files:
+                    files.update(running)
+                for reference in ended:
+                    job = running.pop(reference)
+                    _finish(job, folder, reference, files)
                     yield job
                 if not ended:
                     yield None
         finally:
             _cancel(list(running))
-            files.close()
+            if files:
+                files.close()
 
 
-def _finish(job: Job, folder: Path, task: ray.ObjectRef, files: "_SharedFiles | _FetchedFiles") -> None:
+def _finish(job: Job, folder: Path, reference: ray.ObjectRef, files: "_FetchedFiles | None") -> None:
     reason, returned = "", None
     try:
-        returned = ray.get(task)
+        returned = ray.get(reference)
     except TaskCancelledError:
         pass  # by _FetchedFiles.update, because another process runs the job
     except RayError as error:
         reason = f"Ray could not run the job: {_last_line(error)}"
     try:
-        files.finish(job, returned)
+        if files:
+            files.finish(job, returned)
     except OSError as error:
         reason = f"The files of the job cannot be written: {error}"
     if reason and job.state(folder) in ("missing", "failed", "unreadable"):
@@ -240,24 +244,6 @@ def _run_in_shared_folder(job: Job, mark: Path, options: dict[str, Any]) -> None
         pass
 
 
-class _SharedFiles:
-    """Jobs write into the folder themselves."""
-
-    task = _run_in_shared_folder
-
-    def __init__(self, mark: Path, options: dict[str, Any]) -> None:
-        self.arguments = (mark, options)
-
-    def update(self, running: dict[ray.ObjectRef, Job]) -> None:
-        pass
-
-    def finish(self, job: Job, returned: None) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 # ---- a folder that nodes do not see -----------------------------------------------------------------------------------
 
 
@@ -300,13 +286,12 @@ def _run_in_temporary_folder(job: Job, suite: Suite, options: dict[str, Any], ma
 class _FetchedFiles:
     """Jobs write into folders of their nodes. This process holds their locks and writes the files that they return."""
 
-    task = _run_in_temporary_folder
-
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
         self.folder = folder
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = _Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-        self.arguments = (read_folder(folder)[0], options, self.mailbox)
+        #: The remote function and its arguments after the job
+        self.task = (_run_in_temporary_folder, read_folder(folder)[0], options, self.mailbox)
         self.locks: dict[Job, ExitStack] = {}
 
     def update(self, running: dict[ray.ObjectRef, Job]) -> None:

@@ -17,7 +17,10 @@ import numpy as np
 
 #: Sources of human scores: Mnih et al. 2015, as in the paper's Table 1, or Wang et al. 2016, as in most later papers
 CONVENTIONS = ("mnih2015", "wang2016")
+#: Of all intervals
 CONFIDENCE = 0.95
+#: Resamples of a bootstrap; means of runs are cheaper
+SAMPLES, SAMPLES_OF_MEANS = 2000, 5000
 
 
 class Estimate(NamedTuple):
@@ -124,13 +127,7 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.nda
     return (sum(better) / (len(better) * others.shape[-2])).mean(axis=-1)
 
 
-def bootstrap(
-    statistic: Callable[..., np.ndarray],
-    *scores: np.ndarray,
-    confidence: float = CONFIDENCE,
-    samples: int = 2000,
-    seed: int = 0,
-) -> Estimate:
+def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, samples: int = SAMPLES, seed: int = 0) -> Estimate:
     """
     A statistic with its percentile interval by the stratified bootstrap: the runs of each game are resampled independently,
     the games are fixed. The interval is about other seeds, not about other games.
@@ -140,7 +137,6 @@ def bootstrap(
 
     :param statistic: one of the above, or any function of arrays [..., runs, games] that keeps the leading axes
     :param scores: its arguments, [runs, games] each, resampled independently
-    :param confidence: of the interval, in (0, 1)
     :param samples: number of resamples
     :param seed: of the resamples
     :return: the statistic, [], and the ends of the interval, which are NaN for a single run
@@ -152,35 +148,31 @@ def bootstrap(
     random = np.random.default_rng(seed)
     resampled = [_resampled(array, samples, random) for array in arrays]
     single = any(len(array) == 1 for array in arrays)
-    return _estimate(statistic(*arrays), statistic(*resampled), confidence, single)
+    return _estimate(statistic(*arrays), statistic(*resampled), single)
 
 
 @cache
-def _draws(n: int, samples: int) -> np.ndarray:
-    """How often each of ``n`` values is drawn in each resample, [samples, n]."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)
+def _draws(n: int) -> np.ndarray:
+    """How often each of ``n`` values is drawn in each resample, [SAMPLES_OF_MEANS, n]."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=SAMPLES_OF_MEANS).astype(np.float64)
 
 
-def bootstrap_mean(values: np.ndarray, confidence: float = CONFIDENCE, samples: int = 5000) -> Estimate:
+def bootstrap_mean(values: np.ndarray) -> Estimate:
     """
     The mean over runs with its percentile interval, for values of any shape, such as curves. The same runs are drawn for all
     values, and in all calls, so that bands around curves are smooth.
 
     :param values: [runs, ...]
-    :param confidence: of the interval, in (0, 1)
-    :param samples: number of resamples
     :return: the mean, [...], and the ends of the interval, which are NaN for a single run
     """
     values = np.asarray(values, dtype=np.float64)
-    resampled = np.tensordot(_draws(len(values), samples), values, axes=1) / len(values)
-    return _estimate(values.mean(axis=0), resampled, confidence, single=len(values) == 1)
+    resampled = np.tensordot(_draws(len(values)), values, axes=1) / len(values)
+    return _estimate(values.mean(axis=0), resampled, single=len(values) == 1)
 
 
 def over_games(
     statistic: Callable[..., np.ndarray],
     *scores: Sequence[np.ndarray],
-    confidence: float = CONFIDENCE,
-    samples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
     """
@@ -189,8 +181,6 @@ def over_games(
 
     :param statistic: a function of arrays [..., runs, 1]
     :param scores: its arguments: the scores [runs] of each game
-    :param confidence: of the interval, in (0, 1)
-    :param samples: number of resamples
     :param seed: of the resamples
     :return: the mean, [], and the ends of the interval, which are NaN if a game has a single run
     :raises ValueError: if a game has no run, if there is no game, or if the numbers of games differ
@@ -198,8 +188,8 @@ def over_games(
     games = _games(*scores)
     random = np.random.default_rng(seed)
     values = np.mean([statistic(*columns) for columns in games], axis=0)
-    resampled = np.mean([statistic(*(_resampled(column, samples, random) for column in columns)) for columns in games], axis=0)
-    return _estimate(values, resampled, confidence, any(len(column) == 1 for columns in games for column in columns))
+    resampled = np.mean([statistic(*(_resampled(column, SAMPLES, random) for column in columns)) for columns in games], axis=0)
+    return _estimate(values, resampled, any(len(column) == 1 for columns in games for column in columns))
 
 
 class Comparison(NamedTuple):
@@ -252,10 +242,10 @@ def _resampled(array: np.ndarray, samples: int, random: np.random.Generator) -> 
     return array[random.integers(len(array), size=(samples, *array.shape)), np.arange(array.shape[1])]
 
 
-def _estimate(value: np.ndarray, resampled: np.ndarray, confidence: float, single: bool) -> Estimate:
+def _estimate(value: np.ndarray, resampled: np.ndarray, single: bool) -> Estimate:
     value = np.asarray(value)
     if single:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
     return Estimate(value, low, high)

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -31,7 +32,7 @@ class Table:
     """
     :param caption: of the table
     :param header: one text for each column
-    :param rows: the first cell of each is its header
+    :param rows: of texts and :class:`Cell`; the first in each is its header
     :param groups: headings over several columns: text and number of columns
     :param foot: rows at the end, such as means
     :param words: columns that hold sentences, which are broken into lines and aligned left
@@ -39,9 +40,9 @@ class Table:
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell | str]]
+    rows: Sequence[Sequence[Any]]
     groups: Sequence[tuple[str, int]] = ()
-    foot: Sequence[Sequence[str]] = ()
+    foot: Sequence[Sequence[Any]] = ()
     words: Sequence[int] = ()
 
 

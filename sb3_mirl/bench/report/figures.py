@@ -1,6 +1,6 @@
 """Figures of a benchmark's report: small enough for a phone, and readable in print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -27,6 +27,7 @@ SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of h
 KINDS = ("curve", "prior", "beta")
 SIZE_INCHES = (4.6, 3.1)
 DPI = 150
+Styles = dict[str, tuple[str, Any]]
 #: Actions of a figure of priors, and characters of their names
 MAX_ACTIONS, MAX_NAME_CHARS = 40, 20
 
@@ -73,7 +74,7 @@ def names(bench: Bench) -> list[str]:
     return ["aggregates", "improvement", *(figure_name(kind, env) for env in bench.suite.steps for kind in KINDS)]
 
 
-def _styles(algorithms: Sequence[str]) -> dict[str, tuple[str, Any]]:
+def _styles(algorithms: Sequence[str]) -> Styles:
     others = [name for name in algorithms if name not in STYLES]
     return STYLES | {name: (OTHER_COLORS[k % len(OTHER_COLORS)], "-") for k, name in enumerate(others)}
 
@@ -86,10 +87,8 @@ def _by_algorithm(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
     return {algorithm: {key: np.array([row[key] for row in own]) for key in own[0]} for algorithm, own in groups.items()}
 
 
-def _figure(drawn: Callable[[Any], None], size: tuple[float, float] = SIZE_INCHES) -> bytes:
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    drawn(axis)
-    return _png(figure)
+def _axes(size: tuple[float, float] = SIZE_INCHES) -> tuple[Any, Any]:
+    return plt.subplots(figsize=size, layout="constrained")
 
 
 def _png(figure: Any) -> bytes:
@@ -100,7 +99,7 @@ def _png(figure: Any) -> bytes:
     return file.getvalue()
 
 
-def _bands(axis: Any, rows: Sequence[Row], styles: dict[str, tuple[str, Any]], ylabel: str) -> None:
+def _bands(axis: Any, rows: Sequence[Row], styles: Styles, ylabel: str) -> None:
     for algorithm, columns in _by_algorithm(rows).items():
         color, line = styles[algorithm]
         marker = "o" if len(columns["step"]) == 1 else None
@@ -112,21 +111,22 @@ def _bands(axis: Any, rows: Sequence[Row], styles: dict[str, tuple[str, Any]], y
     axis.legend(fontsize=9)
 
 
-def _curves(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    return _figure(lambda axis: _bands(axis, rows, styles, "return while training"))
+def _curves(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes()
+    _bands(axis, rows, styles, "return while training")
+    return _png(figure)
 
 
-def _betas(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    def drawn(axis: Any) -> None:
-        _bands(axis, rows, styles, "β")
-        values = [row["value"] for row in rows]
-        if min(values) > 0 and max(values) > 100 * min(values):
-            axis.set_yscale("log")
+def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes()
+    _bands(axis, rows, styles, "β")
+    values = [row["value"] for row in rows]
+    if min(values) > 0 and max(values) > 100 * min(values):
+        axis.set_yscale("log")
+    return _png(figure)
 
-    return _figure(drawn)
 
-
-def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
+def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
     """Horizontal bars, because names of actions are long. The dotted line is the uniform prior, which SQL keeps."""
     algorithms = _by_algorithm(rows)
     learned = {name: columns for name, columns in algorithms.items() if name != "sql"} or algorithms
@@ -139,34 +139,23 @@ def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
     places = np.arange(len(names))
     thickness = 0.8 / len(learned)
 
-    def drawn(axis: Any) -> None:
-        for k, (algorithm, columns) in enumerate(reversed(learned.items())):
-            shift = (k - (len(learned) - 1) / 2) * thickness
-            errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])[:, shown]
-            bars = {"xerr": errors, "error_kw": {"linewidth": 1}} if np.isfinite(errors).all() else {}
-            hatch = "" if algorithm == "mirl" else "//"
-            axis.barh(
-                places + shift,
-                columns["value"][shown],
-                thickness,
-                color=styles[algorithm][0],
-                label=_label(algorithm),
-                edgecolor="white",
-                hatch=hatch,
-                **bars,
-            )
-        axis.axvline(1.0 / len(all_names), color="black", linestyle=":", linewidth=1, label="uniform")
-        axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
-        axis.invert_yaxis()
-        axis.grid(False, axis="y")
-        axis.margins(y=0.02)
-        axis.set_xlabel(
-            "ρ at the end" + (f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else "")
-        )
-        # Outside the axes, where the legend hides no bar
-        axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-
-    return _figure(drawn, (SIZE_INCHES[0], max(SIZE_INCHES[1], 0.9 + 0.24 * len(names))))
+    figure, axis = _axes((SIZE_INCHES[0], max(SIZE_INCHES[1], 0.9 + 0.24 * len(names))))
+    for k, (algorithm, columns) in enumerate(reversed(learned.items())):
+        shift = (k - (len(learned) - 1) / 2) * thickness
+        errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])[:, shown]
+        bars = {"xerr": errors, "error_kw": {"linewidth": 1}} if np.isfinite(errors).all() else {}
+        bars |= {"color": styles[algorithm][0], "edgecolor": "white", "hatch": "" if algorithm == "mirl" else "//"}
+        axis.barh(places + shift, columns["value"][shown], thickness, label=_label(algorithm), **bars)
+    axis.axvline(1.0 / len(all_names), color="black", linestyle=":", linewidth=1, label="uniform")
+    axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    axis.margins(y=0.02)
+    some = f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else ""
+    axis.set_xlabel(f"ρ at the end{some}")
+    # Outside the axes, where the legend hides no bar
+    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return _png(figure)
 
 
 def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequence[str], factor: float = 1.0) -> None:
@@ -181,7 +170,7 @@ def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequen
     axis.margins(x=0.1)
 
 
-def _aggregates(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
+def _aggregates(rows: Sequence[Row], styles: Styles) -> bytes:
     """On the first scale only, which for Atari is that of Table 1."""
     scale = rows[0]["scale"]
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
@@ -197,12 +186,11 @@ def _aggregates(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> byte
     return _png(figure)
 
 
-def _improvement(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    def drawn(axis: Any) -> None:
-        names = [f"{_label(row['algorithm'])} over {_label(row['than'])}" for row in rows]
-        _points(axis, rows, names, [styles[row["algorithm"]][0] for row in rows])
-        axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
-        axis.set_xlim(-0.03, 1.03)
-        axis.set_xlabel("probability of improvement")
-
-    return _figure(drawn, (SIZE_INCHES[0], 0.9 + 0.35 * len(rows)))
+def _improvement(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes((SIZE_INCHES[0], 0.9 + 0.35 * len(rows)))
+    names = [f"{_label(row['algorithm'])} over {_label(row['than'])}" for row in rows]
+    _points(axis, rows, names, [styles[row["algorithm"]][0] for row in rows])
+    axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    axis.set_xlim(-0.03, 1.03)
+    axis.set_xlabel("probability of improvement")
+    return _png(figure)

@@ -183,8 +183,8 @@ def _table_1(bench: Bench, scores: list[Row], convention: str) -> Table:
     if common := bench.common_envs():
         for name, statistic in (("mean", np.mean), ("median", np.median)):
             columns = statistic([values[env] for env in common], axis=0)
-            cells = ["–" if np.isnan(value) else number(float(value)) for value in columns]
-            foot.append([f"{name} of {plural(len(common), 'game')}", *cells])
+            texts = ("–" if np.isnan(value) else number(float(value)) for value in columns)
+            foot.append([f"{name} of {plural(len(common), 'game')}", *texts])
     return Table(
         f"Table 1: percent of a human's score, human scores of {CONVENTION_NAMES[convention]}",
         ["game", *map(label, PAPER), *map(label, bench.algorithms), *PUBLISHED.values()],

@@ -228,7 +228,7 @@ def aggregate_rows(bench: Bench) -> list[Row]:
 
 
 def improvement_rows(bench: Bench) -> list[Row]:
-    """Probability of improvement of MIRL over each other algorithm, and of the pairs of :data:`ABLATION` and :data:`CLAIMS`."""
+    """Probability of improvement of MIRL over each other algorithm, and of the pairs of :data:`ABLATION` and `CLAIMS`."""
     with_mirl = (("mirl", name) for name in bench.algorithms if name != "mirl")
     pairs = dict.fromkeys([*with_mirl, *ABLATION, *CLAIMS])
     return [_compared(bench, *pair, envs) for pair in pairs if (envs := bench.shared_envs(*pair))]
