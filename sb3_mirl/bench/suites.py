@@ -3,7 +3,7 @@
 
 A suite is plain data; a new suite is a new entry of :data:`SUITES`. Algorithms are configured by the files of
 hyper-parameters, and :attr:`Suite.tuning` says where those come from. All algorithms have the same number of environment
-steps. Each has its own loss: SB3's DQN has Huber's, ours the squared error.
+steps. Each has its own loss: SB3's DQN has Huber's, ours the squared error. ``dqn_mse`` is DQN with the squared error.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ MINATAR_IDS = tuple(f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Fr
 
 
 #: Names of algorithms in reports, in the reports' order; other algorithms follow
-LABELS = {"dqn": "DQN", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
+LABELS = {"dqn": "DQN", "dqn_mse": "DQN_mse", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
 
 
 def label(algorithm: str) -> str:
@@ -109,7 +109,7 @@ def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
 
 
 _ALIKE = dict.fromkeys(
-    ("dqn", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
+    ("dqn", "dqn_mse", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
 )
 _OURS_IN_CLASSIC = (
     "CartPole-v1, Acrobot-v1: tuned by hand for these three, on some of the seeds. "
@@ -118,6 +118,7 @@ _OURS_IN_CLASSIC = (
 )
 _TUNING_IN_CLASSIC = {
     **dict.fromkeys(("dqn", "qrdqn"), "rl-zoo3's settings, which its authors tuned for this algorithm"),
+    "dqn_mse": "rl-zoo3's settings of DQN, which its authors tuned with Huber's loss",
     **dict.fromkeys(("sql", "sql_m", "mirl"), _OURS_IN_CLASSIC),
 }
 

@@ -1,9 +1,9 @@
 """
 Training and evaluation of a job: :func:`run_job` trains through rl-zoo3, evaluates the model, and writes the result.
 
-On a CPU the result depends on the job alone: not on the machine's load, on other jobs, or on interruptions. MIRL, SQL and
-SQL_m resume from their last checkpoint. Other algorithms start again with the same seed, and so do environments whose state
-cannot be read (LunarLander).
+On a CPU the result depends on the job alone: not on the machine's load, on other jobs, or on interruptions. The algorithms of
+this package resume from their last checkpoint. Other algorithms start again with the same seed, and so do environments whose
+state cannot be read (LunarLander).
 
 :func:`main` runs a job as a process of its own with one thread. The process ends when its standard input is closed, and so
 together with its parent.
@@ -37,6 +37,7 @@ from sb3_mirl.bench.experiment import check_device, experiment_manager, recorded
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, PROGRESS_PERIOD_S, Job, read_folder, write_progress
 from sb3_mirl.bench.schema import FORMAT, check_result, parse
 from sb3_mirl.bench.suites import Suite
+from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.files import locked, package_versions, write_whole
 from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.common.resume.state import capture
@@ -189,7 +190,7 @@ def _train(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: 
     hyperparameters = recorded_hyperparameters(manager, hyperparams)
     resumed_at = 0
     # Without the environment's state a resumed run would differ from an uninterrupted one
-    if isinstance(model, MIRL) and not capture(model.env).missing:
+    if isinstance(model, BaseDQN) and not capture(model.env).missing:
         _discard_outdated_checkpoints(job, folder, hyperparameters)
         model = _resumed(model, job.checkpoints(folder))
         resumed_at = model.num_timesteps
@@ -264,7 +265,7 @@ def _discard_outdated_checkpoints(job: Job, folder: Path, hyperparams: dict[str,
     write_whole(file, content)
 
 
-def _resumed(model: MIRL, checkpoints: Path) -> MIRL:
+def _resumed(model: BaseDQN, checkpoints: Path) -> BaseDQN:
     """The model of the last readable checkpoint, or the given new model."""
     if not checkpoints.is_dir():
         return model

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
-from sb3_mirl.bench.report.tables import Bench, Row
+from sb3_mirl.bench.report.tables import Bench, Row, grouped
 from sb3_mirl.bench.suites import label
 from sb3_mirl.common.text import plain_label, printable
 
@@ -81,10 +81,7 @@ def _styles(algorithms: Sequence[str]) -> Styles:
 
 def _by_algorithm(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
     """Columns of the rows of each algorithm."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["algorithm"], []).append(row)
-    return {algorithm: {key: np.array([row[key] for row in own]) for key in own[0]} for algorithm, own in groups.items()}
+    return {name: {key: np.array([row[key] for row in own]) for key in own[0]} for name, own in grouped(rows).items()}
 
 
 def _axes(size: tuple[float, float] = SIZE_INCHES) -> tuple[Any, Any]:

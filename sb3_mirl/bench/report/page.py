@@ -16,7 +16,7 @@ from markupsafe import Markup
 import sb3_mirl
 from sb3_mirl.bench.report.cells import Cell, Figure, Note, Table, duration, estimate, missing, number, plural
 from sb3_mirl.bench.report.figures import figure_name
-from sb3_mirl.bench.report.tables import ABLATION, LEVEL, STATISTICS, Bench, Row, oddities
+from sb3_mirl.bench.report.tables import ABLATION, LEVEL, STATISTICS, Bench, Row, grouped, oddities
 from sb3_mirl.bench.scores import game_name, human_normalized, paper_scores, reference_scores
 from sb3_mirl.bench.suites import label, tuning_lines
 from sb3_mirl.common.text import printable
@@ -95,13 +95,6 @@ def _grid(bench: Bench, caption: str, cell: Callable[[str, str], Cell]) -> Table
     """A table with a row for each environment and a column for each algorithm."""
     rows = [[_env_name(bench, env), *(cell(env, algorithm) for algorithm in bench.algorithms)] for env in bench.envs]
     return Table(caption, ["environment", *map(label, bench.algorithms)], rows)
-
-
-def _groups(rows: Iterable[Row], key: str = "algorithm") -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
 
 
 def _by_pair(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
@@ -232,7 +225,7 @@ def _aggregate_table(scale: str, rows: list[Row]) -> Table:
     factor = 1.0 if scale == "relative" else 100.0
     lines = [
         [label(algorithm), *(estimate(row, factor) for row in own), plural(own[0]["runs"], "run")]
-        for algorithm, own in _groups(row for row in rows if row["scale"] == scale).items()
+        for algorithm, own in grouped(row for row in rows if row["scale"] == scale).items()
     ]
     return Table(f"Aggregates: {SCALE_NAMES[scale]}", ["algorithm", *STATISTICS, "runs per environment"], lines)
 
@@ -303,7 +296,7 @@ def _environments(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) ->
         for kind, table, caption in FIGURES:
             image = figures.get(figure_name(kind, env))
             if image is not None:
-                rows = _groups(row for row in tables[table] if row["environment"] == env)
+                rows = grouped(row for row in tables[table] if row["environment"] == env)
                 runs = ", ".join(f"{label(name)} {own[-1]['runs']}" for name, own in rows.items())
                 alt = _prior_alt(rows) if kind == "prior" else _last_values(rows)
                 shown.append(Figure(image, f"{caption}, {env}. {alt}", f"{caption}. Runs: {runs}"))
@@ -324,7 +317,7 @@ def _prior_alt(rows: dict[str, list[Row]]) -> str:
 def _settings(bench: Bench, tables: Tables) -> dict[str, Any]:
     suite, rows = bench.suite, tables["settings"]
     steps = [[_env_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
-    by_algorithm = _groups(rows)
+    by_algorithm = grouped(rows)
     tuning = []
     for algorithm in bench.algorithms:
         files = dict.fromkeys(row["hyperparameters_file"] for row in by_algorithm.get(algorithm, []))
@@ -374,7 +367,7 @@ def _speeds(bench: Bench, rows: list[Row]) -> Table:
 def _versions(rows: list[Row]) -> Table:
     """Versions of packages, with the number of runs if there are several."""
     lines = []
-    for package, own in _groups(rows, "package").items():
+    for package, own in grouped(rows, "package").items():
         counted = ", ".join(f"{row['version']} ({plural(row['runs'], 'run')})" for row in own)
         lines.append([package, counted if len(own) > 1 else own[0]["version"]])
     return Table("Versions", ["package", "version"], lines)

@@ -145,6 +145,14 @@ def oddities(bench: Bench) -> list[str]:
     return found
 
 
+def grouped(rows: Iterable[Row], key: str = "algorithm") -> dict[str, list[Row]]:
+    """Rows by the value of a column, in order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
