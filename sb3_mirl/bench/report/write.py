@@ -23,9 +23,9 @@ def write_csv(rows: Sequence[Row], file: Path) -> None:
     if not rows:
         file.unlink(missing_ok=True)
         return
+    safe = [{key: printable(value) if isinstance(value, str) else value for key, value in row.items()} for row in rows]
     # dtype=object keeps integers in columns with missing values
-    frame = pd.DataFrame(rows, dtype=object).map(lambda value: printable(value) if isinstance(value, str) else value)
-    write_whole(file, frame.to_csv(index=False).encode())
+    write_whole(file, pd.DataFrame(safe, dtype=object).to_csv(index=False).encode())
 
 
 def write_report(folder: Path, out: Path) -> list[Path]:

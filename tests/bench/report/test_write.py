@@ -8,7 +8,7 @@ from bench_reports import page_of
 from bench_results import CLASSIC, fill, jobs_of, write_text
 
 from sb3_mirl.bench.jobs import Job, open_folder
-from sb3_mirl.bench.report.write import write_report
+from sb3_mirl.bench.report.write import write_csv, write_report
 from sb3_mirl.cli.main import main
 
 
@@ -57,3 +57,8 @@ def test_report_needs_no_torch(tmp_path):
     arguments = ["bench", "report", str(tmp_path)]
     code = f"import sys; from sb3_mirl.cli.main import main; assert main({arguments}) == 0; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_csv_keeps_integers_in_columns_with_missing_values(tmp_path):
+    write_csv([{"a": 1}, {"a": 2, "b": 3, "c": float("nan")}], tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_text().splitlines() == ["a,b,c", "1,,", "2,3,"]
