@@ -22,20 +22,14 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.monitor import Monitor
-from training_speed import MinAtarCNN
 
 from sb3_mirl import MIRL
+from sb3_mirl.envs.minatar import MinAtarCNN
 
 
 def minatar() -> gym.Env:
-    # Registers its environments with Gymnasium
-    from minatar.gym import register_envs
-
-    if "MinAtar/Breakout-v0" not in gym.registry:
-        register_envs()
-    env = gym.make("MinAtar/Breakout-v0")
-    space = spaces.Box(0, 1, (4, 10, 10), np.float32)
-    env = gym.wrappers.TransformObservation(env, lambda obs: np.moveaxis(obs, -1, 0).astype(np.float32), space)
+    space = spaces.Box(0, 1, (10, 10, 4), np.float32)
+    env = gym.wrappers.TransformObservation(gym.make("MinAtar/Breakout-v0"), lambda obs: obs.astype(np.float32), space)
     return gym.wrappers.TimeLimit(env, 1000)
 
 
@@ -60,7 +54,7 @@ CARTPOLE = {
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 BREAKOUT = {
-    "policy": "CnnPolicy",
+    "policy": "MlpPolicy",
     "learning_rate": 3e-4,
     "batch_size": 32,
     "buffer_size": 100_000,
@@ -74,7 +68,7 @@ BREAKOUT = {
     "beta_init": 1.0,
     "beta_lr": 1e-3,
     "beta_max": 50,
-    "policy_kwargs": {"features_extractor_class": MinAtarCNN, "normalize_images": False, "net_arch": []},
+    "policy_kwargs": {"features_extractor_class": MinAtarCNN, "net_arch": [128]},
 }
 # environment, settings, steps
 WORK = {

@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from sb3_mirl.bench.report.cells import value_and_interval
 from sb3_mirl.bench.report.figures import draw
-from sb3_mirl.bench.report.page import number
-from sb3_mirl.bench.report.tables import TABLES, Bench, Row, label, read, scales
+from sb3_mirl.bench.report.tables import TABLES, Bench, Row, read, scales
+from sb3_mirl.bench.suites import label
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -33,8 +32,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def estimate(row: Row, factor: float = 1.0, prefix: str = "") -> str:
-    value, low, high = (factor * row[prefix + key] for key in ("value", "low", "high"))
-    return number(value) if np.isnan(low) else f"{number(value)} [{number(low)}, {number(high)}]"
+    return " ".join(filter(None, value_and_interval(row, factor, prefix)))
 
 
 def named(env: str) -> str:

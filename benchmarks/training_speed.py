@@ -27,7 +27,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_atari_env
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecFrameStack
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,6 +36,7 @@ import sb3_mirl.common.policies
 from sb3_mirl import MIRL
 from sb3_mirl.common.buffers import DeviceReplayBuffer
 from sb3_mirl.common.gradient import flushed_denormals
+from sb3_mirl.envs.minatar import MinAtarCNN
 
 gym.register_envs(ale_py)
 
@@ -45,9 +45,9 @@ class Boards(gym.Env):
     """MinAtar's shapes (10 × 10 × 4 binary planes, 6 actions) at no cost: ten boards drawn in advance."""
 
     def __init__(self) -> None:
-        self.observation_space = spaces.Box(0, 1, (4, 10, 10), np.float32)
+        self.observation_space = spaces.Box(0, 1, (10, 10, 4), np.float32)
         self.action_space = spaces.Discrete(6)
-        self.boards = np.random.default_rng(0).integers(0, 2, (10, 4, 10, 10)).astype(np.float32)
+        self.boards = np.random.default_rng(0).integers(0, 2, (10, 10, 10, 4)).astype(np.float32)
         self.steps = 0
 
     def reset(self, *, seed=None, options=None):
@@ -58,23 +58,6 @@ class Boards(gym.Env):
     def step(self, action):
         self.steps += 1
         return self.boards[self.steps % 10], float(action == self.steps % 6), self.steps >= 200, False, {}
-
-
-class MinAtarCNN(BaseFeaturesExtractor):
-    """The network of Young and Tian (2019): 16 filters of 3 × 3, 128 units."""
-
-    def __init__(self, observation_space: spaces.Box) -> None:
-        super().__init__(observation_space, 128)
-        self.layers = th.nn.Sequential(
-            th.nn.Conv2d(observation_space.shape[0], 16, 3),
-            th.nn.ReLU(),
-            th.nn.Flatten(),
-            th.nn.Linear(16 * 64, 128),
-            th.nn.ReLU(),
-        )
-
-    def forward(self, observations: th.Tensor) -> th.Tensor:
-        return self.layers(observations)
 
 
 # rl-zoo3's settings of DQN; the paper of MinAtar's
@@ -110,16 +93,12 @@ MINATAR = {
     "target_update_interval": 1000,
     "train_freq": 1,
     "gradient_steps": 1,
-    "policy_kwargs": {
-        "features_extractor_class": MinAtarCNN,
-        "normalize_images": False,
-        "net_arch": [],
-    },
+    "policy_kwargs": {"features_extractor_class": MinAtarCNN, "net_arch": [128]},
 }
 # policy, environment, hyper-parameters, environment steps of one turn
 WORK: dict[str, tuple[str, Callable, dict, int]] = {
     "cartpole": ("MlpPolicy", lambda: "CartPole-v1", CARTPOLE, 2048),
-    "minatar": ("CnnPolicy", Boards, MINATAR, 400),
+    "minatar": ("MlpPolicy", Boards, MINATAR, 400),
     "pong": ("CnnPolicy", lambda: VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4), PONG, 160),
 }
 

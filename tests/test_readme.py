@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 def test_the_commands_work_in_their_order(command, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     if command.startswith(CHECKED):
-        monkeypatch.setattr("sb3_mirl.bench.run.run_locally", lambda *args, **kwargs: iter(()))
+        monkeypatch.setattr("sb3_mirl.bench.command.run_locally", lambda *args, **kwargs: iter(()))
     assert main(shortened(command)) == command.startswith(CHECKED), capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "finished: nothing to resume" not in printed and "nothing to draw" not in printed and "Skipping" not in printed

@@ -1,48 +1,59 @@
 """
-The folder of a benchmark: which suite it holds, which jobs are planned, and how far each of them is. Nothing here imports
-torch, so that looking into a folder takes no time.
+The folder of a benchmark: its suite, the planned jobs, and the state of each. Nothing here imports torch, so that
+``sb3-mirl bench status`` answers at once.
 
-- ``suite.json``: the suite as it was started, and the jobs that were asked for so far;
-- ``results/<job>.json``: what a finished job has found, checked whenever it is read, or
-- ``results/<job>.failed.txt``: why it has not; the next run tries again. It is empty if a full disk had no room for more;
-- ``runs/<job>/``: rl-zoo3's log folder of the job with its model, what it printed, and its checkpoints until it is finished.
+- ``suite.json``: the suite as it was started, and all jobs that were asked for so far;
+- ``results/<job>.json``: the result of a finished job, validated whenever it is read;
+- ``results/<job>.failed.txt``: why a job failed; the next run tries it again. The file is empty if the disk was full;
+- ``runs/<job>/``: rl-zoo3's log folder with the model, the output of the job, and its checkpoints until it is finished.
 """
 
 import json
 import os
+import re
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sb3_mirl.bench import schema
-from sb3_mirl.bench.schema import FORMAT
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common import files
 
-try:
-    import fcntl
-except ImportError:  # Windows: there, jobs under way count as missing
-    fcntl = None  # type: ignore[assignment]
-
-#: Environment steps from one checkpoint of a job to the next, at most
-MAX_SAVE_FREQ = 100_000
-#: Seconds between two notes of a job's progress, at most
-PROGRESS_PERIOD = 5.0
-#: Characters of a failure's last line
-MAX_REASON = 1000
-#: Of a job. The first that applies; ``unreadable`` is one whose result is damaged, or another job's
+#: Environment steps between two checkpoints of a job, at most
+MAX_SAVE_FREQ_STEPS = 100_000
+#: Seconds between two updates of a job's progress, at most
+PROGRESS_PERIOD_S = 5.0
+#: Seconds to wait while other processes add their jobs to ``suite.json``
+PLAN_PATIENCE_S = 60.0
+#: Characters of the last line of a failure
+MAX_REASON_CHARS = 1000
+#: States of a job, the first that applies; a result that is damaged or belongs to another job is ``unreadable``
 STATES = ("done", "running", "unreadable", "failed", "missing")
-#: Of a suite, what decides whether results are comparable; ``steps`` are compared too
-_COMPARED = ("name", "epsilon", "episodes", "hyperparams", "own_hyperparams")
+#: Fields of a suite that decide whether results are comparable; ``steps`` are compared too
+COMPARED_FIELDS = ("name", "epsilon", "episodes", "hyperparams", "own_hyperparams")
 
 
 class FolderError(ValueError):
     """A folder cannot be used for a benchmark; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a folder holds of a job.
+
+    :param state: one of :data:`STATES`
+    :param reason: why there is no result, if that is known
+    :param result: of a job that is done
+    """
+
+    state: str
+    reason: str = ""
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +63,7 @@ class Job:
 
     :param algorithm: as rl-zoo3 names it
     :param env: the environment's id
-    :param seed: of everything random
+    :param seed: of all random numbers
     """
 
     algorithm: str
@@ -61,7 +72,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the job's files."""
+        """The name of the job's files."""
         return f"{self.algorithm}_{self.env.replace('/', '-')}_{self.seed}"
 
     def __str__(self) -> str:
@@ -79,45 +90,51 @@ class Job:
     def progress_file(self, folder: Path) -> Path:
         return self.run_folder(folder) / "steps.txt"
 
+    def lock_file(self, folder: Path) -> Path:
+        """Locked by the process that runs the job."""
+        return self.run_folder(folder) / "lock"
+
+    def checkpoints(self, folder: Path) -> Path:
+        return self.run_folder(folder) / "checkpoints"
+
     def state(self, folder: Path) -> str:
         """One of :data:`STATES`."""
-        return self.look(folder).state
+        return self.outcome(folder).state
 
-    def look(self, folder: Path, suite: Suite | None = None) -> "Found":
+    def outcome(self, folder: Path, suite: Suite | None = None) -> Outcome:
         """
         :param folder: of the benchmark
-        :param suite: that it holds: results of another one are ``unreadable``, too
-        :return: what has become of the job
+        :param suite: of the folder; if given, a result of another suite is ``unreadable``
+        :return: the state of the job, with its result or the reason why there is none
         """
-        left = self._left(folder, suite)
-        if left.state == "done":
-            return left
-        # It may end between the two looks
-        return Found("running") if is_locked(self.run_folder(folder) / "lock") else self._left(folder, suite)
+        outcome = self._outcome_in_files(folder, suite)
+        if outcome.state == "done":
+            return outcome
+        # The job may have ended between reading its files and testing its lock
+        return Outcome("running") if files.is_locked(self.lock_file(folder)) else self._outcome_in_files(folder, suite)
 
-    def _left(self, folder: Path, suite: Suite | None) -> "Found":
-        """What files say of the job."""
+    def _outcome_in_files(self, folder: Path, suite: Suite | None) -> Outcome:
         try:
             result = self.result(folder)
             if suite is not None:
                 check_suite(result, suite)
-            return Found("done", result=result)
+            return Outcome("done", result=result)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:
-            return Found("unreadable", str(error))
+            return Outcome("unreadable", str(error))
         if os.path.lexists(self.failure_file(folder)):
-            return Found("failed", self.failure(folder))
+            return Outcome("failed", self.failure(folder))
         if os.path.lexists(self.run_folder(folder)):
             steps = self.progress(folder)
-            return Found("missing", f"begun, and ended after {steps:,} steps: interrupted, killed, or its disk was full")
-        return Found("missing")
+            return Outcome("missing", f"begun, and ended after {steps:,} steps: interrupted, killed, or its disk was full")
+        return Outcome("missing")
 
     def finished(self, folder: Path) -> bool:
         """
-        Whether there is a result. A damaged one is none.
+        Whether there is a valid result.
 
-        :raises OSError: if that cannot be said, because the file is there and its disk or its rights do not let it be read
+        :raises OSError: if the file is there but cannot be read
         """
         try:
             self.result(folder)
@@ -127,132 +144,54 @@ class Job:
 
     def result(self, folder: Path) -> dict[str, Any]:
         """
-        What the finished job has found, see :func:`sb3_mirl.bench.training.run_job`.
+        The result of the finished job, see :func:`sb3_mirl.bench.training.run_job`.
 
         :raises OSError: if there is no result
-        :raises ValueError: if the file is damaged, or holds something else
+        :raises ValueError: if the file is damaged or holds something else
         """
         file = self.result_file(folder)
         try:
             result = schema.read(file)
             schema.check_result(result)
-            found = Job(result["algorithm"], result["environment"], result["seed"])
-            if found != self:
-                raise ValueError(f"it is the result of {found}")
+            job = Job(result["algorithm"], result["environment"], result["seed"])
+            if job != self:
+                raise ValueError(f"it is the result of {job}")
         except ValueError as error:
             raise ValueError(f"{file.name}: {error}") from error
         return result
 
     def failure(self, folder: Path) -> str:
-        """The last line of what the job has failed with."""
+        """The last line of the recorded failure."""
         try:
             text = schema.read_bytes(self.failure_file(folder)).decode("utf-8", "backslashreplace").strip()
         except FileNotFoundError:
-            return "unknown"  # It has just begun again
+            return "unknown"  # the job has just been started again
         except (OSError, ValueError) as error:
             return f"unknown ({error})"
-        return text.splitlines()[-1][:MAX_REASON] if text else "its disk was full: no reason could be written"
+        return text.splitlines()[-1][:MAX_REASON_CHARS] if text else "its disk was full: no reason could be written"
 
     def progress(self, folder: Path) -> int:
-        """Environment steps that the job has trained, to half a percent of all or :data:`PROGRESS_PERIOD`."""
+        """Environment steps trained so far, up to half a percent of all steps or :data:`PROGRESS_PERIOD_S` behind."""
         try:
-            text = schema.read_bytes(self.progress_file(folder), most=20).decode("ascii")
+            text = schema.read_bytes(self.progress_file(folder), max_bytes=20).decode("ascii")
             return int(text) if text.isdecimal() else 0
         except (OSError, ValueError):
             return 0
 
-    def record_progress(self, folder: Path, steps: int) -> None:
-        """Whoever reads it meanwhile sees this number or the one before; where it cannot be written, that one stays."""
-        write_progress(self.progress_file(folder), steps)
-
     def record_failure(self, folder: Path, reason: str) -> None:
-        """:raises OSError: if the reason cannot be written; an empty file says so where that is possible"""
+        """:raises OSError: if the reason cannot be written; if possible an empty file then marks the failure"""
         try:
-            write_whole(self.failure_file(folder), reason.rstrip() + "\n")
+            # Reasons may hold names of files that are not valid Unicode
+            files.write_whole(self.failure_file(folder), f"{reason.rstrip()}\n".encode(errors="backslashreplace"))
         except OSError:
             with suppress(OSError):
-                # It needs no room on a disk that is full
+                # An empty file can be created on a full disk, too
                 self.failure_file(folder).touch()
             raise
 
 
-@dataclass(frozen=True)
-class Found:
-    """
-    What has become of a job.
-
-    :param state: one of :data:`STATES`
-    :param reason: why it has no result, if that is known
-    :param result: of one that is done
-    """
-
-    state: str
-    reason: str = ""
-    result: dict[str, Any] | None = None
-
-
-def check_suite(result: dict[str, Any], suite: Suite) -> None:
-    """
-    :param result: of a job, see :meth:`Job.result`
-    :param suite: of the folder that holds it
-    :raises ValueError: if it was trained or evaluated otherwise than this suite's jobs are
-    """
-    evaluation, env = result["evaluation"], result["environment"]
-    for what, found, asked in (
-        ("of suite", result["suite"], suite.name),
-        ("of n_timesteps", result["hyperparameters"].get("n_timesteps"), suite.steps.get(env)),
-        ("of an evaluation with epsilon", evaluation["epsilon"], suite.epsilon),
-        ("of an evaluation with episodes", len(result["scores"]), suite.episodes),
-    ):
-        if found != asked:
-            raise ValueError(f"it is a result {what} {str(found)[:80]}, not {asked}")
-    if result["steps"] < suite.steps.get(env, 0):
-        raise ValueError(f"it is a result of {result['steps']} steps, not {suite.steps[env]}")
-
-
-@contextmanager
-def locked(file: Path, patience: float = 0.0) -> Iterator[bool]:
-    """
-    Locks a file for the time of the context, and says whether that was possible. The lock ends with the process, however that
-    ends.
-
-    :param file: made if it is not there
-    :param patience: seconds to wait for another who holds the lock; who only looks holds it for less than one
-    """
-    deadline = time.monotonic() + patience
-    with open(file, "a", opener=schema.regular) as handle:
-        while not (free := _try_to_lock(handle)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        yield free
-
-
-def is_locked(file: Path) -> bool:
-    """Whether a process holds the file; it need not be there, nor may it be written. What cannot be opened is held by none."""
-    try:
-        with open(file, opener=schema.regular) as handle:
-            # Shared, so that those who only look do not see each other
-            return not _try_to_lock(handle, shared=True)
-    except OSError:
-        return False
-
-
-def _try_to_lock(handle: IO[str], shared: bool = False) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all. What is no Unicode, such as in a file's name, is written as ``\\udcff`` etc."""
-    files.write_whole(file, text.encode(errors="backslashreplace"))
-
-
 def write_progress(file: Path, steps: int) -> None:
-    """See :meth:`Job.record_progress`. Unlike :func:`write_whole` it does not wait for the disk."""
+    """Replaces a job's :meth:`Job.progress_file` atomically, without waiting for the disk. Errors are ignored."""
     unfinished = file.with_name(f".{file.name}{files.UNFINISHED}")
     with suppress(OSError):
         unfinished.unlink(missing_ok=True)
@@ -260,52 +199,68 @@ def write_progress(file: Path, steps: int) -> None:
         os.replace(unfinished, file)
 
 
+def check_suite(result: dict[str, Any], suite: Suite) -> None:
+    """
+    :param result: of a job, see :meth:`Job.result`
+    :param suite: of the folder that holds the result
+    :raises ValueError: if the job was trained or evaluated with other settings than the suite's
+    """
+    env = result["environment"]
+    for setting, actual, expected in (
+        ("suite", result["suite"], suite.name),
+        ("n_timesteps", result["hyperparameters"].get("n_timesteps"), suite.steps.get(env)),
+        ("an evaluation with epsilon", result["evaluation"]["epsilon"], suite.epsilon),
+        ("an evaluation with episodes", len(result["scores"]), suite.episodes),
+    ):
+        if actual != expected:
+            raise ValueError(f"it is a result of {setting} {str(actual)[:80]}, not {expected}")
+    if result["steps"] < suite.steps.get(env, 0):
+        raise ValueError(f"it is a result of {result['steps']} steps, not {suite.steps[env]}")
+
+
 def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
     """
-    :param folder: of a benchmark, or one that is not there yet
-    :param suite: that it is to hold
+    :param folder: of a benchmark; need not exist
+    :param suite: that the folder should hold
     :return: the jobs that were asked for so far
-    :raises FolderError: if it holds another suite, or something else
+    :raises FolderError: if the folder holds another suite or something else
     """
     if folder.exists() and not folder.is_dir():
         raise FolderError(f"{str(folder)!r} is not a folder")
-    # Looked at before suite.json, which another process may be about to write. Hidden files may be that one's
-    found = [file.name for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
+    # Listed before suite.json is tested, because another process may be creating it with hidden files beside it
+    visible = [file.name for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
     if (folder / "suite.json").exists():
-        there, planned = read_folder(folder)
-        different = _differences(there, suite)
-        if different:
-            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(different)}. Choose another folder")
+        stored, planned = read_folder(folder)
+        if found := _suite_differences(stored, suite):
+            raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(found)}. Choose another folder")
         return planned
-    if found:
+    if visible:
         raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")
     return []
 
 
 def open_folder(folder: Path, suite: Suite, jobs: Iterable[Job]) -> list[Job]:
     """
-    Makes the folder, or checks that it holds the same suite, and adds jobs to those that are planned.
+    Create the folder, or check that it holds the same suite, and add jobs to the planned ones.
 
     :param folder: of the benchmark
-    :param suite: with the steps that are wanted
-    :param jobs: what is asked for
+    :param suite: of the jobs
+    :param jobs: to be added
     :return: all planned jobs, those of earlier calls first
-    :raises FolderError: if it cannot be written, or holds another suite or something else
+    :raises FolderError: if the folder cannot be written, or holds another suite or something else
     """
     planned_jobs(folder, suite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Processes that begin at once must not forget each other's jobs
-        with locked(folder / ".lock", patience=60.0):
-            planned = planned_jobs(folder, suite)
-            known = set(planned)
-            planned += [job for job in jobs if job not in known]
+        # Processes that start at the same time must keep each other's jobs
+        with files.locked(folder / ".lock", PLAN_PATIENCE_S):
+            planned = list(dict.fromkeys([*planned_jobs(folder, suite), *jobs]))
             names = [[job.algorithm, job.env, job.seed] for job in planned]
-            content = {"format": FORMAT, "suite": asdict(suite), "jobs": names}
-            write_whole(folder / "suite.json", json.dumps(content, indent=1))
+            content = {"format": schema.FORMAT, "suite": asdict(suite), "jobs": names}
+            files.write_whole(folder / "suite.json", json.dumps(content, indent=1).encode())
         for name in ("results", "runs"):
             (folder / name).mkdir(exist_ok=True)
-            # Whether files can be made there, before hours of training
+            # Fails now rather than after hours of training
             tempfile.TemporaryFile(dir=folder / name).close()
     except OSError as error:
         raise FolderError(f"{str(folder)!r} cannot be written ({error.strerror or error})") from error
@@ -316,7 +271,7 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
     """
     :param folder: of a benchmark
     :return: its suite, and the planned jobs
-    :raises FolderError: if it is none
+    :raises FolderError: if it is not the folder of a benchmark
     """
     file = folder / "suite.json"
     try:
@@ -326,44 +281,66 @@ def read_folder(folder: Path) -> tuple[Suite, list[Job]]:
         raise FolderError(f"{str(folder)!r} is not the folder of a benchmark: suite.json cannot be read ({error})") from error
     except ValueError as error:
         raise FolderError(f"{str(file)!r} is not what `sb3-mirl bench run` writes ({error})") from error
-    known: dict[str, Any] = {
+    settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content["suite"].items()
         if value is not None
     }
-    return Suite(**known), list(dict.fromkeys(Job(*job) for job in content["jobs"]))
+    return Suite(**settings), list(dict.fromkeys(Job(*job) for job in content["jobs"]))
 
 
-def look(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Found]:
+def stored_jobs(folder: Path, suite: Suite) -> list[Job]:
     """
     :param folder: of a benchmark
-    :param suite: that it holds
-    :param jobs: which to look at
-    :return: what has become of each; ``unreadable`` are also results that do not fit the suite, or the others
+    :param suite: of the folder
+    :return: the jobs that have a result file by its name, also those that were not planned but copied from elsewhere
     """
-    found = {job: job.look(folder, suite) for job in jobs}
-    priors = [(job.env, len(one.result["prior"])) for job, one in found.items() if one.result and one.result.get("prior")]
-    counts = Counter(priors)
-    for env in {env for env, _ in counts}:
-        (_, usual), *others = sorted(((count, n) for (name, n), count in counts.items() if name == env), reverse=True)
-        for job, one in found.items() if others else ():
-            prior = one.result.get("prior") if one.result and job.env == env else None
-            if prior and len(prior) != usual:
-                reason = f"it has a prior of {len(prior)} actions, where most results of {env} have {usual}"
-                found[job] = Found("unreadable", reason)
+    jobs = []
+    for file in sorted((folder / "results").glob("*.json")):
+        head, _, seed = file.stem.rpartition("_")
+        for env in suite.steps:
+            algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
+            if algorithm != head and schema.is_algorithm(algorithm) and re.fullmatch(r"0|[1-9][0-9]{0,11}", seed):
+                jobs.append(Job(algorithm, env, int(seed)))
+    return jobs
+
+
+def outcomes(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Outcome]:
+    """
+    :param folder: of a benchmark
+    :param suite: of the folder
+    :param jobs: to be read
+    :return: the outcome of each job. Results that do not fit the suite or the other results are ``unreadable``
+    """
+    found = {job: job.outcome(folder, suite) for job in jobs}
+    n_actions = {
+        job: len(outcome.result["prior"]) for job, outcome in found.items() if outcome.result and outcome.result.get("prior")
+    }
+    for env in {job.env for job in n_actions}:
+        counts = Counter(n for job, n in n_actions.items() if job.env == env)
+        usual = max(counts, key=lambda n: (counts[n], n))
+        for job, n in n_actions.items():
+            if job.env == env and n != usual:
+                reason = f"it has a prior of {n} actions, where most results of {env} have {usual}"
+                found[job] = Outcome("unreadable", reason)
     return found
 
 
-def _differences(there: Suite, wanted: Suite) -> list[str]:
-    different = [
-        f"{name} {getattr(there, name)!r} instead of {getattr(wanted, name)!r}"
-        for name in (field.name for field in fields(Suite))
-        if name in _COMPARED and getattr(there, name) != getattr(wanted, name)
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """A text for each of the keys whose values differ."""
+    return [
+        f"{key} {stored.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
+        for key in keys
+        if stored.get(key) != wanted.get(key)
     ]
-    if there.name == wanted.name:
-        different += [
-            f"{there.steps[env]} steps of {env} instead of {steps}"
+
+
+def _suite_differences(stored: Suite, wanted: Suite) -> list[str]:
+    found = differences(vars(stored), vars(wanted), COMPARED_FIELDS)
+    if stored.name == wanted.name:
+        found += [
+            f"{stored.steps[env]} steps of {env} instead of {steps}"
             for env, steps in wanted.steps.items()
-            if there.steps.get(env, steps) != steps
+            if stored.steps.get(env, steps) != steps
         ][:1]
-    return different
+    return found

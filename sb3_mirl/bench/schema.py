@@ -1,106 +1,94 @@
 """
-What the files of a benchmark's folder must hold. A folder may come from anywhere, so its files are read by :func:`read` and
-checked by :func:`check_result` and :func:`check_suite_file` before anything is done with them.
+Validation of the files in a benchmark's folder. A folder may come from anywhere, so each file is read by :func:`read` and
+validated by :func:`check_result` or :func:`check_suite_file` before it is used.
 
-Each table has, by key, words for what a value must be and a function that says whether it is.
+A :data:`Table` has, by key, a description of the accepted values and a predicate.
 """
 
-import errno
 import json
-import os
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sb3_mirl.common.files import open_regular
+
 FORMAT = 1
-#: Of a result, which takes up to 100 kB, and of ``suite.json``, which has 60 bytes for each job
-MAX_BYTES, MAX_SUITE_BYTES = 4 * 2**20, 16 * 2**20
-#: Levels of lists and dicts
+#: A result takes up to 100 kB
+MAX_BYTES = 4 * 2**20
+#: ``suite.json`` takes 60 bytes for each job
+MAX_SUITE_BYTES = 16 * 2**20
+#: Nested lists and dicts
 MAX_DEPTH = 50
-#: Rows of a learning curve, or of the history of β
+#: Rows of a learning curve or of the history of β
 MAX_ROWS = 1000
 MAX_COUNT = 10**12
 #: Sums and squares of such numbers are finite
 MAX_NUMBER = 1e100
-#: Digits of an integer that NumPy holds without loss
+#: Digits of an integer that fits into NumPy's int64
 MAX_DIGITS = 18
 
-Table = dict[str, tuple[str, Callable[[Any], bool]]]
+Predicate = Callable[[Any], bool]
+Table = dict[str, tuple[str, Predicate]]
 
 
 # ---- files ------------------------------------------------------------------------------------------------------------
 
 
-def regular(path: str | os.PathLike[str], flags: int) -> int:
-    """
-    An opener for :func:`open`, for regular files only: a FIFO or a device may let whoever opens or reads it wait for ever.
-
-    :raises OSError: if the file is something else
-    """
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
-    return handle
-
-
-def read_bytes(file: Path, most: int = MAX_BYTES) -> bytes:
+def read_bytes(file: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """
     :param file: to be read
-    :param most: bytes that it may have
-    :raises OSError: if it cannot be read, or is no regular file
+    :param max_bytes: largest accepted size
+    :raises OSError: if the file cannot be read, or is not a regular file
     :raises ValueError: if it is larger
     """
-    with open(file, "rb", opener=regular) as handle:
-        content = handle.read(most + 1)
-    _check_size(content, most)
+    with open(file, "rb", opener=open_regular) as handle:
+        content = handle.read(max_bytes + 1)
+    _check_size(content, max_bytes)
     return content
 
 
-def _check_size(content: bytes, most: int) -> None:
-    if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-
-
-def read(file: Path, most: int = MAX_BYTES) -> Any:
+def read(file: Path, max_bytes: int = MAX_BYTES) -> Any:
     """
-    A JSON file, with neither huge integers nor deep nesting.
+    Read a JSON file without huge integers or deep nesting.
 
     :param file: to be read
-    :param most: bytes that it may have
-    :raises OSError: if it cannot be read, or is no regular file
-    :raises ValueError: if it is not JSON, or more than there should be
+    :param max_bytes: largest accepted size
+    :raises OSError: if the file cannot be read, or is not a regular file
+    :raises ValueError: if it is not JSON, too large, or nested too deeply
     """
-    return parse(read_bytes(file, most), most)
+    return parse(read_bytes(file, max_bytes), max_bytes)
 
 
-def parse(content: bytes, most: int = MAX_BYTES) -> Any:
+def parse(content: bytes, max_bytes: int = MAX_BYTES) -> Any:
     """:raises ValueError: as :func:`read`"""
-    _check_size(content, most)
+    _check_size(content, max_bytes)
     try:
         document = json.loads(content.decode("utf-8"), parse_int=_parse_int)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
-    level, depth = [document], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-        level = [inner for outer in level if isinstance(outer, (dict, list)) for inner in _inside(outer)]
+    if _depth(document) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return document
+
+
+def _check_size(content: bytes, max_bytes: int) -> None:
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
 
 
 def _parse_int(text: str) -> int | float:
     return int(text) if len(text) <= MAX_DIGITS else float(text)
 
 
-def _inside(outer: dict[str, Any] | list[Any]) -> Any:
-    return outer.values() if isinstance(outer, dict) else outer
+def _depth(document: Any) -> int:
+    """Without recursion; stops beyond :data:`MAX_DEPTH`."""
+    level, depth = [document], 0
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 # ---- values -----------------------------------------------------------------------------------------------------------
@@ -111,12 +99,12 @@ def _is_text(value: Any) -> bool:
 
 
 def is_algorithm(value: Any) -> bool:
-    """As rl-zoo3 names it; it is a part of files' names."""
+    """Whether it may be a name of rl-zoo3's; names of algorithms are parts of file names."""
     return isinstance(value, str) and len(value) <= 100 and re.fullmatch(r"[\w.-]+", value) is not None
 
 
 def is_env(value: Any) -> bool:
-    """As Gymnasium names it."""
+    """Whether it may be an id of Gymnasium's."""
     return isinstance(value, str) and len(value) <= 100 and re.fullmatch(r"([\w:-]+/)?[\w:.-]+", value) is not None
 
 
@@ -124,28 +112,38 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
-def _is_count(value: Any, least: int = 0) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_COUNT
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
-def _are(fits: Callable[[Any], bool], values: Any, least: int = 0, most: int = MAX_COUNT) -> bool:
-    return isinstance(values, list) and least <= len(values) <= most and all(map(fits, values))
+def _is_positive(value: Any) -> bool:
+    return _is_count(value) and value > 0
 
 
-def _is_dict(value: Any, fits: Callable[[Any], bool], keys: Callable[[Any], bool] = _is_text) -> bool:
-    return isinstance(value, dict) and all(map(keys, value)) and all(map(fits, value.values()))
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value))
 
 
-def _has(value: Any, **kinds: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(fits(value.get(key)) for key, fits in kinds.items())
+def _list_of(fits: Predicate, min_length: int = 0) -> Predicate:
+    return lambda value: isinstance(value, list) and len(value) >= min_length and all(map(fits, value))
 
 
-def _are_columns(value: Any, *keys: str) -> bool:
-    """Steps in order and as many numbers of each, ``episodes`` being counts."""
-    return (
-        _has(value, step=lambda steps: _are(_is_count, steps, most=MAX_ROWS) and steps == sorted(steps))
-        and all(_are(_is_count if key == "episodes" else _is_number, value.get(key)) for key in keys)
-        and len({len(value[key]) for key in ("step", *keys)}) == 1
+def _dict_of(fits: Predicate, keys: Predicate = _is_text) -> Predicate:
+    return lambda value: isinstance(value, dict) and all(map(keys, value)) and all(map(fits, value.values()))
+
+
+def _dict_with(kinds: dict[str, Predicate]) -> Predicate:
+    return lambda value: isinstance(value, dict) and all(fits(value.get(key)) for key, fits in kinds.items())
+
+
+def _columns(kinds: dict[str, Predicate]) -> Predicate:
+    """Steps in ascending order, and columns of the same length."""
+    are_lists = _dict_with({"step": _list_of(_is_count), **{key: _list_of(fits) for key, fits in kinds.items()}})
+    return lambda value: (
+        are_lists(value)
+        and len({len(value[key]) for key in ("step", *kinds)}) == 1
+        and len(value["step"]) <= MAX_ROWS
+        and value["step"] == sorted(value["step"])
     )
 
 
@@ -153,28 +151,24 @@ def _is_job(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and is_algorithm(value[0]) and is_env(value[1]) and _is_count(value[2])
 
 
-def _is_anything(value: Any) -> bool:
-    return True
-
-
 def check(document: Any, required: Table, optional: Table) -> None:
     """
-    :param document: a file's content
-    :param required: what it must hold
-    :param optional: what it may hold; None counts as missing
-    :raises ValueError: if it does not
+    :param document: content of a file
+    :param required: keys that it must have
+    :param optional: keys that it may have; None counts as missing
+    :raises ValueError: if the document is not valid
     """
     if not isinstance(document, dict):
         raise ValueError(f"a dict was expected, got {type(document).__name__}")
     if missing := [key for key in required if key not in document]:
         raise ValueError(f"it has no {', '.join(missing)}")
-    for key, (what, fits) in {**required, **optional}.items():
+    for key, (description, fits) in {**required, **optional}.items():
         value = document.get(key)
         if not fits(value) and not (key in optional and value is None):
-            raise ValueError(f"{key} must be {what}, got {str(value)[:80]}")
+            raise ValueError(f"{key} must be {description}, got {str(value)[:80]}")
 
 
-# ---- files of a benchmark ---------------------------------------------------------------------------------------------
+# ---- the files of a benchmark -----------------------------------------------------------------------------------------
 
 RESULT: Table = {
     "suite": ("a name", _is_text),
@@ -182,51 +176,46 @@ RESULT: Table = {
     "environment": ("a name", is_env),
     "seed": ("a count", _is_count),
     "steps": ("a count", _is_count),
-    "scores": ("finite numbers", lambda value: _are(_is_number, value, least=1)),
-    "evaluation": ("settings", lambda value: _has(value, epsilon=_is_number, **{"random actions from": _is_text})),
-    "hyperparameters": ("a dict", lambda value: _is_dict(value, _is_anything)),
-    "curve": ("columns of equal length", lambda value: _are_columns(value, "return", "episodes")),
-    "versions": ("a dict of texts", lambda value: _is_dict(value, _is_text)),
-    "machine": ("a dict with device", lambda value: _has(value, device=_is_text)),
-    "time": ("a dict of seconds", lambda value: _has(value, training=_is_number, steps_per_second=_is_number)),
+    "scores": ("finite numbers", _list_of(_is_number, min_length=1)),
+    "evaluation": ("settings", _dict_with({"epsilon": _is_number, "random actions from": _is_text})),
+    "hyperparameters": ("a dict", _is_dict),
+    "curve": ("columns of equal length", _columns({"return": _is_number, "episodes": _is_count})),
+    "versions": ("a dict of texts", _dict_of(_is_text)),
+    "machine": ("a dict with device", _dict_with({"device": _is_text})),
+    "time": ("a dict of seconds", _dict_with({"training": _is_number, "steps_per_second": _is_number})),
 }
-RESULT_OF_SOME: Table = {
+#: Depends on the algorithm and the environment
+RESULT_OPTIONAL: Table = {
     "hyperparameters_file": ("a name", _is_text),
-    "prior": ("finite numbers", lambda value: _are(_is_number, value, least=1)),
-    "history": ("columns of equal length", lambda value: _are_columns(value, "beta")),
-    "action_names": ("names", lambda value: _are(_is_text, value)),
+    "prior": ("finite numbers", _list_of(_is_number, min_length=1)),
+    "history": ("columns of equal length", _columns({"beta": _is_number})),
+    "action_names": ("names", _list_of(_is_text)),
 }
-SUITE_FILE: Table = {
-    "suite": ("a dict", lambda value: _is_dict(value, _is_anything)),
-    "jobs": ("a list", lambda value: _are(_is_anything, value)),
-}
+SUITE_FILE: Table = {"suite": ("a dict", _is_dict), "jobs": ("a list", lambda value: isinstance(value, list))}
 SUITE: Table = {
     "name": ("a name", _is_text),
-    "steps": (
-        "numbers by environment",
-        lambda value: _is_dict(value, lambda steps: _is_count(steps, least=1), is_env),
-    ),
+    "steps": ("numbers by environment", _dict_of(_is_positive, is_env)),
     "epsilon": ("a number between 0 and 1", lambda value: _is_number(value) and 0 <= value <= 1),
 }
-SUITE_DEFAULTS: Table = {
-    "episodes": ("a count", lambda value: _is_count(value, least=1)),
-    "algorithms": ("names", lambda value: _are(is_algorithm, value)),
+SUITE_OPTIONAL: Table = {
+    "episodes": ("a count", _is_positive),
+    "algorithms": ("names", _list_of(is_algorithm)),
     "seeds": ("a count", _is_count),
-    "packages": ("names", lambda value: _are(_is_text, value)),
-    "hyperparams": ("a dict", lambda value: _is_dict(value, _is_anything)),
-    "own_hyperparams": ("dicts by algorithm", lambda value: _is_dict(value, lambda own: isinstance(own, dict), is_algorithm)),
+    "packages": ("names", _list_of(_is_text)),
+    "hyperparams": ("a dict", _is_dict),
+    "own_hyperparams": ("dicts by algorithm", _dict_of(lambda value: isinstance(value, dict), is_algorithm)),
     "extra": ("a name", _is_text),
-    "tuning": ("texts by algorithm", lambda value: _is_dict(value, _is_text)),
+    "tuning": ("texts by algorithm", _dict_of(_is_text)),
 }
 
 
 def check_result(document: Any) -> None:
     """
-    :param document: a result as its file holds it
-    :raises ValueError: if it is not what a job writes, or has changed since
+    :param document: content of a result file
+    :raises ValueError: if it is not what a job writes
     """
     _check_format(document)
-    check(document, RESULT, RESULT_OF_SOME)
+    check(document, RESULT, RESULT_OPTIONAL)
     prior, names = document.get("prior"), document.get("action_names")
     if prior and names and len(prior) != len(names):
         raise ValueError(f"prior has {len(prior)} actions, action_names has {len(names)}")
@@ -234,15 +223,15 @@ def check_result(document: Any) -> None:
 
 def check_suite_file(document: Any) -> None:
     """
-    :param document: ``suite.json`` as it is
-    :raises ValueError: if it is not what :func:`sb3_mirl.bench.jobs.open_folder` writes, or has changed since
+    :param document: content of ``suite.json``
+    :raises ValueError: if it is not what :func:`sb3_mirl.bench.jobs.open_folder` writes
     """
     _check_format(document)
     check(document, SUITE_FILE, {})
     suite = document["suite"]
-    if unknown := suite.keys() - SUITE.keys() - SUITE_DEFAULTS.keys():
+    if unknown := suite.keys() - SUITE.keys() - SUITE_OPTIONAL.keys():
         raise ValueError(f"the suite has unknown {', '.join(sorted(unknown))[:80]}")
-    check(suite, SUITE, SUITE_DEFAULTS)
+    check(suite, SUITE, SUITE_OPTIONAL)
     for job in document["jobs"]:
         if not _is_job(job) or job[1] not in suite["steps"]:
             raise ValueError(f"jobs must be [algorithm, environment, seed], got {str(job)[:80]}")

@@ -1,10 +1,10 @@
 """
-Scores of many games as one number: normalised by human play, aggregated over games and seeds, with intervals.
+Scores of many games: normalised by human play, aggregated over games and runs, with bootstrap intervals.
 
-Arrays of scores are [..., runs, games]: a run of a game is one seed. Normalised scores are shares of a human's, 1 being human.
+Scores are arrays [..., runs, games]; a run has one seed. Normalised scores are 0 for random play and 1 for a human.
 
-Source of the statistics: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, NeurIPS 2021;
-results are those of their package rliable.
+Source of the statistics: Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*, NeurIPS 2021.
+Results agree with their package rliable.
 """
 
 import csv
@@ -15,8 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: Whose human scores: Mnih et al. 2015, as the paper's Table 1 does, or Wang et al. 2016, as most do since
+#: Sources of human scores: Mnih et al. 2015, as in the paper's Table 1, or Wang et al. 2016, as in most later papers
 CONVENTIONS = ("mnih2015", "wang2016")
+#: Of all intervals
+CONFIDENCE = 0.95
+#: Resamples of a bootstrap; means of runs are cheaper
+SAMPLES, SAMPLES_OF_MEANS = 2000, 5000
 
 
 class Estimate(NamedTuple):
@@ -29,10 +33,15 @@ class Estimate(NamedTuple):
 
 @cache
 def _table(name: str) -> dict[str, dict[str, float]]:
-    """A file of ``data/``, by game and column. Lines that begin with # say where its numbers are from."""
+    """A file of ``data/``, by game and column. Lines that begin with # state the sources."""
     text = resources.files("sb3_mirl.bench").joinpath("data").joinpath(name).read_text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {row.pop("game"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)}
+
+
+def game_name(env: str) -> str:
+    """``"Alien"`` for ``"AlienNoFrameskip-v4"`` and ``"ALE/Alien-v5"``; a name without a version stays as it is."""
+    return (env.removeprefix("ALE/").rpartition("-v")[0] or env).removesuffix("NoFrameskip")
 
 
 def reference_scores(game: str) -> dict[str, float]:
@@ -43,8 +52,7 @@ def reference_scores(game: str) -> dict[str, float]:
     :raises ValueError: if the game is not one of the paper's 19
     """
     table = _table("atari_scores.csv")
-    name = game.removeprefix("ALE/").rpartition("-v")[0] or game
-    name = name.removesuffix("NoFrameskip")
+    name = game_name(game)
     if name not in table:
         raise ValueError(f"game must be one of {', '.join(table)}, got {game!r}")
     return dict(table[name])
@@ -69,7 +77,7 @@ def human_normalized(game: str, scores: np.ndarray | float, convention: str = "m
 
 def paper_scores(algorithm: str) -> dict[str, float]:
     """
-    Table 1 of the paper, normalised by ``"mnih2015"``.
+    Table 1 of the paper, normalised with the human scores of ``"mnih2015"``.
 
     :param algorithm: ``"dqn"``, ``"sql"`` or ``"mirl"``
     :return: by game, as a share of a human's score
@@ -96,14 +104,14 @@ def median(scores: np.ndarray) -> np.ndarray:
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Mean of the middle half of all runs of all games; the quarter cut off at each end is rounded down."""
+    """Mean of the middle half of all runs of all games; the number cut off at each end is rounded down."""
     ordered = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
     cut = ordered.shape[-1] // 4
     return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
 def optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
-    """Mean amount by which runs miss the target; what is above it does not make up for others."""
+    """Mean amount by which runs miss the target; runs above the target count as 0."""
     return target - np.minimum(scores, target).mean(axis=(-2, -1))
 
 
@@ -114,29 +122,25 @@ def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.nda
     :param scores: [..., runs, games]
     :param others: [..., other runs, games]
     """
-    # Run by run: all pairs of many runs at once would fill the memory
+    # Run by run: all pairs at once would take too much memory
     better = [((run > others) + 0.5 * (run == others)).sum(axis=-2) for run in np.moveaxis(scores[..., :, None, :], -3, 0)]
     return (sum(better) / (len(better) * others.shape[-2])).mean(axis=-1)
 
 
-def bootstrap(
-    statistic: Callable[..., np.ndarray], *scores: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0
-) -> Estimate:
+def bootstrap(statistic: Callable[..., np.ndarray], *scores: np.ndarray, samples: int = SAMPLES, seed: int = 0) -> Estimate:
     """
-    A statistic with its percentile interval by the stratified bootstrap: runs are drawn anew for each game by itself, games
-    are as they are. It speaks of other seeds, not of other games.
+    A statistic with its percentile interval by the stratified bootstrap: the runs of each game are resampled independently,
+    the games are fixed. The interval is about other seeds, not about other games.
 
-    With few runs such intervals are too narrow: of two equal algorithms with 3 runs each at one game, the interval of the
-    difference of means leaves out 0 in a fifth of all cases. :func:`compare` has a test that is exact.
+    With few runs such intervals are too narrow: for two equal algorithms with 3 runs each at one game, the interval of the
+    difference of means excludes 0 in a fifth of all cases. :func:`compare` has an exact test.
 
-    :param statistic: one of those above, or any function of arrays [..., runs, games] that keeps the leading axes
-    :param scores: its arguments, [runs, games] each; they are resampled independently
-    :param confidence: of the interval, in (0, 1)
+    :param statistic: one of the above, or any function of arrays [..., runs, games] that keeps the leading axes
+    :param scores: its arguments, [runs, games] each, resampled independently
     :param samples: number of resamples
     :param seed: of the resamples
-    :return: the statistic of the scores, [], and the ends of the interval; these are NaN for a single run, which says nothing
-        of the spread
-    :raises ValueError: if the scores are not [runs, games], with the same games
+    :return: the statistic, [], and the ends of the interval, which are NaN for a single run
+    :raises ValueError: if the scores are not [runs, games] with the same games
     """
     arrays = [np.asarray(array, dtype=np.float64) for array in scores]
     if any(array.ndim != 2 or array.size == 0 or array.shape[1] != arrays[0].shape[1] for array in arrays):
@@ -144,37 +148,52 @@ def bootstrap(
     random = np.random.default_rng(seed)
     resampled = [_resampled(array, samples, random) for array in arrays]
     single = any(len(array) == 1 for array in arrays)
-    return _estimate(statistic(*arrays), statistic(*resampled), confidence, single)
+    return _estimate(statistic(*arrays), statistic(*resampled), single)
+
+
+@cache
+def _draws(n: int) -> np.ndarray:
+    """How often each of ``n`` values is drawn in each resample, [SAMPLES_OF_MEANS, n]."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1.0 / n), size=SAMPLES_OF_MEANS).astype(np.float64)
+
+
+def bootstrap_mean(values: np.ndarray) -> Estimate:
+    """
+    The mean over runs with its percentile interval, for values of any shape, such as curves. The same runs are drawn for all
+    values, and in all calls, so that bands around curves are smooth.
+
+    :param values: [runs, ...]
+    :return: the mean, [...], and the ends of the interval, which are NaN for a single run
+    """
+    values = np.asarray(values, dtype=np.float64)
+    resampled = np.tensordot(_draws(len(values)), values, axes=1) / len(values)
+    return _estimate(values.mean(axis=0), resampled, single=len(values) == 1)
 
 
 def over_games(
     statistic: Callable[..., np.ndarray],
     *scores: Sequence[np.ndarray],
-    confidence: float = 0.95,
-    samples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
     """
-    The mean over games of a statistic of each, with its interval by the stratified bootstrap. Unlike :func:`bootstrap` it
-    takes games with different numbers of runs.
+    The mean over games of a statistic of each game, with its interval by the stratified bootstrap. Unlike in
+    :func:`bootstrap`, games may have different numbers of runs.
 
-    :param statistic: of arrays [..., runs, 1]
-    :param scores: its arguments: for each game the scores [runs]
-    :param confidence: of the interval, in (0, 1)
-    :param samples: number of resamples
+    :param statistic: a function of arrays [..., runs, 1]
+    :param scores: its arguments: the scores [runs] of each game
     :param seed: of the resamples
-    :return: the mean, [], and the ends of the interval; these are NaN if a game has a single run
-    :raises ValueError: if there is no game or no run, or if the numbers of games differ
+    :return: the mean, [], and the ends of the interval, which are NaN if a game has a single run
+    :raises ValueError: if a game has no run, if there is no game, or if the numbers of games differ
     """
     games = _games(*scores)
     random = np.random.default_rng(seed)
     values = np.mean([statistic(*columns) for columns in games], axis=0)
-    resampled = np.mean([statistic(*(_resampled(column, samples, random) for column in columns)) for columns in games], axis=0)
-    return _estimate(values, resampled, confidence, any(len(column) == 1 for columns in games for column in columns))
+    resampled = np.mean([statistic(*(_resampled(column, SAMPLES, random) for column in columns)) for columns in games], axis=0)
+    return _estimate(values, resampled, any(len(column) == 1 for columns in games for column in columns))
 
 
 class Comparison(NamedTuple):
-    """Probability of improvement with its interval, and ``p``, how often equal algorithms are as different by chance."""
+    """Probability of improvement with its interval, and the p-value of the test whether both algorithms are equal."""
 
     value: np.ndarray
     low: np.ndarray
@@ -184,15 +203,14 @@ class Comparison(NamedTuple):
 
 def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = 10_000, seed: int = 0) -> Comparison:
     """
-    Which of two algorithms is better, from few runs and whatever the scales of the games.
+    Compare two algorithms with few runs. The scales of the games do not matter.
 
-    :param scores: for each game the scores [runs]
+    :param scores: the scores [runs] of each game
     :param others: those of the other algorithm at the same games, [other runs]
     :param samples: permutations of the test
     :param seed: of resamples and permutations
-    :return: :func:`probability_of_improvement`, with the interval of :func:`over_games`; and p, two-sided, of the permutation
-        test which exchanges runs of the two algorithms within each game. Where equal algorithms cannot be told apart with as
-        few runs, p is large: with 3 runs of each at one game, 0.1 at the least
+    :return: :func:`probability_of_improvement` with the interval of :func:`over_games`; and the two-sided p of the permutation
+        test, which exchanges runs of the two algorithms within each game. With 3 runs each at one game p is at least 0.1
     :raises ValueError: as :func:`over_games`
     """
     estimate = over_games(probability_of_improvement, scores, others, seed=seed)
@@ -201,33 +219,33 @@ def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples:
     games = _games(scores, others)
     for ours, theirs in games:
         pooled = np.concatenate([ours, theirs])[:, 0]
-        # How many of all runs each is better than. Of those, half of all pairs are within ours, whichever are ours
+        # The number of runs that each run beats. Within any choice of our runs, half of the pairs are won
         better = (pooled[:, None] > pooled).sum(axis=1) + 0.5 * (pooled[:, None] == pooled).sum(axis=1)
         drawn = random.permuted(np.tile(better, (samples, 1)), axis=1)[:, : len(ours)].sum(axis=1)
         permuted += (drawn - len(ours) ** 2 / 2) / (len(ours) * len(theirs)) / len(games)
-    # The scores as they are count as a permutation; sums differ by rounding
+    # The observed scores count as a permutation. Sums differ by rounding
     as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
     return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
 
 
 def _games(*scores: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-    """For each game one column of runs [runs, 1] of each argument."""
-    columns = [[np.asarray(runs, dtype=np.float64).reshape(-1, 1) for runs in of_one] for of_one in scores]
-    lengths = [[len(column) for column in of_one] for of_one in columns]
-    if not lengths[0] or len({len(of_one) for of_one in lengths}) > 1 or not all(map(all, lengths)):
+    """For each game a column of runs [runs, 1] of each argument."""
+    columns = [[np.asarray(runs, dtype=np.float64).reshape(-1, 1) for runs in games] for games in scores]
+    lengths = [[len(column) for column in games] for games in columns]
+    if not lengths[0] or len({len(games) for games in lengths}) > 1 or not all(map(all, lengths)):
         raise ValueError(f"scores must be of the same games, with at least one run of each, got {lengths} runs")
     return [list(games) for games in zip(*columns, strict=True)]
 
 
 def _resampled(array: np.ndarray, samples: int, random: np.random.Generator) -> np.ndarray:
-    """[runs, games] → [samples, runs, games], each game by itself."""
+    """[runs, games] → [samples, runs, games], each game independently."""
     return array[random.integers(len(array), size=(samples, *array.shape)), np.arange(array.shape[1])]
 
 
-def _estimate(value: np.ndarray, resampled: np.ndarray, confidence: float, single: bool) -> Estimate:
+def _estimate(value: np.ndarray, resampled: np.ndarray, single: bool) -> Estimate:
     value = np.asarray(value)
     if single:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(resampled, [tail, 1.0 - tail], axis=0)
     return Estimate(value, low, high)

@@ -1,16 +1,16 @@
 """
-What is compared: :data:`SUITES`, sets of environments with the steps, the evaluation and the seeds that go with them.
+:data:`SUITES`: sets of environments with the number of training steps, the evaluation and the seeds.
 
-A suite is plain data, and a new one an entry of :data:`SUITES`. How each algorithm is set up stands in the files of
-hyper-parameters, and :attr:`Suite.tuning` says where those come from: reports repeat it. The number of environment steps is
-the same for all. The loss is each algorithm's own: SB3's DQN has Huber's, ours the squared error.
+A suite is plain data; a new suite is a new entry of :data:`SUITES`. Algorithms are configured by the files of
+hyper-parameters, and :attr:`Suite.tuning` says where those come from. All algorithms have the same number of environment
+steps. Each has its own loss: SB3's DQN has Huber's, ours the squared error. ``dqn_mse`` is DQN with the squared error.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Of the paper's Table 1
+#: The games of the paper's Table 1
 ATARI19 = (
     "Alien",
     "Assault",
@@ -36,12 +36,15 @@ ATARI19_IDS = tuple(f"{game}NoFrameskip-v4" for game in ATARI19)
 MINATAR_IDS = tuple(f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"))
 
 
-#: How people write the names of algorithms, in the order of reports; others come after them
-LABELS = {"dqn": "DQN", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
+#: Names of algorithms in reports, in the reports' order; other algorithms follow
+LABELS = {"dqn": "DQN", "dqn_mse": "DQN_mse", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
 
 
 def label(algorithm: str) -> str:
-    """:data:`LABELS`, or the name that the algorithm has in the zoo."""
+    """
+    :param algorithm: as rl-zoo3 names it, such as ``"sql_m"``
+    :return: its name in reports
+    """
     return LABELS.get(algorithm, algorithm.upper())
 
 
@@ -50,18 +53,18 @@ class Suite:
     """
     :param name: of the suite
     :param steps: environment steps of the training, by the environment's id; a step of an Atari game is four frames
-    :param epsilon: ε of the evaluation, after the training. The random action is drawn from ρ by MIRL and SQL_m, uniformly by
-        SQL and by SB3's algorithms with an ε; an algorithm without one acts by its own stochastic policy
-    :param episodes: of the evaluation; scores are those of whole games, with rewards as they are
-    :param algorithms: those that are compared unless others are asked for, as rl-zoo3 names them
-    :param seeds: how many, unless another number is asked for
+    :param epsilon: ε of the evaluation, after the training. MIRL and SQL_m draw the random action from ρ, SQL and SB3's
+        algorithms with an ε draw it uniformly; an algorithm without ε acts by its stochastic policy
+    :param episodes: of the evaluation; scores are sums of unclipped rewards over whole games
+    :param algorithms: compared by default, as rl-zoo3 names them
+    :param seeds: number of seeds by default
     :param packages: modules that register the environments when they are imported
-    :param hyperparams: in place of those in the files, for every algorithm whose constructor has all of them: DQN and its
-        relatives. Others, such as PPO, keep rl-zoo3's
-    :param own_hyperparams: the same for one algorithm, by its name
-    :param extra: of this package, for the environments: ``pip install 'sb3-mirl[extra]'``
-    :param tuning: by algorithm, where its hyper-parameters come from and what they were tuned for. Whoever changes a file of
-        hyper-parameters changes this, too
+    :param hyperparams: override those of the files, for every algorithm whose constructor has all of them (DQN and its
+        variants). Others, such as PPO, keep rl-zoo3's
+    :param own_hyperparams: override those of one algorithm, by its name
+    :param extra: of this package that installs the environments: ``pip install 'sb3-mirl[extra]'``
+    :param tuning: by algorithm: where its hyper-parameters come from and what they were tuned for. To be kept up to date
+        with the files of hyper-parameters
     """
 
     name: str
@@ -73,12 +76,12 @@ class Suite:
     packages: tuple[str, ...] = ()
     hyperparams: Mapping[str, Any] = field(default_factory=dict)
     own_hyperparams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # These do not decide whether two suites have comparable results
+    # Results of suites that differ in these only are comparable
     extra: str = field(default="", compare=False)
     tuning: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def tuning_of(self, algorithm: str) -> str:
-        """:attr:`tuning`, or what holds of the algorithms that it does not name."""
+        """:attr:`tuning` of an algorithm, with a default for those that it does not name."""
         if not self.tuning:
             return "the folder does not say what they were tuned for"
         return self.tuning.get(algorithm, "rl-zoo3's settings")
@@ -87,8 +90,8 @@ class Suite:
 def tuning_lines(suite: Suite, algorithms: Iterable[str]) -> list[str]:
     """
     :param suite: of a benchmark
-    :param algorithms: that take part
-    :return: where the hyper-parameters of each come from, one line for all of which the same holds
+    :param algorithms: of the benchmark
+    :return: where hyper-parameters come from; algorithms with the same source share a line
     """
     sources: dict[str, list[str]] = {}
     for algorithm in dict.fromkeys(algorithms):
@@ -97,7 +100,7 @@ def tuning_lines(suite: Suite, algorithms: Iterable[str]) -> list[str]:
 
 
 def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
-    """For a short version of a suite: α_ρ and α_β for those algorithms that have one."""
+    """α_ρ and α_β for a short version of a suite, by algorithm."""
     return {
         "sql": {"beta_lr": beta_lr},
         "sql_m": {"prior_lr": prior_lr, "beta_lr": beta_lr},
@@ -106,7 +109,7 @@ def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
 
 
 _ALIKE = dict.fromkeys(
-    ("dqn", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
+    ("dqn", "dqn_mse", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
 )
 _OURS_IN_CLASSIC = (
     "CartPole-v1, Acrobot-v1: tuned by hand for these three, on some of the seeds. "
@@ -115,11 +118,12 @@ _OURS_IN_CLASSIC = (
 )
 _TUNING_IN_CLASSIC = {
     **dict.fromkeys(("dqn", "qrdqn"), "rl-zoo3's settings, which its authors tuned for this algorithm"),
+    "dqn_mse": "rl-zoo3's settings of DQN, which its authors tuned with Huber's loss",
     **dict.fromkeys(("sql", "sql_m", "mirl"), _OURS_IN_CLASSIC),
 }
 
 _ALL = (
-    # ε as in the paper's evaluation of tables
+    # ε of the paper's evaluation of tabular learners
     Suite(
         "gridworld",
         dict.fromkeys(("MIRLCorridor-v0", "MIRLWideCorridor-v0", "MIRLSquare-v0"), 30_000),
@@ -145,8 +149,7 @@ _ALL = (
         extra="minatar",
         tuning=_ALIKE,
     ),
-    # For those who have an evening and two cores. ε falls for 20,000 steps; α_ρ and α_β are faster by the number of steps that
-    # a run of `minatar` has more
+    # An evening on two cores. ε falls for 20,000 steps; α_ρ and α_β are larger by the ratio of the steps of `minatar` to these
     Suite(
         "minatar-200k",
         dict.fromkeys(MINATAR_IDS, 200_000),
@@ -157,8 +160,8 @@ _ALL = (
         extra="minatar",
         tuning=_ALIKE,
     ),
-    # 30 episodes with ε = 0.05 is how Mnih et al. 2015 evaluate, whose human scores the paper's table is normalised with; the
-    # paper's own ε and number of steps are not known
+    # Mnih et al. 2015, by whose human scores the paper's table is normalised, evaluate 30 episodes with ε = 0.05; the paper
+    # does not state its ε and its number of steps
     Suite(
         "atari19",
         dict.fromkeys(ATARI19_IDS, 10_000_000),
@@ -168,7 +171,7 @@ _ALL = (
         extra="atari",
         tuning=_ALIKE,
     ),
-    # The paper's settings would hardly learn in so few steps: these go towards data-efficient DQN (van Hasselt, Hessel and
+    # The paper's settings hardly learn in so few steps. These are closer to data-efficient DQN (van Hasselt, Hessel and
     # Aslanides, 2019), with one-step returns
     Suite(
         "atari19-100k",
@@ -182,11 +185,11 @@ _ALL = (
             "target_update_interval": 2000,
             "train_freq": 1,
         },
-        # Faster by the number of steps (100) and of updates (25) that a run of `atari19` has more
+        # A run of `atari19` has 100 times the steps and 25 times the updates
         own_hyperparams=_faster(2e-4, 8e-5),
         extra="atari",
         tuning=_ALIKE,
     ),
 )
-#: By name
+#: All suites by name
 SUITES = {suite.name: suite for suite in _ALL}

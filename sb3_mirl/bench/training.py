@@ -1,19 +1,15 @@
 """
-What a job does: :func:`run_job` trains through rl-zoo3's ``ExperimentManager`` with the hyper-parameters that come with this
-package, evaluates, and writes the result.
+Training and evaluation of a job: :func:`run_job` trains through rl-zoo3, evaluates the model, and writes the result.
 
-On a CPU a result depends on the job alone: whoever runs it, beside whatever else, interrupted or not. MIRL, SQL and SQL_m go
-on from their last checkpoint; other algorithms, and environments whose state cannot be read (LunarLander), begin again with
-the same seed.
+On a CPU the result depends on the job alone: not on the machine's load, on other jobs, or on interruptions. The algorithms of
+this package resume from their last checkpoint. Other algorithms start again with the same seed, and so do environments whose
+state cannot be read (LunarLander).
 
-:func:`main` is a job as a process of its own, with one thread, which ends when its standard input does, and so with whoever
-started it.
+:func:`main` runs a job as a process of its own with one thread. The process ends when its standard input is closed, and so
+together with its parent.
 """
 
 import argparse
-import importlib
-import importlib.metadata
-import inspect
 import json
 import os
 import platform
@@ -21,18 +17,14 @@ import shutil
 import threading
 import time
 import traceback
-import warnings
-from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import rl_zoo3
 import torch as th
-import yaml
-from gymnasium.error import DependencyNotInstalled
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -41,47 +33,41 @@ from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
 import sb3_mirl
 from sb3_mirl import MIRL, SQL, CheckpointCallback
-from sb3_mirl.bench.jobs import (
-    MAX_SAVE_FREQ,
-    PROGRESS_PERIOD,
-    FolderError,
-    Job,
-    locked,
-    read_folder,
-    write_progress,
-    write_whole,
-)
+from sb3_mirl.bench.experiment import check_device, experiment_manager, recorded_hyperparameters, register_suite
+from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, PROGRESS_PERIOD_S, Job, read_folder, write_progress
 from sb3_mirl.bench.schema import FORMAT, check_result, parse
 from sb3_mirl.bench.suites import Suite
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.files import locked, package_versions, write_whole
 from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.common.resume.state import capture
-from sb3_mirl.zoo.command import ALGORITHMS, ExperimentManager, hyperparams_file, register
+from sb3_mirl.zoo.command import ExperimentManager
 
-#: Parts of a training, for each of which its history has one number
+#: Parts of a training; histories have one number for each
 PARTS = 200
-#: Added to the job's seed: the evaluation's episodes are not those of the training
+#: Added to the job's seed, so that evaluation episodes differ from training episodes
 EVALUATION_SEED = 1_000_000
-_PACKAGES = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "ale_py", "MinAtar")
+#: Distributions whose versions are recorded
+PACKAGES = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "numpy", "gymnasium", "ale_py", "MinAtar")
 
 
 class History(BaseCallback):
     """
-    The training in :data:`PARTS` parts of equal length: mean return of the episodes that ended in each, and β and ρ at its
-    beginning where the algorithm has them.
+    Records a training in :data:`PARTS` parts of equal length: the mean return of the episodes that ended in each part, and β
+    and ρ at its beginning if the algorithm has them. Checkpoints hold this callback, and thereby the record so far.
 
     :param total: environment steps of the whole training
-    :param steps_path: where the number of steps is written down, as text, at the beginning of each part and from time to time
+    :param steps_path: file that gets the number of steps at the beginning of each part and every few seconds
     """
 
     def __init__(self, total: int, steps_path: Path) -> None:
         super().__init__()
         self.total, self.steps_path = total, steps_path
-        # Arrays, which a checkpoint restores
         self.returns, self.episodes = np.zeros(PARTS), np.zeros(PARTS, dtype=int)
         self.begun_at, self.betas = np.zeros(PARTS, dtype=int), np.zeros(PARTS)
         self.priors: np.ndarray | None = None
         self.part = -1
-        self.written_at = -PROGRESS_PERIOD
+        self.written_at = -PROGRESS_PERIOD_S
 
     def _on_training_start(self) -> None:
         self._write_progress()
@@ -100,8 +86,8 @@ class History(BaseCallback):
             if isinstance(self.model, MIRL) and self.priors is not None:
                 self.betas[part], self.priors[part] = self.model.beta, self.model.prior
             self._write_progress()
-        # A checkpoint may bring the time of another machine's clock
-        elif not 0 <= time.monotonic() - self.written_at < PROGRESS_PERIOD:
+        # After resuming, written_at may be of another machine's clock
+        elif not 0 <= time.monotonic() - self.written_at < PROGRESS_PERIOD_S:
             self._write_progress()
         return True
 
@@ -110,14 +96,14 @@ class History(BaseCallback):
         write_progress(self.steps_path, self.model.num_timesteps)
 
     def curve(self) -> dict[str, list[float]]:
-        """By the steps at the end of each part in which an episode ended: mean return, and number of episodes."""
+        """For each part in which an episode ended: its last step, the mean return, and the number of episodes."""
         ended = self.episodes > 0
         steps = np.arange(1, PARTS + 1) * self.total // PARTS
         means = self.returns[ended] / self.episodes[ended]
         return {"step": steps[ended].tolist(), "return": means.tolist(), "episodes": self.episodes[ended].tolist()}
 
     def temperature(self) -> dict[str, list[Any]] | None:
-        """By environment step: β, and ρ [n_actions]."""
+        """At the first step of each part: β, and ρ [n_actions]; None if the algorithm has neither."""
         if self.priors is None:
             return None
         begun = self.begun_at > 0
@@ -128,116 +114,33 @@ class History(BaseCallback):
         }
 
 
-def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None:
-    """
-    Whether the jobs can be run: algorithms, environments and hyper-parameters are there and go together. Nothing is trained.
-
-    :param suite: of the jobs
-    :param jobs: of which each algorithm and environment is looked at once
-    :param folder: of the benchmark, if it is there: results that it has already must be of the same hyper-parameters
-    :raises ValueError: if not; the message says what is missing, or does not fit
-    """
-    _register(suite)
-    pairs = dict.fromkeys((job.algorithm, job.env) for job in jobs)
-    for algorithm in dict.fromkeys(algorithm for algorithm, _ in pairs):
-        if algorithm not in rl_zoo3.ALGOS:
-            raise ValueError(f"unknown algorithm {algorithm!r}, choose among {', '.join(rl_zoo3.ALGOS)}")
-    for env in dict.fromkeys(env for _, env in pairs):
-        try:
-            gym.make(env).close()
-        except Exception as error:
-            missing = isinstance(error, (ImportError, DependencyNotInstalled)) and suite.extra
-            raise ValueError(f"{env} cannot be made: {error}{_installation(suite) if missing else ''}") from error
-    for algorithm, env in pairs:
-        with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-            wanted = _check_pair(suite, algorithm, env)
-        if folder is not None:
-            _check_results(folder, algorithm, env, wanted)
-
-
-def _installation(suite: Suite) -> str:
-    return f". Suite {suite.name} needs more packages: pip install 'sb3-mirl[zoo,bench,{suite.extra}]'"
-
-
-def _check_pair(suite: Suite, algorithm: str, env: str) -> dict[str, Any]:
-    """:return: the hyper-parameters, as a result has them"""
-    manager = _manager(suite, Job(algorithm, env, 0), Path(os.devnull), "cpu")
-    try:
-        hyperparams, saved = manager.read_hyperparameters()
-    except (KeyError, OSError) as error:
-        raise ValueError(f"no hyper-parameters of {algorithm} for {env} ({error})") from error
-    arguments, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(hyperparams)
-    vec_env = manager.create_envs(1, no_log=True)
-    try:
-        arguments = manager._preprocess_action_noise(arguments, saved, vec_env)
-        with warnings.catch_warnings():
-            # Of PPO, which has one environment here and more in a job
-            warnings.simplefilter("ignore")
-            # Neither network nor replay buffer are made
-            rl_zoo3.ALGOS[algorithm](env=vec_env, device="cpu", _init_setup_model=False, **arguments)  # type: ignore[call-arg]
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"{algorithm} cannot be trained on {env} in suite {suite.name}: {error}") from error
-    finally:
-        vec_env.close()
-    return _recorded(manager, saved)
-
-
-def _recorded(manager: ExperimentManager, hyperparams: dict[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters as they are in a result's file."""
-    return json.loads(json.dumps({**hyperparams, "n_timesteps": manager.n_timesteps}, default=str))
-
-
-def _check_results(folder: Path, algorithm: str, env: str, wanted: dict[str, Any]) -> None:
-    for file in (folder / "results").glob(f"{Job(algorithm, env, 0).name.removesuffix('0')}*.json"):
-        seed = file.stem.rpartition("_")[2]
-        job = Job(algorithm, env, int(seed) if seed.isdecimal() else 0)
-        if job.result_file(folder) == file:
-            try:
-                there = job.result(folder)["hyperparameters"]
-            except (OSError, ValueError):
-                continue  # no result that could be mixed with others
-            different = [
-                f"{key} {there.get(key, 'not set')!r} instead of {wanted.get(key, 'not set')!r}"
-                for key in sorted({*there, *wanted})
-                if there.get(key) != wanted.get(key)
-            ]
-            if different:
-                raise FolderError(
-                    f"{str(folder)!r} holds a result of {job} with other hyper-parameters: {'; '.join(different)}. "
-                    "Choose another folder"
-                )
-
-
-def check_device(device: str) -> None:
-    """:raises ValueError: if PyTorch has no such device here; SB3 itself would take the CPU instead"""
-    try:
-        th.zeros((), device=None if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device must be auto, cpu, or one that PyTorch has here, got {device!r} ({error})") from error
-
-
 def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = "auto") -> bool:
     """
-    Train and evaluate, unless the result is there already or another process is at it. The folder gets either the whole result
-    or, if the job fails, the traceback.
+    Train and evaluate, unless the job is finished or another process runs it. Writes the whole result, or the traceback if the
+    job fails.
 
-    The result is a dict of ``suite``, the job's ``algorithm``, ``environment`` and ``seed``; ``steps`` that were trained;
-    ``scores``, those of the evaluation's episodes, as the environment gives them; ``evaluation``, its settings;
-    ``hyperparameters`` as in the file, with the suite's changes, and ``hyperparameters_file``, which file that was; ``curve``,
-    the returns of the training (:meth:`History.curve`); ``action_names``; and, of MIRL, SQL and SQL_m, ``prior`` and ``beta``
-    at the end, α_ρ and α_β as ``prior_lr`` and ``beta_lr``, and ``history`` (:meth:`History.temperature`). ``versions`` and
-    ``machine`` say where it was computed, ``time`` how fast: that alone differs when a job is run again on the same machine.
+    Keys of the result:
 
-    :param job: of those that the folder's suite has
-    :param folder: made by :func:`sb3_mirl.bench.jobs.open_folder`
-    :param save_freq: environment steps from one checkpoint to the next; by default a tenth of the training, and
-        :data:`~sb3_mirl.bench.jobs.MAX_SAVE_FREQ` at most
+    - ``suite``, ``algorithm``, ``environment``, ``seed``: the job;
+    - ``steps``: environment steps that were trained;
+    - ``scores``: of the evaluation's episodes, with unclipped rewards; ``evaluation``: its settings;
+    - ``hyperparameters``: those of the file, overridden by the suite's; ``hyperparameters_file``: its name;
+    - ``curve``: returns during the training (:meth:`History.curve`); ``action_names``;
+    - of MIRL, SQL and SQL_m ``prior`` and ``beta`` at the end, α_ρ and α_β as ``prior_lr`` and ``beta_lr``, and ``history``
+      (:meth:`History.temperature`);
+    - ``versions``, ``machine``: where the result was computed; ``time``: how fast. Only ``time`` differs between two runs of
+      a job on the same machine.
+
+    :param job: a job of the folder's suite
+    :param folder: created by :func:`sb3_mirl.bench.jobs.open_folder`
+    :param save_freq: environment steps between checkpoints; by default a tenth of the training, at most
+        :data:`~sb3_mirl.bench.jobs.MAX_SAVE_FREQ_STEPS`
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
-    :return: whether the result is there
+    :return: whether there is a result
     """
     runs = job.run_folder(folder)
     runs.mkdir(parents=True, exist_ok=True)
-    with locked(runs / "lock", patience=1.0) as free:
+    with locked(job.lock_file(folder), patience_s=1.0) as free:
         if not free or job.finished(folder):
             return job.finished(folder)
         job.failure_file(folder).unlink(missing_ok=True)
@@ -245,105 +148,71 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
             suite, _ = read_folder(folder)
             check_device(device)
             with open(runs / "log.txt", "a") as log, redirect_stdout(log):
-                result = _as_json(_train_and_evaluate(suite, job, runs, save_freq, device))
-            # What nobody could read is a failure now
-            check_result(parse(result.encode()))
+                result = _as_json(_train_and_evaluate(suite, job, folder, save_freq, device)).encode()
+            # A result that cannot be read again counts as a failure now
+            check_result(parse(result))
             write_whole(job.result_file(folder), result)
         except Exception:
             job.record_failure(folder, traceback.format_exc())
             return False
-        shutil.rmtree(runs / "checkpoints", ignore_errors=True)
+        shutil.rmtree(job.checkpoints(folder), ignore_errors=True)
         return True
 
 
 def _as_json(result: dict[str, Any]) -> str:
-    """One line for each entry, so that a file can be read by people too."""
+    """One line for each key, for human readers."""
     lines = (f"{json.dumps(key)}: {json.dumps(value, default=str)}" for key, value in result.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _register(suite: Suite) -> None:
-    register()
-    for package in suite.packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ImportError(f"{package} cannot be imported: {error}{_installation(suite) if suite.extra else ''}") from error
+class _Trained(NamedTuple):
+    """A training that has ended."""
+
+    model: BaseAlgorithm
+    manager: ExperimentManager
+    hyperparameters: dict[str, Any]
+    history: History
+    resumed_at: int
+    seconds: float
 
 
-def _manager(suite: Suite, job: Job, log_folder: Path, device: str) -> ExperimentManager:
-    """rl-zoo3's, without its own evaluations and checkpoints, and with our hyper-parameters where we have some."""
-    shared = suite.hyperparams if _takes(job.algorithm, suite.hyperparams) else {}
-    file = hyperparams_file(job.algorithm)
-    config: str | None = str(file)
-    if job.algorithm not in ALGORITHMS and not _has_section(file, job.env):
-        config = None
-    return ExperimentManager(
-        argparse.Namespace(algo=job.algorithm, env=job.env, seed=job.seed, n_timesteps=suite.steps[job.env]),
-        job.algorithm,
-        job.env,
-        str(log_folder),
-        n_timesteps=suite.steps[job.env],
-        eval_freq=-1,
-        save_freq=-1,
-        hyperparams={**shared, **suite.own_hyperparams.get(job.algorithm, {})},
-        seed=job.seed,
-        verbose=0,
-        log_interval=-2,
-        device=device,
-        config=config,
-    )
-
-
-def _takes(algorithm: str, arguments: Iterable[str]) -> bool:
-    """Whether the algorithm's constructor has all these arguments."""
-    parameters = inspect.signature(rl_zoo3.ALGOS[algorithm]).parameters
-    # SQL and SQL_m hand theirs on to MIRL
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return True
-    return all(name in parameters for name in arguments)
-
-
-def _has_section(file: Path, env: str) -> bool:
-    if not file.exists():
-        return False
-    sections = yaml.safe_load(file.read_text())
-    return env in sections or (ExperimentManager.is_atari(env) and "atari" in sections)
-
-
-def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | None, device: str) -> dict[str, Any]:
-    _register(suite)
-    # What is left of an interrupted run; its checkpoints lie beside it
-    shutil.rmtree(runs / job.algorithm, ignore_errors=True)
+def _train(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: str) -> _Trained:
+    register_suite(suite)
+    # Of an interrupted run; its checkpoints are in another folder
+    shutil.rmtree(job.run_folder(folder) / job.algorithm, ignore_errors=True)
     set_random_seed(job.seed)
-    manager = _manager(suite, job, runs, device)
+    manager = experiment_manager(suite, job, job.run_folder(folder), device)
     experiment = manager.setup_experiment()
     assert experiment is not None
     model, hyperparams = experiment
-    history = History(manager.n_timesteps, runs / "steps.txt")
+    history = History(manager.n_timesteps, job.progress_file(folder))
     manager.callbacks.insert(0, history)
+    hyperparameters = recorded_hyperparameters(manager, hyperparams)
     resumed_at = 0
-    # Where the environment's state is not in a checkpoint, a resumed run would be another one
-    if isinstance(model, MIRL) and not capture(model.env).missing:
-        _forget_others(runs, _recorded(manager, hyperparams))
-        model = _resumed(model, runs / "checkpoints")
+    # Without the environment's state a resumed run would differ from an uninterrupted one
+    if isinstance(model, BaseDQN) and not capture(model.env).missing:
+        _discard_outdated_checkpoints(job, folder, hyperparameters)
+        model = _resumed(model, job.checkpoints(folder))
         resumed_at = model.num_timesteps
-        save_freq = save_freq or min(manager.n_timesteps // 10, MAX_SAVE_FREQ)
-        manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), runs / "checkpoints"))
+        save_freq = save_freq or min(manager.n_timesteps // 10, MAX_SAVE_FREQ_STEPS)
+        manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), job.checkpoints(folder)))
     manager.learn(model)
     seconds = (time.time_ns() - model.start_time) / 1e9
     if model.num_timesteps < manager.n_timesteps:
-        raise KeyboardInterrupt  # rl-zoo3 takes it for the end of the training
+        raise KeyboardInterrupt  # rl-zoo3 treats it as the end of the training
     manager.save_trained_model(model)
+    return _Trained(model, manager, hyperparameters, history, resumed_at, seconds)
 
+
+def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: str) -> dict[str, Any]:
+    model, manager, hyperparameters, history, resumed_at, training_s = _train(suite, job, folder, save_freq, device)
     begun = time.monotonic()
     env = manager.create_envs(1, eval_env=True)
-    action_names = (
-        find_action_names(env, model.action_space.n) if isinstance(model.action_space, gym.spaces.Discrete) else None
-    )
+    action_space = model.action_space
+    action_names = find_action_names(env, int(action_space.n)) if isinstance(action_space, gym.spaces.Discrete) else None
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
-    of_mirl = {"prior": model.prior.tolist(), "beta": model.beta, **_resolved(model)} if isinstance(model, MIRL) else {}
+    own = {"prior": model.prior.tolist(), "beta": model.beta, **_learning_rates(model)} if isinstance(model, MIRL) else {}
     return {
         "format": FORMAT,
         "suite": suite.name,
@@ -355,49 +224,49 @@ def _train_and_evaluate(suite: Suite, job: Job, runs: Path, save_freq: int | Non
         "evaluation": {
             "episodes": suite.episodes,
             "epsilon": suite.epsilon,
-            "random actions from": _exploration(model),
+            "random actions from": _source_of_random_actions(model),
             "seed": EVALUATION_SEED + job.seed,
         },
-        "hyperparameters": _recorded(manager, hyperparams),
+        "hyperparameters": hyperparameters,
         "hyperparameters_file": _package_path(manager.config),
         "curve": history.curve(),
         "action_names": action_names,
-        **of_mirl,
+        **own,
         "history": history.temperature(),
-        "versions": _versions(),
+        "versions": {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__, **package_versions(*PACKAGES)},
         "machine": {"processor": platform.machine(), "device": str(model.device), "threads": th.get_num_threads()},
         "time": {
-            "training": seconds,
+            "training": training_s,
             "evaluation": time.monotonic() - begun,
-            "steps_per_second": model.num_timesteps / seconds,
+            "steps_per_second": model.num_timesteps / training_s,
             "resumed_at": resumed_at,
         },
     }
 
 
 def _package_path(config: str) -> str:
-    """Of a file of hyper-parameters: ours or rl-zoo3's, without the folder of the installation."""
+    """The path of a file of hyper-parameters, ours or rl-zoo3's, without the folder of the installation."""
     path = Path(config)
     return f"{'rl_zoo3' if path.is_relative_to(Path(rl_zoo3.__file__).parent) else 'sb3_mirl'}/hyperparams/{path.name}"
 
 
-def _resolved(model: MIRL) -> dict[str, float]:
-    """α_ρ and α_β as numbers, where the arguments were ``"auto"``."""
+def _learning_rates(model: MIRL) -> dict[str, float]:
+    """α_ρ and α_β as numbers, also where the arguments were ``"auto"``."""
     given = {name: getattr(model, name) for name in ("prior_lr", "beta_lr")}
     return {name: getattr(model, f"resolved_{name}") if isinstance(value, str) else value for name, value in given.items()}
 
 
-def _forget_others(runs: Path, hyperparams: dict[str, Any]) -> None:
-    """Removes checkpoints of a run with other hyper-parameters, and writes down these."""
-    file, text = runs / "hyperparameters.json", json.dumps(hyperparams, sort_keys=True)
-    if (runs / "checkpoints").exists() and not (file.exists() and file.read_text() == text):
+def _discard_outdated_checkpoints(job: Job, folder: Path, hyperparams: dict[str, Any]) -> None:
+    """Removes checkpoints of a run with other hyper-parameters, and writes these."""
+    file, content = job.run_folder(folder) / "hyperparameters.json", json.dumps(hyperparams, sort_keys=True).encode()
+    if job.checkpoints(folder).exists() and not (file.exists() and file.read_bytes() == content):
         print("The hyper-parameters have changed: beginning again")
-        shutil.rmtree(runs / "checkpoints")
-    write_whole(file, text)
+        shutil.rmtree(job.checkpoints(folder))
+    write_whole(file, content)
 
 
-def _resumed(model: MIRL, checkpoints: Path) -> MIRL:
-    """The model of the last checkpoint if there is one that can be read; else the new one that is given."""
+def _resumed(model: BaseDQN, checkpoints: Path) -> BaseDQN:
+    """The model of the last readable checkpoint, or the given new model."""
     if not checkpoints.is_dir():
         return model
     assert model.env is not None
@@ -412,12 +281,12 @@ def _resumed(model: MIRL, checkpoints: Path) -> MIRL:
 
 def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int, epsilon: float, seed: int) -> list[float]:
     """
-    Scores of whole episodes, with rewards as the environment gives them, not clipped or normalised.
+    Scores of whole episodes, with rewards neither clipped nor normalised.
 
-    :param model: acts by ``predict(deterministic=False)``: with probability ε at random, which is from ρ for MIRL and SQL_m
-        and uniformly for SQL, DQN and QR-DQN. An algorithm without ε draws from its policy
-    :param env: of one environment, with a Monitor
-    :param episodes: how many
+    :param model: acts by ``predict(deterministic=False)``: with probability ε MIRL and SQL_m draw from ρ, and SQL, DQN and
+        QR-DQN uniformly. An algorithm without ε draws from its policy
+    :param env: one environment, with a Monitor
+    :param episodes: number of episodes
     :param epsilon: ε
     :param seed: of the environment and of all random numbers
     :return: [episodes]
@@ -433,31 +302,21 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int, epsilon: float, s
     return [float(score) for score in scores]  # type: ignore[union-attr]
 
 
-def _exploration(model: BaseAlgorithm) -> str:
+def _source_of_random_actions(model: BaseAlgorithm) -> str:
     if isinstance(model, MIRL) and not isinstance(model, SQL):
         return "the learned prior"
     return "the uniform distribution" if hasattr(model, "exploration_rate") else "the policy, which has no epsilon"
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def _end_with_standard_input() -> None:
-    # Not through sys.stdin, which the interpreter could not close at its end
+    # Not through sys.stdin: the interpreter cannot close it at exit while a thread reads from it
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
 def main() -> int:
-    """A job as a process of its own, with the command line of :func:`sb3_mirl.bench.run.process_command`."""
+    """Runs a job in this process, with the command line of :func:`sb3_mirl.bench.engines.process_command`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("algorithm")

@@ -27,8 +27,8 @@ class Command(NamedTuple):
 
 
 OUR_COMMANDS = {
-    "gridworld": Command("sb3_mirl.bench.gridworld:main", "the paper's experiment with tables"),
-    "bench": Command("sb3_mirl.bench.run:main", "algorithms compared on many environments and seeds"),
+    "gridworld": Command("sb3_mirl.bench.gridworld_command:main", "the paper's experiment with tables"),
+    "bench": Command("sb3_mirl.bench.command:main", "algorithms compared on many environments and seeds"),
     "inspect": Command("sb3_mirl.cli.inspect:inspect_main", "what is in a model file, read without running code of it"),
     "prior": Command("sb3_mirl.cli.prior:main", "which actions an agent chose seldom"),
     "export-onnx": Command("sb3_mirl.cli.inspect:onnx_main", "a model's policy as ONNX"),

@@ -1,4 +1,4 @@
-"""``sb3-mirl bench run --engine ray``: the results of the local engine, and nodes that die lose nothing and repeat nothing."""
+"""``sb3-mirl bench run --engine ray``: results are those of the local engine, also if nodes die."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from bench_runs import TINY, without_time
 
 from sb3_mirl.bench import run as bench
-from sb3_mirl.bench.jobs import Job, locked, open_folder
-from sb3_mirl.bench.suites import SUITES
+from sb3_mirl.bench.jobs import Job, open_folder
 from sb3_mirl.bench.training import run_job
 from sb3_mirl.cli.main import main
+from sb3_mirl.common.files import locked
 
 ray = pytest.importorskip("ray")
 
@@ -27,19 +28,13 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from sb3_mirl.bench import ray_engine  # noqa: E402
 
-TINY = replace(SUITES["classic"], steps=dict.fromkeys(SUITES["classic"].steps, 600))
 LONGER = replace(TINY, steps={"CartPole-v1": 3000}, hyperparams={"learning_starts": 100})
 DQN, *MIRL = (Job("dqn", "CartPole-v1", 0), *(Job("mirl", "CartPole-v1", seed) for seed in range(3)))
 COMMAND = ["bench", "run", "classic", "--envs", "CartPole-v1", "--steps", "600", "--algos", "dqn", "mirl", "--seeds", "1"]
 
 
-def result(job, folder):
-    """All that must not depend on how the job was run."""
-    return {key: value for key, value in job.result(folder).items() if key != "time"}
-
-
-def here(folder, suite, jobs):
-    """A folder with the results of this process."""
+def run_here(folder, suite, jobs):
+    """A folder with results that this process has computed."""
     open_folder(folder, suite, jobs)
     assert all(run_job(job, folder, device="cpu") for job in jobs)
     return folder
@@ -50,16 +45,16 @@ def here(folder, suite, jobs):
 
 @pytest.fixture(scope="module")
 def one_node():
-    """The engine on a node that is started for it, by a function."""
+    """The engine on a new local node."""
     with ray_engine.connected("local", cpus=0.5) as engine:
         yield engine
 
 
-def test_a_node_gives_what_this_process_gives(one_node, tmp_path, capsys):
+def test_result_is_the_same_on_a_node(one_node, tmp_path, capsys):
     for name, jobs, fetch in (("shared", [DQN, MIRL[0]], False), ("fetched", [MIRL[0]], True)):
-        local, folder = here(tmp_path / f"{name}_here", TINY, jobs), tmp_path / name
+        local, folder = run_here(tmp_path / f"{name}_here", TINY, jobs), tmp_path / name
         assert bench.run(TINY, jobs, folder, engine=nullcontext(one_node), fetch=fetch, device="auto") == []
-        assert [result(job, folder) for job in jobs] == [result(job, local) for job in jobs]
+        assert [without_time(job, folder) for job in jobs] == [without_time(job, local) for job in jobs]
         files = {file.relative_to(folder) for file in folder.rglob("*")}
         assert files == {file.relative_to(local) for file in local.rglob("*")}
         assert bench.status(folder) == [f"classic: {len(jobs)} jobs, {len(jobs)} done, 0 running, 0 failed, 0 missing"]
@@ -67,7 +62,7 @@ def test_a_node_gives_what_this_process_gives(one_node, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
-def test_a_failure_is_recorded_and_not_tried_again(one_node, fetch, tmp_path):
+def test_failure_is_recorded_and_not_repeated(one_node, fetch, tmp_path):
     broken = replace(TINY, hyperparams={"policy_kwargs": {"net_arch": ["wide"]}})
     open_folder(tmp_path / "out", broken, [MIRL[0]])
     ended = [job for job in one_node([MIRL[0]], tmp_path / "out", 1, fetch=fetch) if job]
@@ -75,20 +70,20 @@ def test_a_failure_is_recorded_and_not_tried_again(one_node, fetch, tmp_path):
     assert "in _train_and_evaluate" in MIRL[0].failure_file(tmp_path / "out").read_text()
 
 
-def test_a_job_of_another_process_is_left_alone(one_node, tmp_path, capsys, monkeypatch):
+def test_job_of_another_process_is_not_run(one_node, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     open_folder(folder, TINY, [DQN])
     DQN.run_folder(folder).mkdir(parents=True)
-    with locked(DQN.run_folder(folder) / "lock"):
+    with locked(DQN.lock_file(folder)):
         assert bench.run(TINY, [DQN], folder, engine=nullcontext(one_node), fetch=True) == [DQN]
     assert "another process is at it" in capsys.readouterr().out
     assert DQN.state(folder) == "missing"
 
 
-def test_a_node_that_does_not_see_the_folder(one_node, tmp_path):
-    """What a node says that has another folder of the same name."""
+def test_node_without_the_folder_is_refused(one_node, tmp_path):
+    """As for a node that has another folder of the same name."""
     with pytest.raises(ray.exceptions.RayTaskError, match=r"does not see the folder .*: choose --out .* or add --fetch"):
-        ray.get(ray_engine._look.remote(tmp_path / ".ray-of-another-node"))
+        ray.get(ray_engine._check_node.remote(tmp_path / ".ray-of-another-node"))
     with pytest.raises(ray_engine.ClusterError, match=r"^node \S+ cannot run jobs: .* add --fetch$"):
         ray_engine._check_nodes(0.5, 0, tmp_path / ".ray-of-another-node")
 
@@ -96,7 +91,7 @@ def test_a_node_that_does_not_see_the_folder(one_node, tmp_path):
 # ---- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_address_without_a_cluster(tmp_path, capsys):
+def test_address_without_cluster_is_refused(tmp_path, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -106,8 +101,8 @@ def test_an_address_without_a_cluster(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_address_of_something_else(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(ray_engine, "REACH_PATIENCE", 3.0)
+def test_address_of_another_service_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ray_engine, "REACH_PATIENCE_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", address]) == 2
@@ -115,12 +110,12 @@ def test_an_address_of_something_else(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_rays_client_is_refused(tmp_path, capsys):
+def test_ray_client_is_refused(tmp_path, capsys):
     assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", "ray://127.0.0.1:10001"]) == 2
     assert "no Ray cluster at ray://127.0.0.1:10001 (Ray's client is not supported, " in capsys.readouterr().err
 
 
-def test_ray_is_asked_for_by_name(tmp_path, capsys, monkeypatch):
+def test_missing_ray_is_named_with_its_extra(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "sb3_mirl.bench.ray_engine", None)
     assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -136,7 +131,7 @@ def test_ray_is_asked_for_by_name(tmp_path, capsys, monkeypatch):
         (["--engine", "ray", "--gpus-per-job", "-1"], "argument --gpus-per-job: '-1' is neither a fraction between 0 and 1"),
     ],
 )
-def test_a_command_that_is_wrong(arguments, message, capsys):
+def test_invalid_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main([*COMMAND, *arguments])
     assert message in capsys.readouterr().err.splitlines()[-1]
@@ -169,7 +164,7 @@ class Killer(threading.Thread):
     def run(self):
         while not self.over.wait(0.1):
             for job in self.jobs:
-                for process in self.of(job):
+                for process in self.processes_of(job):
                     self.processes[job].add(process.pid)
             finished = {
                 job: job.result_file(self.folder).stat().st_mtime_ns for job in self.jobs if job.state(self.folder) == "done"
@@ -186,8 +181,8 @@ class Killer(threading.Thread):
             process.kill()
         self.cluster.remove_node(node, allow_graceful=False)
 
-    def of(self, job):
-        """The processes of a job, without what they start: a fork has the same command until it is another program."""
+    def processes_of(self, job):
+        """The processes of a job without their children: a fork has its parent's command line until it calls exec."""
         found = {}
         for process in psutil.process_iter():
             try:
@@ -200,7 +195,7 @@ class Killer(threading.Thread):
         return [process for process, parent in found.items() if parent not in pids]
 
     def node(self, job):
-        for process in self.of(job):
+        for process in self.processes_of(job):
             try:
                 parents = {parent.pid for parent in process.parents()}
             except psutil.Error:
@@ -213,9 +208,9 @@ class Killer(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
-def test_a_node_dies_and_nothing_is_lost_or_done_twice(cluster, fetch, tmp_path):
+def test_jobs_of_a_dead_node_run_again_on_another(cluster, fetch, tmp_path):
     jobs = [DQN, *MIRL]
-    local, folder = here(tmp_path / "here", LONGER, jobs), tmp_path / "out"
+    local, folder = run_here(tmp_path / "here", LONGER, jobs), tmp_path / "out"
     killer = Killer(cluster, folder, jobs)
     killer.start()
     try:
@@ -228,13 +223,13 @@ def test_a_node_dies_and_nothing_is_lost_or_done_twice(cluster, fetch, tmp_path)
     for job, time_written in killer.finished_before.items():
         assert job.result_file(folder).stat().st_mtime_ns == time_written
     for job in jobs:
-        assert result(job, folder) == result(job, local)
+        assert without_time(job, folder) == without_time(job, local)
         assert (job.result(folder)["time"]["resumed_at"] > 0) == (job == killer.killed and not fetch)
     assert bench.status(folder) == ["classic: 4 jobs, 4 done, 0 running, 0 failed, 0 missing"]
 
 
 @pytest.mark.slow
-def test_jobs_end_with_the_command_and_go_on_with_it(cluster, tmp_path):
+def test_interrupted_command_resumes_its_jobs(cluster, tmp_path):
     folder = tmp_path / "out"
     command = [*COMMAND, "--algos", "mirl", "--out", str(folder), "--engine", "ray", "--address", cluster.address]
     command += ["--steps", "6000", "--save-freq", "500"]
@@ -247,7 +242,7 @@ def test_jobs_end_with_the_command_and_go_on_with_it(cluster, tmp_path):
     assert MIRL[0].state(folder) == "running"
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
-    while killer.of(MIRL[0]):
+    while killer.processes_of(MIRL[0]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert MIRL[0].state(folder) == "missing"

@@ -1,4 +1,4 @@
-"""Scores: what the tables say, statistics beside hand calculations and rliable, and intervals that cover what they should."""
+"""Scores: published tables, statistics by hand and by rliable, and the coverage of intervals."""
 
 import re
 
@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from sb3_mirl.bench import scores as statistics
-from sb3_mirl.bench.scores import bootstrap, compare, human_normalized, over_games, paper_scores, reference_scores
+from sb3_mirl.bench.scores import (
+    bootstrap,
+    bootstrap_mean,
+    compare,
+    human_normalized,
+    over_games,
+    paper_scores,
+    reference_scores,
+)
 from sb3_mirl.bench.suites import ATARI19, ATARI19_IDS
 
 # [runs, games]
@@ -16,7 +24,7 @@ SCORES = np.array([[0.0, 4.0, 1.0], [1.0, 2.0, 3.0], [0.5, 3.0, 8.0], [0.5, 7.0,
 @pytest.mark.parametrize(
     "algorithm, mean, median", [("dqn", 356.26, 166.62), ("sql", 388.83, 230.82), ("mirl", 413.46, 330.19)]
 )
-def test_the_papers_table_has_the_papers_means(algorithm, mean, median):
+def test_table_1_has_the_means_of_the_paper(algorithm, mean, median):
     table = paper_scores(algorithm)
     assert tuple(table) == ATARI19
     values = 100 * np.array([list(table.values())])
@@ -24,19 +32,19 @@ def test_the_papers_table_has_the_papers_means(algorithm, mean, median):
     assert statistics.median(values) == pytest.approx(median, abs=0.005)
 
 
-def test_normalisation_by_both_conventions():
+def test_human_normalisation_by_both_conventions():
     # (3069 - 227.8) / (6875.4 - 227.8), and the same with 7127.7
     assert human_normalized("Alien", 3069.0) == pytest.approx(0.42740, abs=1e-5)
     assert human_normalized("AlienNoFrameskip-v4", [3069.0, 227.8], "wang2016") == pytest.approx([0.41177, 0.0], abs=1e-5)
 
 
 @pytest.mark.parametrize("env", [*ATARI19_IDS, "ALE/Riverraid-v5"])
-def test_every_game_of_the_suite_has_scores(env):
+def test_every_game_of_the_suite_has_reference_scores(env):
     reference = reference_scores(env)
     assert reference["random"] < min(reference["human_mnih2015"], reference["human_wang2016"])
 
 
-def test_the_papers_table_is_normalised_by_the_scores_of_2015():
+def test_table_1_uses_the_human_scores_of_2015():
     raw = {name: paper_scores("mirl")["Boxing"] * (human - 0.1) + 0.1 for name, human in (("2015", 4.3), ("2016", 12.1))}
     assert raw["2015"] == pytest.approx(98.33, abs=0.01)
     assert raw["2016"] > 100  # the most that a game of Boxing gives
@@ -52,7 +60,7 @@ def test_the_papers_table_is_normalised_by_the_scores_of_2015():
         (lambda: bootstrap(statistics.probability_of_improvement, np.zeros((2, 3)), np.zeros((2, 4))), "[(2, 3), (2, 4)]"),
     ],
 )
-def test_what_is_not_known_is_refused(call, message):
+def test_unknown_names_and_bad_shapes_are_refused(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
 
@@ -75,7 +83,7 @@ def test_probability_of_improvement_by_hand():
     assert statistics.probability_of_improvement(worse, better) == pytest.approx(1 - 0.75)
 
 
-def test_statistics_are_those_of_rliable():
+def test_statistics_equal_rliable():
     metrics = pytest.importorskip("rliable.metrics")
     random = np.random.default_rng(0)
     x, y = random.integers(0, 9, size=(7, 5)) / 4.0, random.integers(0, 9, size=(6, 5)) / 4.0
@@ -90,7 +98,7 @@ def test_statistics_are_those_of_rliable():
     assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y), abs=1e-12)
 
 
-def test_intervals_are_those_of_rliable():
+def test_intervals_agree_with_rliable():
     library = pytest.importorskip("rliable.library")
     metrics = pytest.importorskip("rliable.metrics")
     x = np.random.default_rng(1).normal(size=(10, 6))
@@ -101,7 +109,7 @@ def test_intervals_are_those_of_rliable():
 
 
 @pytest.mark.parametrize("statistic", [statistics.mean, statistics.optimality_gap])
-def test_intervals_cover_the_truth_as_often_as_they_say(statistic):
+def test_coverage_of_bootstrap_intervals(statistic):
     random = np.random.default_rng(0)
     levels = np.linspace(-4.0, -1.0, 5)  # far below the target: there the gap is 1 - mean
     truth = levels.mean() if statistic is statistics.mean else 1.0 - levels.mean()
@@ -113,25 +121,35 @@ def test_intervals_cover_the_truth_as_often_as_they_say(statistic):
     assert abs(covered - 0.944 * 400) < 4 * np.sqrt(400 * 0.944 * 0.056)
 
 
-def test_intervals_keep_games_apart():
+def test_bootstrap_resamples_runs_within_games():
     # No spread within a game: no interval, however different the games are
     estimate = bootstrap(statistics.mean, np.tile([0.0, 10.0, 100.0], (5, 1)))
     assert estimate.low == estimate.value == estimate.high == pytest.approx(110 / 3)
 
 
-def test_one_run_has_no_interval():
+def test_single_run_has_no_interval():
     estimate = bootstrap(statistics.mean, SCORES[:1])
     assert estimate.value == pytest.approx(5 / 3) and np.isnan([estimate.low, estimate.high]).all()
 
 
-def test_the_same_seed_gives_the_same_interval():
+def test_bootstrap_is_deterministic():
     assert bootstrap(statistics.median, SCORES) == bootstrap(statistics.median, SCORES)
+
+
+def test_coverage_of_bootstrap_mean():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(50, 400))  # 400 experiments of 50 values whose mean is 0
+    mean, low, high = bootstrap_mean(samples)
+    np.testing.assert_allclose(mean, samples.mean(axis=0))
+    covered = ((low <= 0) & (0 <= high)).mean()
+    assert 0.90 < covered < 0.98  # 0.95 give or take 3.6 standard errors, less what the percentile bootstrap lacks at n = 50
+    assert (high - low).mean() == pytest.approx(2 * 1.96 / np.sqrt(50), rel=0.1)
 
 
 # ---- comparisons -------------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_by_hand():
+def test_comparison_by_hand():
     # At the first game 3 of 4 pairs are won, at the second a tie and a loss
     comparison = compare([np.array([1.0, 4.0]), np.array([5.0])], [np.array([0.0, 3.0]), np.array([5.0, 6.0])])
     assert comparison.value == pytest.approx((3 / 4 + 1 / 4) / 2)
@@ -139,7 +157,7 @@ def test_a_comparison_by_hand():
     assert np.isnan(comparison.low) and comparison.p == 1.0
 
 
-def test_p_is_the_share_of_permutations_that_are_as_far():
+def test_p_value_by_counting_permutations():
     # 3 against 3, all won: 2 of 20 ways to exchange them are as far from a half
     one = compare([np.arange(3) + 10.0], [np.arange(3.0)])
     assert one.value == 1.0 and one.p == pytest.approx(0.1, abs=0.01)
@@ -149,7 +167,7 @@ def test_p_is_the_share_of_permutations_that_are_as_far():
     assert compare([np.arange(3.0)], [np.arange(3) + 10.0]).p == one.p
 
 
-def test_games_may_have_different_numbers_of_runs():
+def test_over_games_with_different_numbers_of_runs():
     games = [np.array([1.0, 2.0, 6.0]), np.array([10.0, 20.0])]
     assert over_games(statistics.mean, games).value == 9.0
     same = over_games(statistics.mean, [np.arange(4.0), np.arange(4.0) * 10])
@@ -160,7 +178,7 @@ def test_games_may_have_different_numbers_of_runs():
 
 
 @pytest.mark.parametrize("runs, most", [(3, 0.0), (5, 0.08)])
-def test_equal_algorithms_are_seldom_told_apart(runs, most):
+def test_false_positive_rate_of_the_comparison(runs, most):
     random = np.random.default_rng(1)
     differ, outside = 0, 0
     for _ in range(300):
@@ -174,6 +192,6 @@ def test_equal_algorithms_are_seldom_told_apart(runs, most):
 
 
 @pytest.mark.parametrize("ours, theirs", [([], []), ([[1.0]], [[1.0], [2.0]]), ([[1.0]], [[]])])
-def test_what_cannot_be_compared_is_refused(ours, theirs):
+def test_scores_of_different_games_are_refused(ours, theirs):
     with pytest.raises(ValueError, match="scores must be of the same games, with at least one run of each"):
         compare(ours, theirs)

@@ -1,17 +1,22 @@
-"""Folders of benchmarks with results that are made up, for the tests of ``sb3-mirl bench status`` and ``report``."""
+"""Folders of benchmarks with made-up results, for the tests of ``sb3-mirl bench status`` and ``report``."""
 
 import json
 from dataclasses import replace
 
-from sb3_mirl.bench.jobs import Job, open_folder, write_whole
+from sb3_mirl.bench.jobs import Job, open_folder
 from sb3_mirl.bench.suites import SUITES
+from sb3_mirl.common.files import write_whole
 
 CLASSIC = replace(SUITES["classic"], steps={"CartPole-v1": 1000, "Acrobot-v1": 1000})
 ALL = ("dqn", "sql", "sql_m", "mirl")
 
 
+def write_text(file, text):
+    write_whole(file, text.encode(errors="backslashreplace"))
+
+
 def write_result(folder, suite, job, score=None, /, **changes):
-    """What a job with episodes of ``score − 1`` and ``score + 1`` leaves; a score of its own by default."""
+    """The result of a job with episodes of ``score − 1`` and ``score + 1``; by default each job has another score."""
     if score is None:
         score = 10.0 * (1 + ALL.index(job.algorithm)) + job.seed**2
     total = suite.steps[job.env]
@@ -42,10 +47,11 @@ def write_result(folder, suite, job, score=None, /, **changes):
         prior = [0.5, 0.3 - 0.1 * job.seed, 0.2 + 0.1 * job.seed]
         history = {"step": [1, 501], "beta": [1.0 + job.seed, 5.0 + job.seed], "prior": [prior, prior]}
         result |= {"prior": prior, "beta": 5.0, "history": history}
-    write_whole(job.result_file(folder), json.dumps({**result, **changes}))
+    write_text(job.result_file(folder), json.dumps({**result, **changes}))
 
 
 def fill(folder, suite, jobs, missing=()):
+    """A folder with results of all jobs but the missing ones."""
     open_folder(folder, suite, jobs)
     for job in jobs:
         if job not in missing:

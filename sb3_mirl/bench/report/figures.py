@@ -1,6 +1,6 @@
-"""Figures of a benchmark's report: small ones, one for each environment, that can be read on a phone and in print."""
+"""Figures of a benchmark's report: small enough for a phone, and readable in print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
-from sb3_mirl.bench import suites
-from sb3_mirl.bench.report.tables import Bench, Row
+from sb3_mirl.bench.report.tables import Bench, Row, grouped
+from sb3_mirl.bench.suites import label
 from sb3_mirl.common.text import plain_label, printable
 
-#: Colour and line of each algorithm: they differ without colour, too
+#: Colour and line of each algorithm; the lines differ in black and white, too
 STYLES = {
     "dqn": ("dimgray", ":"),
     "qrdqn": ("tab:green", (0, (3, 1, 1, 1, 1, 1))),
@@ -23,12 +23,13 @@ STYLES = {
 }
 OTHER_COLORS = ("tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
 SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
-#: Of each environment
+#: Figures of each environment
 KINDS = ("curve", "prior", "beta")
-SIZE = (4.6, 3.1)
+SIZE_INCHES = (4.6, 3.1)
 DPI = 150
-#: Actions of which the prior is drawn, and characters of their names
-MAX_ACTIONS, MAX_NAME = 40, 20
+Styles = dict[str, tuple[str, Any]]
+#: Actions of a figure of priors, and characters of their names
+MAX_ACTIONS, MAX_NAME_CHARS = 40, 20
 
 
 def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
@@ -36,7 +37,7 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
     :param bench: of :func:`sb3_mirl.bench.report.tables.read`
     :param tables: its rows, by the names of :data:`sb3_mirl.bench.report.tables.TABLES`
     :return: PNG images by name: ``aggregates``, ``improvement``, and ``curve_``, ``beta_`` and ``prior_`` with the name of
-        each environment; those of which there is something to show
+        each environment; only those with data
     """
     styles = _styles(bench.algorithms)
     figures = {}
@@ -55,50 +56,51 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
     return figures
 
 
-def label(algorithm: str) -> str:
-    return plain_label(suites.label(algorithm))
+def _label(algorithm: str) -> str:
+    """For matplotlib."""
+    return plain_label(label(algorithm))
 
 
 def figure_name(kind: str, env: str) -> str:
+    """
+    :param kind: one of :data:`KINDS`
+    :param env: the environment's id
+    """
     return f"{kind}_{env.replace('/', '-')}"
 
 
 def names(bench: Bench) -> list[str]:
-    """Of all figures that there may be."""
+    """The names of all figures that a report may have."""
     return ["aggregates", "improvement", *(figure_name(kind, env) for env in bench.suite.steps for kind in KINDS)]
 
 
-def _styles(algorithms: Sequence[str]) -> dict[str, tuple[str, Any]]:
+def _styles(algorithms: Sequence[str]) -> Styles:
     others = [name for name in algorithms if name not in STYLES]
     return STYLES | {name: (OTHER_COLORS[k % len(OTHER_COLORS)], "-") for k, name in enumerate(others)}
 
 
 def _by_algorithm(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
     """Columns of the rows of each algorithm."""
-    algorithms = dict.fromkeys(row["algorithm"] for row in rows)
-    of = {algorithm: [row for row in rows if row["algorithm"] == algorithm] for algorithm in algorithms}
-    return {algorithm: {key: np.array([row[key] for row in of[algorithm]]) for key in of[algorithm][0]} for algorithm in of}
+    return {name: {key: np.array([row[key] for row in own]) for key in own[0]} for name, own in grouped(rows).items()}
 
 
-def _figure(drawn: Callable[[Any], None], size: tuple[float, float] = SIZE) -> bytes:
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    drawn(axis)
-    return _png(figure)
+def _axes(size: tuple[float, float] = SIZE_INCHES) -> tuple[Any, Any]:
+    return plt.subplots(figsize=size, layout="constrained")
 
 
 def _png(figure: Any) -> bytes:
     file = BytesIO()
-    # Without the version of matplotlib, which would change the file
+    # Without matplotlib's version, so that files do not depend on it
     figure.savefig(file, dpi=DPI, metadata={"Software": None})
     plt.close(figure)
     return file.getvalue()
 
 
-def _bands(axis: Any, rows: Sequence[Row], styles: dict[str, tuple[str, Any]], ylabel: str) -> None:
+def _bands(axis: Any, rows: Sequence[Row], styles: Styles, ylabel: str) -> None:
     for algorithm, columns in _by_algorithm(rows).items():
         color, line = styles[algorithm]
         marker = "o" if len(columns["step"]) == 1 else None
-        axis.plot(columns["step"], columns["value"], color=color, linestyle=line, marker=marker, label=label(algorithm))
+        axis.plot(columns["step"], columns["value"], color=color, linestyle=line, marker=marker, label=_label(algorithm))
         axis.fill_between(columns["step"], columns["low"], columns["high"], color=color, alpha=0.18, linewidth=0)
     axis.set_xlabel("environment step")
     axis.set_ylabel(ylabel)
@@ -106,66 +108,55 @@ def _bands(axis: Any, rows: Sequence[Row], styles: dict[str, tuple[str, Any]], y
     axis.legend(fontsize=9)
 
 
-def _curves(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    return _figure(lambda axis: _bands(axis, rows, styles, "return while training"))
+def _curves(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes()
+    _bands(axis, rows, styles, "return while training")
+    return _png(figure)
 
 
-def _betas(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    def drawn(axis: Any) -> None:
-        _bands(axis, rows, styles, "β")
-        values = [row["value"] for row in rows]
-        if min(values) > 0 and max(values) > 100 * min(values):
-            axis.set_yscale("log")
+def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes()
+    _bands(axis, rows, styles, "β")
+    values = [row["value"] for row in rows]
+    if min(values) > 0 and max(values) > 100 * min(values):
+        axis.set_yscale("log")
+    return _png(figure)
 
-    return _figure(drawn)
 
-
-def _prior(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    """Horizontal bars, because names of actions are long. SQL's ρ is the uniform one, the dotted line."""
-    # The most learned last: it is drawn above the others
+def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
+    """Horizontal bars, because names of actions are long. The dotted line is the uniform prior, which SQL keeps."""
     algorithms = _by_algorithm(rows)
     learned = {name: columns for name, columns in algorithms.items() if name != "sql"} or algorithms
     all_names = next(iter(learned.values()))["name"]
-    # Of many actions the likeliest ones, in their order
+    # The most likely actions, in their order
     shown = np.sort(
         np.argsort(-np.max([columns["value"] for columns in learned.values()], axis=0), kind="stable")[:MAX_ACTIONS]
     )
-    names = [plain_label(printable(all_names[action])[:MAX_NAME]) for action in shown]
+    names = [plain_label(printable(all_names[action])[:MAX_NAME_CHARS]) for action in shown]
     places = np.arange(len(names))
     thickness = 0.8 / len(learned)
 
-    def drawn(axis: Any) -> None:
-        for k, (algorithm, columns) in enumerate(reversed(learned.items())):
-            shift = (k - (len(learned) - 1) / 2) * thickness
-            errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])[:, shown]
-            bars = {"xerr": errors, "error_kw": {"linewidth": 1}} if np.isfinite(errors).all() else {}
-            hatch = "" if algorithm == "mirl" else "//"
-            axis.barh(
-                places + shift,
-                columns["value"][shown],
-                thickness,
-                color=styles[algorithm][0],
-                label=label(algorithm),
-                edgecolor="white",
-                hatch=hatch,
-                **bars,
-            )
-        axis.axvline(1.0 / len(all_names), color="black", linestyle=":", linewidth=1, label="uniform")
-        axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
-        axis.invert_yaxis()
-        axis.grid(False, axis="y")
-        axis.margins(y=0.02)
-        axis.set_xlabel(
-            "ρ at the end" + (f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else "")
-        )
-        # Beside the axes the legend never hides a bar
-        axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-
-    return _figure(drawn, (SIZE[0], max(SIZE[1], 0.9 + 0.24 * len(names))))
+    figure, axis = _axes((SIZE_INCHES[0], max(SIZE_INCHES[1], 0.9 + 0.24 * len(names))))
+    for k, (algorithm, columns) in enumerate(reversed(learned.items())):
+        shift = (k - (len(learned) - 1) / 2) * thickness
+        errors = np.abs(np.stack([columns["low"], columns["high"]]) - columns["value"])[:, shown]
+        bars = {"xerr": errors, "error_kw": {"linewidth": 1}} if np.isfinite(errors).all() else {}
+        bars |= {"color": styles[algorithm][0], "edgecolor": "white", "hatch": "" if algorithm == "mirl" else "//"}
+        axis.barh(places + shift, columns["value"][shown], thickness, label=_label(algorithm), **bars)
+    axis.axvline(1.0 / len(all_names), color="black", linestyle=":", linewidth=1, label="uniform")
+    axis.set_yticks(places, names, fontsize=9 if len(names) < 10 else 8)
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    axis.margins(y=0.02)
+    some = f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else ""
+    axis.set_xlabel(f"ρ at the end{some}")
+    # Outside the axes, where the legend hides no bar
+    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    return _png(figure)
 
 
 def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequence[str], factor: float = 1.0) -> None:
-    """A point with its interval in each line; without one if it rests on a single run."""
+    """Points with intervals, one in each line; NaN is no interval."""
     values, low, high = (factor * np.array([row[key] for row in rows]) for key in ("value", "low", "high"))
     places = np.arange(len(rows))
     axis.hlines(places, low, high, colors=colors, linewidth=4, alpha=0.5)
@@ -176,28 +167,27 @@ def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequen
     axis.margins(x=0.1)
 
 
-def _aggregates(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    """By the first scale only: Table 1's for Atari."""
+def _aggregates(rows: Sequence[Row], styles: Styles) -> bytes:
+    """On the first scale only, which for Atari is that of Table 1."""
     scale = rows[0]["scale"]
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
-    size = (SIZE[0], 0.6 + len(statistics) * (0.45 + 0.24 * len(algorithms)))
+    size = (SIZE_INCHES[0], 0.6 + len(statistics) * (0.45 + 0.24 * len(algorithms)))
     figure, axes = plt.subplots(len(statistics), figsize=size, sharex=True, layout="constrained")
     for axis, statistic in zip(axes, statistics, strict=True):
         shown = [row for row in rows if row["scale"] == scale and row["statistic"] == statistic]
         colors = [styles[name][0] for name in algorithms]
-        _points(axis, shown, [label(name) for name in algorithms], colors, 1.0 if scale == "relative" else 100.0)
+        _points(axis, shown, [_label(name) for name in algorithms], colors, 1.0 if scale == "relative" else 100.0)
         axis.set_title(statistic, fontsize=10)
     axes[-1].set_xlabel(SCALE_LABELS[scale])
     return _png(figure)
 
 
-def _improvement(rows: Sequence[Row], styles: dict[str, tuple[str, Any]]) -> bytes:
-    def drawn(axis: Any) -> None:
-        names = [f"{label(row['algorithm'])} over {label(row['than'])}" for row in rows]
-        _points(axis, rows, names, [styles[row["algorithm"]][0] for row in rows])
-        axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
-        axis.set_xlim(-0.03, 1.03)
-        axis.set_xlabel("probability of improvement")
-
-    return _figure(drawn, (SIZE[0], 0.9 + 0.35 * len(rows)))
+def _improvement(rows: Sequence[Row], styles: Styles) -> bytes:
+    figure, axis = _axes((SIZE_INCHES[0], 0.9 + 0.35 * len(rows)))
+    names = [f"{_label(row['algorithm'])} over {_label(row['than'])}" for row in rows]
+    _points(axis, rows, names, [styles[row["algorithm"]][0] for row in rows])
+    axis.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    axis.set_xlim(-0.03, 1.03)
+    axis.set_xlabel("probability of improvement")
+    return _png(figure)

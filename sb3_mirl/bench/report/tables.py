@@ -1,18 +1,13 @@
 """
-``sb3-mirl bench report`` turns the folder of a benchmark, finished or not, into tables (CSV), figures (PNG) and one page that
-needs nothing else (``report.html``).
+The tables of a benchmark's report, from a folder whose jobs may be unfinished.
 
 A run is one training; its score is the mean over the episodes of its evaluation. Intervals are those of
-:func:`sb3_mirl.bench.scores.bootstrap`, NaN for a single run. Every number comes with the number of runs behind it, and
-what is missing is said.
+:mod:`sb3_mirl.bench.scores`, NaN for a single run. Each number comes with the number of runs that it is computed from.
 """
 
-import csv
-import io
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from sb3_mirl.bench.jobs import FolderError, Job, look, read_folder, write_whole
-from sb3_mirl.bench.schema import is_algorithm
+from sb3_mirl.bench.jobs import Job, outcomes, read_folder, stored_jobs
 from sb3_mirl.bench.scores import (
     CONVENTIONS,
     Estimate,
     bootstrap,
+    bootstrap_mean,
     compare,
     human_normalized,
     interquartile_mean,
@@ -35,19 +30,17 @@ from sb3_mirl.bench.scores import (
     reference_scores,
 )
 from sb3_mirl.bench.suites import LABELS, Suite, label
-from sb3_mirl.common import files
-from sb3_mirl.common.text import printable
 
-#: What MIRL consists of, step by step: an algorithm and what it is compared with
+#: The components of MIRL, step by step: an algorithm and the one that it is compared with
 ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
 #: The paper's claim MIRL > SQL > DQN
 CLAIMS = (("mirl", "sql"), ("sql", "dqn"), ("mirl", "dqn"))
 STATISTICS = {"mean": mean, "median": median, "IQM": interquartile_mean}
-#: Claims are judged at this level, each for itself, and environments with p adjusted for their number
+#: Significance level of each claim, and of single environments with p adjusted for their number
 LEVEL = 0.05
-#: Parts of a training in a learning curve; results have more, with few episodes each
+#: Points of a learning curve; results have more, with few episodes each
 POINTS = 50
-#: Of the mean of several runs' curves
+#: Largest number of points of the mean of several curves
 MAX_POINTS = 400
 
 Row = dict[str, Any]
@@ -56,13 +49,12 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Bench:
     """
-    What a folder holds.
+    The content of a folder.
 
     :param suite: as it was started
-    :param states: of all jobs that were asked for, or have a result all the same: one of
-        :data:`~sb3_mirl.bench.jobs.STATES`
+    :param states: of all jobs that were asked for or have a result, one of :data:`~sb3_mirl.bench.jobs.STATES`
     :param results: of the jobs that are done
-    :param reasons: why others have no result, as far as that is known
+    :param reasons: why other jobs have no result, if known
     """
 
     suite: Suite
@@ -82,36 +74,43 @@ class Bench:
 
     @property
     def atari(self) -> bool:
-        """Whether all environments are games of the paper, whose scores can be normalised."""
+        """Whether all environments are among the paper's games, so that scores can be normalised."""
         try:
             return all(reference_scores(env) for env in self.suite.steps)
         except ValueError:
             return False
 
-    def of(self, algorithm: str, env: str) -> list[dict[str, Any]]:
-        """Results of the pair, by seed."""
+    def runs(self, algorithm: str, env: str) -> list[dict[str, Any]]:
+        """The results of a pair, by seed."""
         jobs = sorted(job for job in self.results if (job.algorithm, job.env) == (algorithm, env))
         return [self.results[job] for job in jobs]
 
+    def pairs_with_runs(self) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
+        """The first columns of a row, and the results, of each pair that has results."""
+        for env in self.envs:
+            for algorithm in self.algorithms:
+                if results := self.runs(algorithm, env):
+                    yield {"environment": env, "algorithm": algorithm}, results
+
     def scores(self, algorithm: str, env: str) -> np.ndarray:
-        """Of each run, [runs]."""
-        return np.array([np.mean(result["scores"]) for result in self.of(algorithm, env)])
+        """The score of each run, [runs]."""
+        return np.array([np.mean(result["scores"]) for result in self.runs(algorithm, env)])
 
     def coverage(self, algorithm: str, env: str) -> Counter[str]:
-        """How many jobs of the pair are in each state."""
+        """The number of jobs of a pair in each state."""
         return Counter(state for job, state in self.states.items() if (job.algorithm, job.env) == (algorithm, env))
 
     def common_envs(self) -> list[str]:
-        """Those in which every algorithm that has run somewhere has run: only there can all be compared."""
+        """Environments in which every algorithm with any run has a run, so that all can be compared."""
         started = {job.algorithm for job in self.results}
-        return [env for env in self.envs if all(self.of(algorithm, env) for algorithm in started)] if started else []
+        return [env for env in self.envs if all(self.runs(algorithm, env) for algorithm in started)] if started else []
 
     def shared_envs(self, algorithm: str, other: str) -> list[str]:
-        """Those in which both have run."""
-        return [env for env in self.envs if self.of(algorithm, env) and self.of(other, env)]
+        """Environments in which both algorithms have runs."""
+        return [env for env in self.envs if self.runs(algorithm, env) and self.runs(other, env)]
 
     def matrix(self, algorithm: str, envs: Sequence[str]) -> np.ndarray:
-        """Scores [runs, envs]; of environments with more runs than others, the first."""
+        """Scores [runs, envs], with the smallest number of runs in any of the environments."""
         columns = [self.scores(algorithm, env) for env in envs]
         return np.stack([column[: min(map(len, columns))] for column in columns], axis=-1)
 
@@ -119,47 +118,39 @@ class Bench:
 def read(folder: Path) -> Bench:
     """
     :param folder: of a benchmark
-    :return: all that can be read; results that cannot are named, and do not stop the others
-    :raises FolderError: if it is none
+    :return: all readable results, and the reasons why others are not readable
+    :raises FolderError: if it is not the folder of a benchmark
     """
     suite, jobs = read_folder(folder)
-    found = look(folder, suite, dict.fromkeys([*jobs, *_unplanned(folder, suite)]))
+    found = outcomes(folder, suite, dict.fromkeys([*jobs, *stored_jobs(folder, suite)]))
     return Bench(
         suite,
-        states={job: one.state for job, one in found.items()},
-        results={job: one.result for job, one in found.items() if one.result is not None},
-        reasons={job: one.reason for job, one in found.items() if one.reason},
+        states={job: outcome.state for job, outcome in found.items()},
+        results={job: outcome.result for job, outcome in found.items() if outcome.result is not None},
+        reasons={job: outcome.reason for job, outcome in found.items() if outcome.reason},
     )
 
 
-def _unplanned(folder: Path, suite: Suite) -> list[Job]:
-    """Jobs of results that came from elsewhere, such as another machine."""
-    jobs = []
-    for file in sorted((folder / "results").glob("*.json")):
-        head, _, seed = file.stem.rpartition("_")
-        for env in suite.steps:
-            algorithm = head.removesuffix(f"_{env.replace('/', '-')}")
-            if algorithm != head and is_algorithm(algorithm) and re.fullmatch(r"0|[1-9][0-9]{0,11}", seed):
-                jobs.append(Job(algorithm, env, int(seed)))
-    return jobs
-
-
 def oddities(bench: Bench) -> list[str]:
-    """Why runs in the same column may not be comparable: more steps than asked for, or different hyper-parameters."""
-    odd = []
-    for env in bench.envs:
-        asked = bench.suite.steps[env]
-        for algorithm in bench.algorithms:
-            results = bench.of(algorithm, env)
-            most = max((result["steps"] for result in results), default=0)
-            if most > 1.02 * asked:
-                odd.append(
-                    f"{label(algorithm)} was trained for {most:,} steps on {env}, not {asked:,}: it takes whole rollouts."
-                )
-            settings = {json.dumps(result["hyperparameters"], sort_keys=True) for result in results}
-            if len(settings) > 1:
-                odd.append(f"{label(algorithm)} was trained with {len(settings)} sets of hyper-parameters on {env}.")
-    return odd
+    """Why runs of a pair may not be comparable: more steps than asked for, or different hyper-parameters."""
+    found = []
+    for row, results in bench.pairs_with_runs():
+        name, env = label(row["algorithm"]), row["environment"]
+        asked, most = bench.suite.steps[env], max(result["steps"] for result in results)
+        if most > 1.02 * asked:
+            found.append(f"{name} was trained for {most:,} steps on {env}, not {asked:,}: it takes whole rollouts.")
+        settings = {json.dumps(result["hyperparameters"], sort_keys=True) for result in results}
+        if len(settings) > 1:
+            found.append(f"{name} was trained with {len(settings)} sets of hyper-parameters on {env}.")
+    return found
+
+
+def grouped(rows: Iterable[Row], key: str = "algorithm") -> dict[str, list[Row]]:
+    """Rows by the value of a column, in order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -170,7 +161,7 @@ def _columns(estimate: Estimate) -> Row:
 
 
 def run_rows(bench: Bench) -> list[Row]:
-    """One row for each job, whatever has become of it."""
+    """One row for each job, in whatever state."""
     rows = []
     for job, state in bench.states.items():
         row: Row = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "state": state}
@@ -186,7 +177,7 @@ def run_rows(bench: Bench) -> list[Row]:
 
 
 def score_rows(bench: Bench) -> list[Row]:
-    """Mean score with its interval for each environment and algorithm, and how many runs there are, and should be."""
+    """Mean score with its interval for each environment and algorithm, and the numbers of runs by state."""
     rows = []
     for env in bench.envs:
         for algorithm in bench.algorithms:
@@ -204,14 +195,14 @@ def score_rows(bench: Bench) -> list[Row]:
 
 
 def scales(bench: Bench) -> list[str]:
-    """Names of the scales on which scores of different environments are comparable, see :func:`on_scale`."""
+    """Scales on which scores of different environments are comparable, see :func:`on_scale`."""
     return [f"human_{name}" for name in CONVENTIONS] if bench.atari else ["relative"]
 
 
 def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarray:
     """
-    :param scale: for Atari, shares of a human's score by one of both conventions. Else ``"relative"``, the place between the
-        lowest (0) and the highest (1) score that any run of the folder has in the environment
+    :param scale: one of :func:`scales`. For Atari, shares of a human's score by either convention; else ``"relative"``, the
+        place between the lowest (0) and the highest (1) score of any run in the environment
     :param env: of the scores
     :param scores: raw, any shape
     :return: the same shape
@@ -220,7 +211,7 @@ def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarr
         return human_normalized(env, scores, scale.removeprefix("human_"))
     pooled = np.concatenate([bench.scores(algorithm, env) for algorithm in bench.algorithms])
     low, span = pooled.min(), np.ptp(pooled)
-    # Where all runs have the same score there is neither: all are in the middle
+    # All runs are in the middle if their scores are equal
     return (scores - low) / span if span else np.full_like(scores, 0.5)
 
 
@@ -229,7 +220,7 @@ def aggregate_rows(bench: Bench) -> list[Row]:
     envs = bench.common_envs()
     if not envs:
         return []
-    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if bench.of(algorithm, envs[0])}
+    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if bench.runs(algorithm, envs[0])}
     rows = []
     for scale in scales(bench):
         matrices = {
@@ -238,20 +229,16 @@ def aggregate_rows(bench: Bench) -> list[Row]:
         }
         for name, statistic in STATISTICS.items():
             for algorithm, scores in matrices.items():
-                row: Row = {
-                    "scale": scale,
-                    "statistic": name,
-                    "algorithm": algorithm,
-                    **_columns(bootstrap(statistic, scores)),
-                }
+                row: Row = {"scale": scale, "statistic": name, "algorithm": algorithm}
+                row |= _columns(bootstrap(statistic, scores))
                 rows.append(row | {"runs": len(scores), "environments": len(envs)})
     return rows
 
 
 def improvement_rows(bench: Bench) -> list[Row]:
-    """Probability that a run is better than one of another algorithm: MIRL than all others, and each step of both chains."""
-    of_mirl = (("mirl", name) for name in bench.algorithms if name != "mirl")
-    pairs = dict.fromkeys([*of_mirl, *ABLATION, *CLAIMS])
+    """Probability of improvement of MIRL over each other algorithm, and of the pairs of :data:`ABLATION` and `CLAIMS`."""
+    with_mirl = (("mirl", name) for name in bench.algorithms if name != "mirl")
+    pairs = dict.fromkeys([*with_mirl, *ABLATION, *CLAIMS])
     return [_compared(bench, *pair, envs) for pair in pairs if (envs := bench.shared_envs(*pair))]
 
 
@@ -264,13 +251,13 @@ def _compared(bench: Bench, algorithm: str, other: str, envs: Sequence[str]) -> 
 
 def claim_rows(bench: Bench) -> list[Row]:
     """
-    What the runs say about each of :data:`CLAIMS`, over the environments in which both algorithms have run.
+    A verdict on each of :data:`CLAIMS`, over the environments in which both algorithms have runs.
 
-    The verdict rests on the probability of improvement and its permutation test: ``"holds"`` or ``"the opposite"`` if
-    p < :data:`LEVEL`, else ``"open"``. ``better_in``, ``worse_in`` and ``open_in`` say the same of each environment, with p
-    adjusted for how many there are (Benjamini and Hochberg, 1995). Unlike the difference of mean scores it depends neither on
-    the scale of an environment nor on what else is in the folder. That difference is there beside it, on the first of the
-    :func:`scales`: for Atari of human-normalised scores (2015), which the paper compares.
+    The verdict is that of the permutation test of the probability of improvement: ``"holds"`` or ``"the opposite"`` if
+    p < :data:`LEVEL`, else ``"open"``. ``better_in``, ``worse_in`` and ``open_in`` are the verdicts on single environments,
+    with p adjusted for their number (Benjamini and Hochberg, 1995). The verdict depends neither on the scales of environments
+    nor on other runs in the folder. The difference of mean scores, in columns ``mean_...``, does; it is on the first of the
+    :func:`scales`, which for Atari is the paper's.
     """
     rows = []
     for algorithm, other in CLAIMS:
@@ -278,9 +265,9 @@ def claim_rows(bench: Bench) -> list[Row]:
         if envs:
             row = _compared(bench, algorithm, other, envs)
             row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row)]
-            alone = [_compared(bench, algorithm, other, [env]) for env in envs]
-            adjusted = false_discovery_control([one["p"] for one in alone])
-            sides = {env: _side(one | {"p": p}) for env, one, p in zip(envs, alone, adjusted, strict=True)}
+            by_env = [_compared(bench, algorithm, other, [env]) for env in envs]
+            adjusted = false_discovery_control([single["p"] for single in by_env])
+            sides = {env: _side(single | {"p": p}) for env, single, p in zip(envs, by_env, adjusted, strict=True)}
             for side, name in ((1, "better_in"), (-1, "worse_in"), (0, "open_in")):
                 row[name] = " ".join(env for env in envs if sides[env] == side)
             ours, others = (
@@ -293,7 +280,7 @@ def claim_rows(bench: Bench) -> list[Row]:
 
 
 def _side(row: Row) -> int:
-    """Of ½ on which the probability of improvement lies: 1 above, -1 below, 0 if that cannot be said."""
+    """1 if the probability of improvement is significantly above ½, -1 if below, else 0."""
     return 0 if row["p"] >= LEVEL else 1 if row["value"] > 0.5 else -1
 
 
@@ -302,14 +289,14 @@ def _difference(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def ablation_rows(bench: Bench) -> list[Row]:
-    """Differences of mean scores for each pair of :data:`ABLATION`; of Atari, shares of a human's score, as in the paper."""
+    """Differences of mean scores for each pair of :data:`ABLATION`; for Atari, shares of a human's score, as in the paper."""
     rows = []
     for env in bench.envs:
         for algorithm, other in ABLATION:
             scores = [bench.scores(name, env)[:, None] for name in (algorithm, other)]
             if all(map(len, scores)):
                 if bench.atari:
-                    scores = [human_normalized(env, of_one) for of_one in scores]
+                    scores = [human_normalized(env, raw) for raw in scores]
                 row: Row = {"environment": env, "algorithm": algorithm, "minus": other}
                 row |= _columns(bootstrap(_difference, *scores))
                 rows.append(row | {"runs": len(scores[0]), "other_runs": len(scores[1])})
@@ -318,8 +305,8 @@ def ablation_rows(bench: Bench) -> list[Row]:
 
 def _band(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Row]:
     """
-    Mean of several runs' curves with its interval, at each step of any of them from where all have begun. In between, a curve
-    is a straight line; after its last point it stays.
+    The mean of several runs' curves with its interval, at each step of any curve after all have begun. Curves are interpolated
+    linearly, and constant after their last point.
 
     :param series: steps and values of each run
     """
@@ -328,18 +315,20 @@ def _band(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Row]:
         return []
     grid = np.unique(np.concatenate([steps for steps, _ in series]))
     grid = grid[grid >= max(steps[0] for steps, _ in series)]
-    if len(grid) > MAX_POINTS:  # of runs that have other steps each
+    if len(grid) > MAX_POINTS:  # if the runs have different steps
         grid = grid[np.linspace(0, len(grid) - 1, MAX_POINTS).astype(int)]
-    values = np.stack([np.interp(grid, *one) for one in series])
-    estimate = bootstrap(lambda runs: runs.mean(axis=-2), values)
-    return [
-        {"step": int(step), "value": value, "low": low, "high": high, "runs": len(values)}
-        for step, value, low, high in zip(grid, *(part.tolist() for part in estimate), strict=True)
-    ]
+    values = np.stack([np.interp(grid, *curve) for curve in series])
+    return [{"step": int(step), **row} for step, row in zip(grid, _mean_rows(values), strict=True)]
+
+
+def _mean_rows(values: np.ndarray) -> list[Row]:
+    """Of values [runs, n], a row for each of the n means over runs."""
+    columns = zip(*(part.tolist() for part in bootstrap_mean(values)), strict=True)
+    return [{"value": value, "low": low, "high": high, "runs": len(values)} for value, low, high in columns]
 
 
 def _learning_curve(result: dict[str, Any], total: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of one run: steps at the ends of :data:`POINTS` equal parts, and the mean return of the episodes that ended in each."""
+    """The last steps of :data:`POINTS` equal parts of a training, and the mean return of the episodes that ended in each."""
     steps, returns, episodes = (np.array(result["curve"][key], dtype=float) for key in ("step", "return", "episodes"))
     part = np.clip(np.ceil(steps * POINTS / total).astype(int) - 1, 0, POINTS - 1)
     count = np.bincount(part, episodes, minlength=POINTS)
@@ -351,76 +340,68 @@ def _learning_curve(result: dict[str, Any], total: int) -> tuple[np.ndarray, np.
 def curve_rows(bench: Bench) -> list[Row]:
     """Return over the training, for each environment and algorithm."""
     return [
-        {"environment": env, "algorithm": algorithm, **row}
-        for env in bench.envs
-        for algorithm in bench.algorithms
-        for row in _band([_learning_curve(result, bench.suite.steps[env]) for result in bench.of(algorithm, env)])
+        {**pair, **row}
+        for pair, results in bench.pairs_with_runs()
+        for row in _band([_learning_curve(result, bench.suite.steps[pair["environment"]]) for result in results])
     ]
 
 
 def beta_rows(bench: Bench) -> list[Row]:
-    """β over the training, for each environment and each algorithm that has one."""
+    """β over the training, for each environment and each algorithm that has a β."""
     rows = []
-    for env in bench.envs:
-        for algorithm in bench.algorithms:
-            histories = [result["history"] for result in bench.of(algorithm, env) if result.get("history")]
-            series = [(np.array(history["step"]), np.array(history["beta"])) for history in histories]
-            rows += [{"environment": env, "algorithm": algorithm, **row} for row in _band(series)]
+    for pair, results in bench.pairs_with_runs():
+        histories = [result["history"] for result in results if result.get("history")]
+        series = [(np.array(history["step"]), np.array(history["beta"])) for history in histories]
+        rows += [{**pair, **row} for row in _band(series)]
     return rows
 
 
 def prior_rows(bench: Bench) -> list[Row]:
-    """ρ at the end of the training, for each environment, each algorithm that has one, and each action."""
+    """ρ at the end of the training, for each environment, each algorithm that has a ρ, and each action."""
     rows = []
-    for env in bench.envs:
-        for algorithm in bench.algorithms:
-            results = [result for result in bench.of(algorithm, env) if result.get("prior")]
-            if results:
-                priors = np.array([result["prior"] for result in results])
-                names = next(filter(None, (result.get("action_names") for result in results)), None)
-                for action, name in enumerate(names or (f"action {k}" for k in range(priors.shape[1]))):
-                    row: Row = {"environment": env, "algorithm": algorithm, "action": action, "name": name}
-                    rows.append(row | _columns(bootstrap(mean, priors[:, action : action + 1])) | {"runs": len(priors)})
+    for pair, results in bench.pairs_with_runs():
+        results = [result for result in results if result.get("prior")]
+        if results:
+            priors = np.array([result["prior"] for result in results])
+            names = next(filter(None, (result.get("action_names") for result in results)), None)
+            names = names or [f"action {action}" for action in range(priors.shape[1])]
+            actions = enumerate(zip(names, _mean_rows(priors), strict=True))
+            rows += [{**pair, "action": action, "name": name, **row} for action, (name, row) in actions]
     return rows
 
 
 def setting_rows(bench: Bench) -> list[Row]:
-    """What the runs of each environment and algorithm were, and the means of how long they took."""
-    rows = []
-    for env in bench.envs:
-        for algorithm in bench.algorithms:
-            results = bench.of(algorithm, env)
-            if results:
-                rows.append(
-                    {
-                        "environment": env,
-                        "algorithm": algorithm,
-                        "runs": len(results),
-                        "steps": _join(result["steps"] for result in results),
-                        "episodes": _join(len(result["scores"]) for result in results),
-                        "epsilon": _join(result["evaluation"]["epsilon"] for result in results),
-                        "random_actions_from": _join(result["evaluation"]["random actions from"] for result in results),
-                        "training_seconds": float(np.mean([result["time"]["training"] for result in results])),
-                        "steps_per_second": float(np.mean([result["time"]["steps_per_second"] for result in results])),
-                        "device": _join(result["machine"]["device"] for result in results),
-                        "hyperparameters_file": _join(result.get("hyperparameters_file") or "" for result in results),
-                        "tuning": bench.suite.tuning_of(algorithm),
-                    }
-                )
-    return rows
+    """The settings of the runs of each environment and algorithm, and the means of their times."""
+    return [
+        {
+            **pair,
+            "runs": len(results),
+            "steps": _join(result["steps"] for result in results),
+            "episodes": _join(len(result["scores"]) for result in results),
+            "epsilon": _join(result["evaluation"]["epsilon"] for result in results),
+            "random_actions_from": _join(result["evaluation"]["random actions from"] for result in results),
+            "training_seconds": float(np.mean([result["time"]["training"] for result in results])),
+            "steps_per_second": float(np.mean([result["time"]["steps_per_second"] for result in results])),
+            "device": _join(result["machine"]["device"] for result in results),
+            "hyperparameters_file": _join(result.get("hyperparameters_file") or "" for result in results),
+            "tuning": bench.suite.tuning_of(pair["algorithm"]),
+        }
+        for pair, results in bench.pairs_with_runs()
+    ]
 
 
 def _join(values: Iterable[Any]) -> str:
-    """Different values, where there should be one."""
+    """The distinct values; usually there is one."""
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
 
 def version_rows(bench: Bench) -> list[Row]:
-    """Versions of packages, and how many runs had each."""
+    """Versions of packages, and the number of runs with each."""
     counts = Counter(pair for result in bench.results.values() for pair in result["versions"].items())
     return [{"package": package, "version": version, "runs": count} for (package, version), count in counts.items()]
 
 
+#: All tables by name
 TABLES = {
     "runs": run_rows,
     "scores": score_rows,
@@ -434,54 +415,3 @@ TABLES = {
     "settings": setting_rows,
     "versions": version_rows,
 }
-
-
-def write_csv(rows: Sequence[Row], file: Path) -> None:
-    """Columns are all that any row has; what a row has not, or is NaN, stays empty. Without rows there is no file."""
-    if not rows:
-        file.unlink(missing_ok=True)
-        return
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    write_whole(file, text.getvalue())
-
-
-def _cell(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else "" if value != value else value
-
-
-def write_report(folder: Path, out: Path) -> list[Path]:
-    """
-    Reads the folder of a benchmark and writes tables, figures and the page.
-
-    :param folder: of the benchmark
-    :param out: folder of the report, made if it is not there
-    :return: the files
-    :raises FolderError: if the folder is none of a benchmark, or the other cannot be written
-    """
-    from sb3_mirl.bench.report.figures import draw, names
-    from sb3_mirl.bench.report.page import page
-
-    bench = read(folder)
-    tables = {name: rows(bench) for name, rows in TABLES.items()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, rows in tables.items():
-            write_csv(rows, out / f"{name}.csv")
-        figures = draw(bench, tables)
-        for name in names(bench):
-            # Of an earlier report
-            (out / f"{name}.png").unlink(missing_ok=True)
-        for name, image in figures.items():
-            files.write_whole(out / f"{name}.png", image)
-        write_whole(out / "report.html", page(bench, tables, figures))
-    except OSError as error:
-        raise FolderError(f"{str(out)!r} cannot be written ({error.strerror or error})") from error
-    return [
-        out / "report.html",
-        *(out / f"{name}.csv" for name, rows in tables.items() if rows),
-        *(out / f"{name}.png" for name in figures),
-    ]

@@ -1,4 +1,4 @@
-"""Folders of benchmarks from anywhere: whatever is in them, the commands end in time, with rows that are marked."""
+"""Folders with arbitrary content: commands end in time, and what is invalid is reported as such."""
 
 import json
 import os
@@ -8,15 +8,16 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
-from bench_results import ALL, CLASSIC, fill, jobs_of, write_result
+from bench_results import ALL, CLASSIC, fill, jobs_of, write_result, write_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sb3_mirl.bench import run as bench
 from sb3_mirl.bench import schema
-from sb3_mirl.bench.jobs import FolderError, Job, is_locked, locked, open_folder, read_folder, write_whole
+from sb3_mirl.bench.jobs import FolderError, Job, open_folder, read_folder
 from sb3_mirl.bench.report.tables import read
 from sb3_mirl.cli.main import main
+from sb3_mirl.common.files import is_locked, locked
 
 JOB = Job("mirl", "CartPole-v1", 0)
 ESCAPE = "\x1b[31m\x07\x9b2J\u202e"
@@ -28,7 +29,7 @@ def nested(depth, inner=1):
 
 
 def bad_results():
-    """Text of a file by a word for what is wrong with it; ``%s`` is a key of the result with its value."""
+    """Content of a file, by what is wrong with it."""
     yield from (
         ("empty", b""),
         ("binary", b"\xff\xfe\x00"),
@@ -45,7 +46,7 @@ def columns(**values):
     return {"step": [1], "return": [1.0], "episodes": [1], "beta": [1.0], **values}
 
 
-#: Keys of a result, and what they must not be
+#: Invalid values by key of a result
 BAD_VALUES = {
     "format": (None, "1", 2, HUGE, {}),
     "suite": (None, 1, [], {}, ESCAPE),
@@ -88,7 +89,7 @@ BAD_VALUES = {
 }
 
 
-def test_results_that_cannot_be_read_are_marked_rows(tmp_path, capsys):
+def test_unreadable_results_are_reported(tmp_path, capsys):
     good = fill(tmp_path, CLASSIC, [Job(name, "CartPole-v1", 0) for name in ALL])
     bad, pattern = [], JOB.result_file(tmp_path).read_text()
     for content in dict(bad_results()).values():
@@ -110,7 +111,7 @@ def test_results_that_cannot_be_read_are_marked_rows(tmp_path, capsys):
     assert pattern == JOB.result_file(good).read_text()
 
 
-def test_what_is_free_in_a_result_may_be_anything(tmp_path):
+def test_free_keys_of_a_result_may_have_any_value(tmp_path):
     fill(tmp_path, CLASSIC, [JOB])
     settings = {
         "n_timesteps": 1000,
@@ -143,7 +144,7 @@ def test_what_is_free_in_a_result_may_be_anything(tmp_path):
         assert "\x1b" not in file.read_text(encoding="utf-8")
 
 
-def test_results_with_other_numbers_of_actions_are_marked(tmp_path):
+def test_results_with_another_number_of_actions_are_unreadable(tmp_path):
     jobs = jobs_of(("sql", "mirl"), ["CartPole-v1"], 2)
     fill(tmp_path, CLASSIC, jobs)
     write_result(tmp_path, CLASSIC, jobs[0], prior=[0.5, 0.5], action_names=None)
@@ -188,7 +189,7 @@ def bad_suite_files():
     yield lambda content: content.update(format=HUGE)
 
 
-def test_a_suite_file_that_cannot_be_used_is_refused_in_a_line(tmp_path, capsys):
+def test_invalid_suite_files_are_refused_in_one_line(tmp_path, capsys):
     open_folder(tmp_path, CLASSIC, [JOB])
     file = tmp_path / "suite.json"
     right = json.loads(file.read_text())
@@ -206,11 +207,11 @@ def test_a_suite_file_that_cannot_be_used_is_refused_in_a_line(tmp_path, capsys)
             assert line.startswith(f"sb3-mirl bench {command[0]}: error: ") and line.isprintable() and len(line) < 1000
 
 
-# ---- what is no regular file -------------------------------------------------------------------------------------------
+# ---- irregular files --------------------------------------------------------------------------------------------------
 
 
 def kinds(folder):
-    """Makers of what may stand in place of a file."""
+    """Functions that create something in place of a file."""
     return {
         "fifo": os.mkfifo,
         "folder": os.mkdir,
@@ -224,8 +225,8 @@ def kinds(folder):
 
 
 @pytest.mark.parametrize("kind", list(kinds(None)))
-def test_nothing_hangs_at_what_is_no_regular_file(kind, tmp_path, monkeypatch):
-    """In place of results, failures, locks and progress, of as many jobs; and of what a report writes."""
+def test_commands_do_not_block_on_irregular_files(kind, tmp_path, monkeypatch):
+    """In place of results, failures, locks and progress of different jobs, and of the files of a report."""
     make = kinds(tmp_path)[kind]
     monkeypatch.setattr("sb3_mirl.bench.report.figures.draw", lambda bench, tables: {"curve_CartPole-v1": b"image"})
     jobs = [JOB, *(Job("dqn", "CartPole-v1", seed) for seed in range(5))]
@@ -249,11 +250,11 @@ def test_nothing_hangs_at_what_is_no_regular_file(kind, tmp_path, monkeypatch):
             make(tmp_path / "report" / name)
     assert main(["bench", "report", str(tmp_path)]) == 0
     assert "<title>" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "nothing").exists()  # the link itself is replaced
+    assert not (tmp_path / "nothing").exists()  # the link itself was replaced
 
 
 @pytest.mark.parametrize("name", ["suite.json", ".lock"])
-def test_nothing_hangs_at_a_folders_own_files(name, tmp_path, capsys):
+def test_folder_with_irregular_own_files_is_refused(name, tmp_path, capsys):
     open_folder(tmp_path, CLASSIC, [JOB])
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
@@ -264,22 +265,22 @@ def test_nothing_hangs_at_a_folders_own_files(name, tmp_path, capsys):
         open_folder(tmp_path, CLASSIC, [JOB])
 
 
-def test_a_lock_is_no_lock_if_it_is_no_file(tmp_path):
+def test_named_pipe_cannot_be_locked(tmp_path):
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(OSError, match=r"No such device or address|Not a regular file"), locked(tmp_path / "lock"):
         pass
 
 
-# ---- what reaches the terminal -----------------------------------------------------------------------------------------
+# ---- output -------------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_from_a_folder_controls_the_terminal(tmp_path, capsys):
+def test_output_has_no_control_characters(tmp_path, capsys):
     jobs = jobs_of(("mirl", "dqn"), ["CartPole-v1"], 2)
     open_folder(tmp_path, CLASSIC, jobs)
     jobs[0].record_failure(tmp_path, f"Traceback\nValueError: {ESCAPE}")
     write_result(tmp_path, CLASSIC, jobs[1], 1.0, suite=ESCAPE)
-    write_whole(jobs[2].result_file(tmp_path), json.dumps({"format": ESCAPE}))
-    write_whole(tmp_path / "results" / f"{ESCAPE}_CartPole-v1_0.json", "{}")
+    write_text(jobs[2].result_file(tmp_path), json.dumps({"format": ESCAPE}))
+    write_text(tmp_path / "results" / f"{ESCAPE}_CartPole-v1_0.json", "{}")
     file = tmp_path / "suite.json"
     text = file.read_text()
     content = json.loads(text)
@@ -303,7 +304,7 @@ def test_nothing_from_a_folder_controls_the_terminal(tmp_path, capsys):
 
 
 def fails(jobs, folder, workers, **options):
-    """An engine."""
+    """An engine whose jobs fail."""
     for job in jobs:
         job.record_failure(folder, f"ValueError: {ESCAPE}")
         yield job
@@ -352,7 +353,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def without_figures():
-    """They take most of a report's time."""
+    """Figures take most of a report's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sb3_mirl.bench.report.figures.draw", lambda bench, tables: {})
         yield
@@ -360,7 +361,7 @@ def without_figures():
 
 @settings(max_examples=80, deadline=timedelta(seconds=5), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_mutated_folders_have_a_status_and_a_report(results, data, without_figures):
+def test_status_and_report_of_mutated_folders(results, data, without_figures):
     folder, suite, result = results
     (folder / "suite.json").write_text(suite)
     texts = []
@@ -377,7 +378,7 @@ def test_mutated_folders_have_a_status_and_a_report(results, data, without_figur
         assert status == 0 or (status == 2 and json.loads(texts[0]) != json.loads(suite))
 
 
-def test_random_bytes_in_place_of_any_file(tmp_path, capsys):
+def test_status_and_report_with_random_bytes(tmp_path, capsys):
     dice = random.Random(0)
     jobs = jobs_of(("dqn", "mirl"), ["CartPole-v1"], 30)
     fill(tmp_path, CLASSIC, jobs)

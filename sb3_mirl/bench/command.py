@@ -1,0 +1,160 @@
+"""
+The command ``sb3-mirl bench``: ``run`` trains and evaluates the algorithms of a suite and continues where an earlier call
+stopped; ``status`` says how far a folder is; ``report`` writes tables, figures and a page.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sb3_mirl.bench.engines import Engine, run_locally
+from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
+from sb3_mirl.bench.run import naming_the_extras, run, status
+from sb3_mirl.bench.suites import SUITES, Suite, tuning_lines
+from sb3_mirl.common.text import printable
+
+
+@contextmanager
+def _local_engine(args: argparse.Namespace) -> Iterator[Engine]:
+    with naming_the_extras():
+        from sb3_mirl.bench.experiment import check_device
+
+    check_device(args.device)
+    yield run_locally
+
+
+def _ray_engine(args: argparse.Namespace) -> AbstractContextManager[Engine]:
+    try:
+        from sb3_mirl.bench.ray_engine import connected
+    except ImportError as error:
+        raise ImportError(f"--engine ray needs more packages ({error}): pip install 'sb3-mirl[ray]'") from error
+    return connected(args.address, args.cpus_per_job or 1.0, args.gpus_per_job or 0.0, args.fetch)
+
+
+#: Contexts that give an engine, by the name of ``--engine``
+ENGINES: dict[str, Callable[[argparse.Namespace], AbstractContextManager[Engine]]] = {
+    "local": _local_engine,
+    "ray": _ray_engine,
+}
+
+
+def _whole_number(text: str, maximum: int = 10**12) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or not 1 <= int(text) <= maximum:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {maximum}")
+    return int(text)
+
+
+def _resource(text: str) -> float:
+    """An argparse type: CPUs or GPUs of a job. Ray divides a single one only."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf") or (value > 1 and value != int(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction between 0 and 1 nor a whole number of 1 or more")
+    return value
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line of ``sb3-mirl bench``, validated as far as possible without folders and heavy imports."""
+    parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status,report}")
+    runner = commands.add_parser(
+        "run",
+        help="train and evaluate what is not finished yet",
+        description="Trains and evaluates every algorithm on every environment with every seed. Finished jobs are skipped: "
+        "more seeds or algorithms may be asked for later, and an interrupted call continues when it is repeated.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_run_arguments(runner)
+    status_parser = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")
+    status_parser.add_argument("folder", type=Path, metavar="DIR")
+    report_parser = commands.add_parser(
+        "report",
+        help="tables, figures and a page of the results so far",
+        description="Writes CSV tables, PNG figures and the self-contained page report.html from the results so far.",
+    )
+    report_parser.add_argument("folder", type=Path, metavar="DIR")
+    report_parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default DIR/report")
+    args = parser.parse_args(arguments)
+    if args.command == "run":
+        suite = SUITES[args.suite]
+        for env in args.envs or []:
+            if env not in suite.steps:
+                runner.error(f"argument --envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}")
+        for name in ("address", "cpus_per_job", "gpus_per_job", "fetch"):
+            if getattr(args, name) and args.engine != "ray":
+                runner.error(f"argument --{name.replace('_', '-')}: only with --engine ray")
+    return args
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    add("--algos", nargs="+", metavar="ALGO", help=f"of rl-zoo3; by default {' '.join(Suite.algorithms)}")
+    add("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
+    seeds = partial(_whole_number, maximum=10_000)
+    add("--seeds", type=seeds, metavar="N", help="seeds 0 to N-1; by default the suite's number")
+    add("--steps", type=_whole_number, metavar="N", help="environment steps of a training; by default the suite's")
+    add("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
+    add("--jobs", type=_whole_number, metavar="J", help="jobs at once, each with one thread; by default 1, with Ray all")
+    save_freq = f"steps between checkpoints; by default a tenth of the training, {MAX_SAVE_FREQ_STEPS} at most"
+    add("--save-freq", type=_whole_number, metavar="N", help=save_freq)
+    add("--device", default="auto", help="cpu, cuda, ...")
+    add("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
+    add_for_ray = parser.add_argument_group("with --engine ray").add_argument
+    add_for_ray("--address", metavar="HOST:PORT", help="of the cluster; by default what Ray finds or starts here")
+    add_for_ray("--cpus-per-job", type=_resource, metavar="X", help="by default 1")
+    add_for_ray("--gpus-per-job", type=_resource, metavar="Y", help="a fraction lets jobs share a GPU; by default none")
+    add_for_ray("--fetch", action="store_true", help="nodes cannot access DIR: the files of a job are copied at its end")
+
+
+def _report(args: argparse.Namespace) -> str:
+    with naming_the_extras():
+        from sb3_mirl.bench.report.write import write_report
+
+        files = write_report(args.folder, args.out or args.folder / "report")
+    return printable(f"wrote {files[0]}, and {len(files) - 1} tables and figures beside it")
+
+
+def _run(args: argparse.Namespace) -> bool:
+    """Whether all jobs are finished."""
+    suite = SUITES[args.suite]
+    if args.steps is not None:
+        suite = replace(suite, steps=dict.fromkeys(suite.steps, args.steps))
+    # Seed by seed, so that an unfinished benchmark has all algorithms and environments with fewer seeds
+    jobs = [
+        Job(algorithm, env, seed)
+        for seed in range(args.seeds or suite.seeds)
+        for env in dict.fromkeys(args.envs or suite.steps)
+        for algorithm in dict.fromkeys(args.algos or suite.algorithms)
+    ]
+    folder = args.out or Path("logs", "bench", suite.name)
+    options = {"save_freq": args.save_freq, "device": args.device}
+    return not run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command ``sb3-mirl bench``."""
+    args = parse(arguments)
+    try:
+        if args.command == "run":
+            return 0 if _run(args) else 1
+        suite, jobs = read_folder(args.folder)
+        lines = status(args.folder) if args.command == "status" else [_report(args)]
+        lines += map(printable, tuning_lines(suite, (job.algorithm for job in jobs)))
+        print("\n".join(lines))
+        return 0
+    except BrokenPipeError:
+        raise  # an OSError that is not about the folder
+    except (OSError, ValueError, ImportError) as error:
+        print(printable(f"sb3-mirl bench {args.command}: error: {error}"), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: the same command continues", file=sys.stderr)
+        return 130

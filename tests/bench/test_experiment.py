@@ -1,0 +1,42 @@
+"""Jobs as experiments of rl-zoo3: hyper-parameters, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+from bench_runs import CARTPOLE, TINY
+
+from sb3_mirl.bench.experiment import check, check_pair
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import SUITES, Suite
+
+# Box2D's
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
+def test_every_suite_can_be_set_up(suite):
+    # Atari's games have one section
+    envs = list(suite.steps)[-1:] if suite.extra == "atari" else list(suite.steps)[-2:]
+    check(suite, [Job(algorithm, env, 0) for algorithm in (*suite.algorithms, "qrdqn") for env in envs])
+
+
+def test_suite_hyperparameters_apply_to_dqn_variants_only():
+    suite = replace(SUITES["atari19-100k"], steps={"BoxingNoFrameskip-v4": 100})
+    settings = {
+        algorithm: check_pair(suite, algorithm, "BoxingNoFrameskip-v4") for algorithm in ("ppo", "qrdqn", "sql", "mirl")
+    }
+    assert "buffer_size" not in settings["ppo"] and settings["ppo"]["n_steps"] == 128
+    assert {settings[name]["buffer_size"] for name in ("qrdqn", "sql", "mirl")} == {100_000}
+    assert "prior_lr" not in settings["sql"] and settings["mirl"]["prior_lr"] == 2e-4
+
+
+def test_unknown_environment_is_refused():
+    suite = Suite("mine", {"Nowhere-v0": 10}, epsilon=0.0)
+    with pytest.raises(ValueError, match=r"Nowhere-v0 cannot be made: .*doesn't exist"):
+        check(suite, [Job("dqn", "Nowhere-v0", 0)])
+
+
+def test_misspelt_hyperparameter_is_refused():
+    suite = replace(TINY, own_hyperparams={"mirl": {"prior_lrr": 1.0}})
+    with pytest.raises(ValueError, match="did you mean prior_lr"):
+        check(suite, [CARTPOLE])
