@@ -12,7 +12,8 @@ import numpy as np
 import torch as th
 
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, WIDE_CORRIDOR, GridWorld
-from sb3_mirl.tabular.solvers import TABULAR_ALGORITHMS, TabularLearners, TabularRun, soft_value_iteration
+from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS, TabularLearners, TabularRun
+from sb3_mirl.tabular.solvers import soft_value_iteration
 
 
 def learner_speed(seeds: int, slip: float, steps: int) -> tuple[int, float]:

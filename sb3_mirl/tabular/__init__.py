@@ -1,1 +1,1 @@
-"""Exact solvers and learners for small Markov decision processes."""
+"""Exact solvers and tabular learners for small Markov decision processes."""

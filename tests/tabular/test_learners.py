@@ -1,4 +1,4 @@
-"""Tabular learners: step by step against the equations, in the limit against the exact solution, and run beside run."""
+"""Tabular learners: compared with the equations in each step, with the exact solution in the limit, and with each other."""
 
 import itertools
 from dataclasses import replace
@@ -10,18 +10,12 @@ import torch as th
 
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, GridWorld
 from sb3_mirl.mirl.operators import soft_policy, soft_value, update_prior
-from sb3_mirl.tabular.solvers import (
-    TABULAR_ALGORITHMS,
-    TabularLearners,
-    TabularRun,
-    TabularSettings,
-    evaluate_policy,
-    soft_value_iteration,
-)
+from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS, TabularLearners, TabularRun, TabularSettings
+from sb3_mirl.tabular.solvers import evaluate_policy, soft_value_iteration
 
 SLIPPERY = GridWorld(SQUARE, extra_actions=2, slip_probability=0.2)
 FROZEN_LAKE = gym.make("FrozenLake-v1", is_slippery=False)
-STRANGE_PRIOR = (0.0, 0.2, 0.3, 0.5)
+PRIOR_WITH_ZERO = (0.0, 0.2, 0.3, 0.5)
 SETTINGS = {
     **TABULAR_ALGORITHMS,
     "mirl, large rates": TabularSettings(prior_lr=0.5, beta_init=0.5, beta_lr=0.1, beta_max=20.0, q_lr=0.7, q_lr_decay=0.0),
@@ -35,8 +29,7 @@ SETTINGS = {
 
 def replay(env, settings, seed, n_steps):
     """
-    Q, ρ and states of one learner, step by step from the equations with the functions of operators.py: what TabularLearners
-    must agree with.
+    Q and ρ of one learner, computed in each step from the equations with the functions of operators.py.
     """
     outcomes, n_actions = env.unwrapped.P, len(env.unwrapped.P[0])
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[0])
@@ -79,7 +72,7 @@ def test_every_step_follows_the_equations(env, name):
 
 
 def test_a_prior_with_zeros():
-    env, settings = GridWorld(CORRIDOR), TabularSettings(prior_init=STRANGE_PRIOR, exploration=0.5)
+    env, settings = GridWorld(CORRIDOR), TabularSettings(prior_init=PRIOR_WITH_ZERO, exploration=0.5)
     learners = TabularLearners([TabularRun(env, settings, seed=0)]).learn(1000)
     q, prior = replay(env, settings, 0, 1000)
     np.testing.assert_allclose(learners.q_values(0), q, atol=1e-12)
@@ -89,7 +82,7 @@ def test_a_prior_with_zeros():
     assert (learners.policy(0)[:, 0] == 0.0).all()
 
 
-def test_a_run_does_not_depend_on_the_runs_beside_it():
+def test_runs_are_independent():
     worlds = [GridWorld(CORRIDOR), SLIPPERY, FROZEN_LAKE]
     runs = [TabularRun(env, settings, seed) for env in worlds for settings in SETTINGS.values() for seed in (0, 1)]
     together = TabularLearners(runs).learn(700)
@@ -102,7 +95,7 @@ def test_a_run_does_not_depend_on_the_runs_beside_it():
         np.testing.assert_array_equal(alone.evaluate(5)[0], returns[k])
 
 
-def test_learning_in_two_calls_and_evaluating_between_changes_nothing():
+def test_evaluation_between_two_calls_of_learn_changes_nothing():
     runs = [TabularRun(SLIPPERY, TABULAR_ALGORITHMS["mirl"], seed) for seed in range(2)]
     once = TabularLearners(runs).learn(1100)
     twice = TabularLearners(runs).learn(333)
@@ -144,14 +137,14 @@ def test_q_approaches_the_fixed_point_of_a_slippery_world():
     assert np.abs(errors).mean() < 0.2  # Q itself ranges from 1 to 9
 
 
-def test_the_prior_finds_the_one_useful_action():
+def test_the_prior_concentrates_on_the_only_useful_action():
     learners = TabularLearners([TabularRun(GridWorld(CORRIDOR), TABULAR_ALGORITHMS["mirl"], seed=0)]).learn(30_000)
     assert learners.prior[0].argmax() == 1
     assert learners.prior[0, 1] > 0.95
     assert learners.prior[0].sum() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_the_four_systems_differ_where_they_should():
+def test_the_four_systems_differ_in_prior_and_beta():
     names = list(TABULAR_ALGORITHMS)
     learners = TabularLearners([TabularRun(SLIPPERY, TABULAR_ALGORITHMS[name], seed=0) for name in names]).learn(2000)
     prior = dict(zip(names, learners.prior, strict=True))
@@ -201,12 +194,12 @@ def test_evaluation_explores_with_the_prior():
         ({"q_lr_decay": -1.0}, r"q_lr_decay must lie in \[0, 1e100\], got -1.0"),
     ],
 )
-def test_bad_settings(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(TabularSettings(), **change)
 
 
-def test_bad_use():
+def test_invalid_arguments_are_refused():
     run = TabularRun(GridWorld(CORRIDOR), TabularSettings(), 0)
     with pytest.raises(ValueError, match="at least one run"):
         TabularLearners([])

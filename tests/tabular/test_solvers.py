@@ -1,8 +1,7 @@
-"""The exact tools on random MDPs: every statement of the theory, each written here from its formula."""
+"""The exact solvers on random MDPs. Each statement of the theory is written here from its formula."""
 
 import itertools
 import time
-from fractions import Fraction
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_mdp import RandomMdp, kl, log_mean_exp
 
 from sb3_mirl.envs.gridworld import SQUARE, GridWorld, toy_text_arrays
 from sb3_mirl.mirl.operators import soft_value
@@ -25,41 +25,13 @@ BETAS = st.floats(-2, 2).map(lambda exponent: 10.0**exponent)
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99])
 
 
-class Mdp:
-    """A random MDP with a random prior and first state."""
-
-    def __init__(self, seed, n_states, n_actions, ends):
-        rng = np.random.default_rng(seed)
-        self.transition = rng.dirichlet(np.full(n_states, 0.3), (n_states, n_actions))
-        if ends:
-            self.transition *= rng.uniform(0.0, 0.95, (n_states, n_actions, 1))
-        self.reward = rng.normal(size=(n_states, n_actions))
-        self.prior = rng.dirichlet(np.ones(n_actions)) * 0.99 + 0.01 / n_actions
-        self.initial = rng.dirichlet(np.ones(n_states))
-        self.rng = rng
-
-    def solve(self, gamma, beta):
-        return soft_value_iteration(self.transition, self.reward, gamma, beta, self.prior)
-
-
-MDPS = st.builds(Mdp, st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.booleans())
+MDPS = st.builds(RandomMdp, st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.booleans())
 QUICK = settings(max_examples=40, deadline=None)
-
-
-def log_mean_exp(q, prior, beta):
-    """m(Q), in plain NumPy."""
-    peak = q.max(axis=-1, keepdims=True)
-    return peak[..., 0] + np.log((prior * np.exp(beta * (q - peak))).sum(axis=-1)) / beta
 
 
 def bellman(mdp, q, gamma, beta):
     """T Q = r + γ P m(Q)."""
     return mdp.reward + gamma * mdp.transition @ log_mean_exp(q, mdp.prior, beta)
-
-
-def kl(policy, prior):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(policy > 0, policy * np.log(policy / prior), 0.0).sum(axis=-1)
 
 
 # Statement 1
@@ -132,7 +104,7 @@ def test_distance_to_the_hard_value(mdp, gamma, beta):
     assert (soft >= hard - np.log(1 / mdp.prior.min()) / (beta * (1 - gamma)) - 1e-9).all()
 
 
-def test_the_distance_needs_the_horizon():
+def test_bound_on_the_distance_needs_the_factor_of_the_horizon():
     # One state, two actions, of which one pays 1 for ever: without 1/(1-γ) the bound would be wrong
     transition, reward, prior = np.ones((1, 2, 1)), np.array([[1.0, 0.0]]), np.array([0.5, 0.5])
     hard = soft_value_iteration(transition, reward, 0.9, np.inf, prior).v[0]
@@ -143,7 +115,7 @@ def test_the_distance_needs_the_horizon():
 
 @QUICK
 @given(MDPS, GAMMAS, BETAS)
-def test_values_rise_with_beta_from_those_of_the_prior(mdp, gamma, beta):
+def test_values_increase_with_beta_and_start_at_the_value_of_the_prior(mdp, gamma, beta):
     values = [mdp.solve(gamma, b).v for b in (0.0, beta / 2, beta, 2 * beta, np.inf)]
     assert all((above >= below - 1e-9).all() for below, above in itertools.pairwise(values))
     n_states = len(mdp.reward)
@@ -224,7 +196,7 @@ def test_the_best_prior_of_a_policy_is_its_marginal(mdp, gamma, beta):
 
 @settings(QUICK, max_examples=20)
 @given(MDPS, GAMMAS, st.sampled_from([0.3, 1.0, 3.0]))
-def test_the_alternation_rises_to_a_fixed_point(mdp, gamma, beta):
+def test_alternation_increases_the_objective_to_a_fixed_point(mdp, gamma, beta):
     best = optimize_prior(mdp.transition, mdp.reward, gamma, beta, mdp.initial, tolerance=1e-6)
     assert (np.diff(best.objective) >= -1e-9).all()
     assert best.converged
@@ -237,7 +209,7 @@ def test_the_alternation_rises_to_a_fixed_point(mdp, gamma, beta):
 
 
 @QUICK
-@given(st.builds(Mdp, st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.just(False)), GAMMAS)
+@given(st.builds(RandomMdp, st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.just(False)), GAMMAS)
 def test_value_of_the_fixed_point_is_reward_minus_information(mdp, gamma):
     beta = 2.0
     best = optimize_prior(mdp.transition, mdp.reward, gamma, beta, mdp.initial, tolerance=1e-10, max_iterations=50_000)
@@ -249,7 +221,7 @@ def test_value_of_the_fixed_point_is_reward_minus_information(mdp, gamma):
 
 @settings(QUICK, max_examples=15)
 @given(MDPS, BETAS)
-def test_with_gamma_0_every_start_leads_to_the_global_optimum(mdp, beta):
+def test_gamma_0_reaches_the_global_optimum_from_every_start(mdp, beta):
     # Blahut-Arimoto; the bound that proves optimality: max over a of log Σ d exp(β (Q - V))
     ends = [
         optimize_prior(mdp.transition, mdp.reward, 0.0, beta, mdp.initial, prior, tolerance=1e-4, max_iterations=100_000)
@@ -258,7 +230,7 @@ def test_with_gamma_0_every_start_leads_to_the_global_optimum(mdp, beta):
     assert ends[0].objective[-1] == pytest.approx(ends[1].objective[-1], abs=2e-4 / beta)
 
 
-def test_the_alternation_can_end_in_different_optima():
+def test_alternation_can_end_in_different_optima():
     # Two rooms: in each one action pays, for ever, but not the same one. From state 0 an action leads to its room
     transition, reward = np.zeros((3, 2, 3)), np.zeros((3, 2))
     transition[0, 0, 1] = transition[0, 1, 2] = 1.0
@@ -275,7 +247,7 @@ def test_the_alternation_can_end_in_different_optima():
 # γ = 1, extremes, sizes
 
 
-def test_gamma_1_where_episodes_end_surely():
+def test_gamma_1_with_episodes_that_end():
     env = GridWorld(SQUARE)
     uniform = np.full(4, 0.25)
     hard = soft_value_iteration(env.transition, env.reward, 1.0, np.inf, uniform)
@@ -284,20 +256,15 @@ def test_gamma_1_where_episodes_end_surely():
     np.testing.assert_allclose(soft_value_iteration(env.transition, env.reward, 1.0, 2.0, uniform).v, near.v, atol=1e-5)
 
 
-def test_gamma_1_without_an_end_is_refused():
-    with pytest.raises(ValueError, match="gamma=1: the value does not exist, because episodes never end from state 1"):
-        soft_value_iteration(np.array([[[0.0, 0.5]], [[0.0, 1.0]]]), np.zeros((2, 1)), 1.0, 1.0, [1.0])
-
-
 @pytest.mark.parametrize("beta", [1.0, 5.0, np.inf])
-def test_gamma_1_with_reward_for_ever_is_refused(beta):
+def test_gamma_1_with_endless_reward_is_refused(beta):
     # Staying pays 1 and leaving nothing: log(½ e^β) > 0, so the best value is infinite
     transition, reward = np.array([[[1.0], [0.0]]]), np.array([[1.0, 0.0]])
     with pytest.raises(ValueError, match="grows without bound"):
         soft_value_iteration(transition, reward, 1.0, beta, [0.5, 0.5])
 
 
-def test_gamma_1_with_a_reward_that_information_eats_up():
+def test_gamma_1_with_endless_reward_below_the_penalty_is_solved():
     # As above, but ½ e^β < 1: with x = exp(β V), x = ½ e^β x + ½
     beta = 0.5
     transition, reward = np.array([[[1.0], [0.0]]]), np.array([[1.0, 0.0]])
@@ -351,7 +318,7 @@ class EndingMdp:
 
 
 @pytest.mark.parametrize("chance", [False, True])
-def test_gamma_1_is_refused_where_and_only_where_no_value_exists(chance):
+def test_gamma_1_is_refused_if_and_only_if_no_value_exists(chance):
     counts = {"never ends": 0, "unbounded": 0, "solved": 0}
     for seed in range(300):
         mdp = EndingMdp(seed, chance)
@@ -375,7 +342,7 @@ def test_gamma_1_is_refused_where_and_only_where_no_value_exists(chance):
 
 
 def test_gamma_1_and_a_finite_beta_is_the_solution_of_a_linear_equation():
-    # Where nothing is left to chance, x = exp(β V) solves x = M x + b; there is a positive solution iff M contracts
+    # Without chance, x = exp(β V) solves x = M x + b; there is a positive solution iff M contracts
     counts = {"unbounded": 0, "solved": 0}
     for seed in range(400):
         mdp = EndingMdp(seed, chance=False)
@@ -398,7 +365,7 @@ def test_gamma_1_and_a_finite_beta_is_the_solution_of_a_linear_equation():
 
 
 @pytest.mark.parametrize("excess", [0.0, 1e-12, 1e-3])
-def test_gamma_1_where_information_eats_up_just_too_little_is_refused(excess):
+def test_gamma_1_with_endless_reward_not_below_the_penalty_is_refused(excess):
     transition, reward = np.array([[[1.0], [0.0]]]), np.array([[1.0, 0.0]])
     with pytest.raises(ValueError, match="grows without bound"):
         soft_value_iteration(transition, reward, 1.0, np.log(2.0) * (1.0 + excess), [0.5, 0.5])
@@ -409,7 +376,7 @@ def test_gamma_1_where_information_eats_up_just_too_little_is_refused(excess):
 
 @pytest.mark.parametrize(("is_slippery", "value"), [(False, 1.0), (True, 14 / 17)])
 @pytest.mark.parametrize("beta", [1e12, 1e20, np.inf])
-def test_gamma_1_where_the_best_actions_include_going_in_circles(is_slippery, value, beta):
+def test_gamma_1_with_optimal_actions_that_form_cycles(is_slippery, value, beta):
     # Steps pay nothing, so that many policies that never end are as good as the best one, up to rounding
     lake = gym.make("FrozenLake-v1", is_slippery=is_slippery).unwrapped
     transition, reward = toy_text_arrays(lake.P)
@@ -423,64 +390,10 @@ def test_gamma_1_where_the_best_actions_include_going_in_circles(is_slippery, va
     )
 
 
-def exact_value(transition, gain, gamma):
-    """The solution v of v = gain + γ P v in fractions, P rounded so that rows sum to 1."""
-    n = len(gain)
-    rows = [[Fraction(p) for p in row] for row in transition]
-    rows = [[p / sum(row) for p in row] for row in rows]
-    system = [[(i == j) - Fraction(gamma) * rows[i][j] for j in range(n)] + [Fraction(gain[i])] for i in range(n)]
-    for k in range(n):
-        system[k] = [entry / system[k][k] for entry in system[k]]
-        for i in set(range(n)) - {k}:
-            system[i] = [entry - system[i][k] * pivot for entry, pivot in zip(system[i], system[k], strict=True)]
-    return [row[-1] for row in system]
-
-
-@pytest.mark.parametrize("exponent", [6, 8, 9, 12, 15])
-@pytest.mark.parametrize("beta", [0.5, 3.0, np.inf])
-def test_gamma_close_to_1(exponent, beta):
-    # Values are about 10^exponent: nine digits of them, which is far more than the rounding of Q-values would leave
-    gamma = 1.0 - 10.0**-exponent
-    for seed in range(5):
-        mdp = Mdp(seed, 3, 3, False)
-        mdp.transition = np.round(mdp.transition * 2**20) / 2**20
-        mdp.transition[:, :, 0] = 1.0 - mdp.transition[:, :, 1:].sum(axis=2)  # sums to 1 without rounding
-        solution = soft_value_iteration(mdp.transition, mdp.reward, gamma, beta, mdp.prior)
-        policy = solution.policy / solution.policy.sum(axis=1, keepdims=True)
-        gain = (policy * mdp.reward).sum(axis=1) - (kl(policy, mdp.prior) / beta if beta < np.inf else 0.0)
-        exact = exact_value(np.einsum("sa,sat->st", policy, mdp.transition), gain, gamma)
-        np.testing.assert_allclose(solution.v, np.array(exact, dtype=float), rtol=1e-9)
-        # No better policy: r + γ P v - v in fractions, of which the soft maximum must be 0
-        to_go = [[Fraction(p) for p in row] for row in mdp.transition.reshape(9, 3)]
-        to_go = np.array([Fraction(gamma) * sum(map(Fraction.__mul__, row, exact)) for row in to_go]).reshape(3, 3)
-        advantage = (np.vectorize(Fraction)(mdp.reward) + to_go - np.array(exact)[:, None]).astype(float)
-        improvement = log_mean_exp(advantage, mdp.prior, beta) if beta < np.inf else advantage.max(axis=1)
-        assert np.abs(improvement).max() <= 1e-9 * np.abs(solution.v).min() * (1 - gamma)
-        evaluated = evaluate_policy(mdp.transition, mdp.reward, gamma, policy, beta, mdp.prior)[1]
-        np.testing.assert_allclose(evaluated, solution.v, rtol=1e-9)
-        # Σ d r = (1-γ) ν V
-        visits = discounted_visitation(mdp.transition, gamma, policy, mdp.initial)
-        assert visits @ gain == pytest.approx((1 - gamma) * (mdp.initial @ solution.v), rel=1e-9)
-
-
-def test_a_long_life_with_gamma_1_has_all_its_digits():
-    transition = np.array([[[1.0 - 1e-8]]])
-    value = soft_value_iteration(transition, [[0.3]], 1.0, 1.0, [1.0]).v[0]
-    assert value == pytest.approx(0.3 / (1.0 - transition.item()), rel=1e-14)
-    assert discounted_visitation(transition, 1.0, [[1.0]], [1.0]).tolist() == [1.0]
-
-
-@pytest.mark.parametrize("gamma", [0.99, 1.0 - 1e-12])
-def test_rows_that_sum_to_1_up_to_rounding_have_no_termination(gamma):
-    for error in (1e-10, -1e-10):
-        value = soft_value_iteration([[[1.0 + error]]], [[1.0]], gamma, 1.0, [1.0]).v[0]
-        assert value == pytest.approx(1.0 / (1.0 - gamma), rel=1e-12)
-
-
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("beta", [1e-8, 1.0, 1e8])
 def test_rewards_and_betas_of_any_size(scale, beta):
-    mdp = Mdp(3, 4, 3, False)
+    mdp = RandomMdp(3, 4, 3, False)
     scaled = soft_value_iteration(mdp.transition, scale * mdp.reward, 0.9, beta / scale, mdp.prior)
     np.testing.assert_allclose(scaled.v / scale, mdp.solve(0.9, beta).v, rtol=1e-7, atol=1e-10 / scale + 1e-10)
 
@@ -501,7 +414,7 @@ def test_infinite_beta_keeps_the_actions_of_the_optimal_policy():
 
 
 @pytest.mark.parametrize("beta", [0.1, 5.0, 30.0, 40.0, 100.0])
-def test_optimal_prior_where_most_states_are_never_visited(beta):
+def test_optimal_prior_with_mostly_unvisited_states(beta):
     # From (5, 2) the optimal policy goes right, up and left. As β grows its information costs less and less of its return of 3
     env = GridWorld(SQUARE)
     start = (env.positions == [5, 2]).all(axis=1)
@@ -515,34 +428,34 @@ def test_optimal_prior_where_most_states_are_never_visited(beta):
     assert best.objective[-1] < 3.0
 
 
-def test_values_are_found_where_rewards_differ_by_orders_of_magnitude():
+def test_rewards_that_differ_by_orders_of_magnitude():
     transition = [[[1, 0], [0, 1]], [[0, 1], [1, 0]]]
     solution = soft_value_iteration(transition, [[0.6, 0.4], [0, -1.6e5]], 0.999, np.inf, [0.5, 0.5])
     np.testing.assert_allclose(solution.v, [600, 0], atol=1e-8)
 
 
 @pytest.mark.parametrize(("gamma", "advantage"), [(0.999, 2.5e-11), (0.9999, 2.5e-10)])
-def test_small_advantages_count_over_a_long_time(gamma, advantage):
+def test_small_advantages_add_up_over_long_horizons(gamma, advantage):
     value = soft_value_iteration(np.ones((1, 2, 1)), [[1, 1 + advantage]], gamma, np.inf, [0.5, 0.5]).v[0]
     assert value == pytest.approx((1 + advantage) / (1 - gamma), abs=1e-16 / (1 - gamma) ** 2 * 4)
 
 
 def test_large_rewards_that_cancel():
-    mdp = Mdp(0, 4, 3, False)
+    mdp = RandomMdp(0, 4, 3, False)
     reward = 1e6 * (mdp.reward - (mdp.reward @ mdp.prior)[:, None])
     np.testing.assert_allclose(soft_value_iteration(mdp.transition, reward, 0.99, 0.0, mdp.prior).v, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1e-14, 1e-12, 1e-8])
 def test_policy_evaluation_with_a_small_beta(beta):
-    mdp = Mdp(1, 4, 3, False)
+    mdp = RandomMdp(1, 4, 3, False)
     solution = mdp.solve(0.9, beta)
     values = evaluate_policy(mdp.transition, mdp.reward, 0.9, solution.policy, beta, mdp.prior)[1]
     np.testing.assert_allclose(values, solution.v, atol=1e-9)
 
 
 @pytest.mark.parametrize("beta", [5.0, np.inf])
-def test_gamma_1_with_an_exit_that_chance_does_not_find(beta):
+def test_gamma_1_with_an_exit_that_random_actions_rarely_find(beta):
     # A lock: action 1 opens one bolt more, action 0 closes all; 60 bolts
     n = 60
     transition = np.zeros((n, 2, n))
@@ -552,13 +465,13 @@ def test_gamma_1_with_an_exit_that_chance_does_not_find(beta):
     assert -n * (1 + np.log(2) / beta) <= value <= -n * (1 + 0.9 * np.log(2) / beta)
 
 
-def test_visitation_does_not_ask_of_states_that_are_never_reached():
+def test_visitation_ignores_unreachable_states():
     transition = np.zeros((2, 1, 2))
     transition[1, 0, 1] = 1.0  # for ever; state 0 ends at once
     assert discounted_visitation(transition, 1.0, [[1.0], [1.0]], [1.0, 0.0]).tolist() == [1.0, 0.0]
 
 
-def test_1000_states_to_1e_10():
+def test_1000_states_are_solved_to_1e_10():
     rng = np.random.default_rng(0)
     transition = rng.dirichlet(np.full(1000, 0.01), (1000, 8))
     reward, prior = rng.normal(size=(1000, 8)), np.full(8, 1 / 8)
@@ -600,12 +513,12 @@ GOOD = {
         ({"prior": [1.5, -0.5, 0.0]}, "prior must not be negative and sum to 1"),
     ],
 )
-def test_bad_arguments(change, message):
+def test_invalid_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         soft_value_iteration(**{**GOOD, **change})
 
 
-def test_bad_arguments_of_the_other_tools():
+def test_invalid_arguments_of_the_other_functions_are_refused():
     transition, reward = GOOD["transition"], GOOD["reward"]
     policy = np.full((2, 3), 1 / 3)
     with pytest.raises(ValueError, match=r"policy must have the shape \(2, 3\)"):
