@@ -1,1 +1,5 @@
-"""MIRL in rl-zoo3: registration, commands, hyper-parameter files and run folders."""
+"""Our algorithms in rl-zoo3: registration, commands, hyper-parameter files and run folders."""
+
+from sb3_mirl.zoo.register import register
+
+__all__ = ["register"]

@@ -1,12 +1,13 @@
 """
-rl-zoo3 with MIRL in it: :func:`register`, and :func:`main`, the zoo's commands of ``sb3-mirl``, which registers and then
-runs the zoo's own command.
+rl-zoo3's commands, as ``sb3-mirl`` runs them: :func:`main` registers our algorithms and then runs the zoo's own command.
+
+``train`` has options of our own (:class:`TrainParser`), checks the hyper-parameters of our algorithms, writes checkpoints from
+which a run can be resumed exactly, and resumes it (:class:`ExperimentManager`).
 """
 
 import argparse
 import copy
 import difflib
-import functools
 import importlib
 import importlib.util
 import io
@@ -17,36 +18,24 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 import gymnasium as gym
+import optuna
+import rl_zoo3.exp_manager
+import rl_zoo3.train
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.vec_env import VecEnv
 
-import sb3_mirl
-from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
+from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
-
-try:
-    import optuna
-    import rl_zoo3
-    import rl_zoo3.exp_manager
-    import rl_zoo3.hyperparams_opt
-    import rl_zoo3.train
-except ImportError as error:
-    raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
-
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperparameters, read_document, read_places
-from sb3_mirl.zoo.runs import FREE, CommandError, Run
-from sb3_mirl.zoo.workarounds import WORK_AROUNDS
+from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
+from sb3_mirl.zoo.runs import FREE_OPTIONS, CommandError, Run
+from sb3_mirl.zoo.workarounds import command_line, small_replay_buffers, training_classes, work_arounds
 
-ALGORITHMS: dict[str, type[sb3_mirl.MIRL]] = {"mirl": sb3_mirl.MIRL, "sql": sb3_mirl.SQL, "sql_m": sb3_mirl.SQLm}
-
-# What each command runs: a function of rl_zoo3, or a module to be run as a script
+#: What each command runs: a function of rl_zoo3, or a module to be run as a script
 COMMANDS = {
     "train": "rl_zoo3.train:train",
     "enjoy": "rl_zoo3.enjoy:enjoy",
@@ -59,70 +48,30 @@ COMMANDS = {
     "load-from-hub": "rl_zoo3.load_from_hub",
     "benchmark": "rl_zoo3.benchmark",
 }
-# Those that play a trained agent and never train it
+#: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
 
-def register() -> None:
-    """
-    Put ``mirl``, ``sql`` and ``sql_m`` beside rl-zoo3's own algorithms, with what it needs to tune them.
-
-    Calling it again changes nothing.
-    """
-    rl_zoo3.ALGOS.update(ALGORITHMS)
-    # Where the zoo evaluates a file's replay_buffer_class, as it does with HerReplayBuffer
-    rl_zoo3.exp_manager.FrameReplayBuffer = FrameReplayBuffer  # type: ignore[attr-defined]
-    rl_zoo3.exp_manager.DeviceReplayBuffer = DeviceReplayBuffer  # type: ignore[attr-defined]
-    for name in ALGORITHMS:
-        sample = functools.partial(sample_hyperparams, name)
-        rl_zoo3.hyperparams_opt.HYPERPARAMS_SAMPLER[name] = sample
-        rl_zoo3.hyperparams_opt.HYPERPARAMS_CONVERTER[name] = rl_zoo3.hyperparams_opt.convert_offpolicy_params
+class NothingToDo(Exception):
+    """The command has nothing to do, for the reason in its text."""
 
 
-def sample_hyperparams(
-    algorithm: str, trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]
-) -> dict[str, Any]:
-    """
-    Hyper-parameters for one trial: those of DQN, and those of ρ and β.
+class Resumed(NamedTuple):
+    """A run to be continued, and the checkpoint to continue from."""
 
-    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
-    :param trial: the trial that suggests
-    :param n_actions: as rl-zoo3 passes it
-    :param n_envs: as rl-zoo3 passes it
-    :param additional_args: as rl-zoo3 passes it
-    :return: constructor arguments
-    """
-    hyperparams = rl_zoo3.hyperparams_opt.sample_dqn_params(trial, n_actions, n_envs, additional_args)
-    hyperparams["loss"] = trial.suggest_categorical("loss", ["mse", "huber"])
-    # From "a memory longer than the run" to "a memory of one episode"
-    if algorithm != "sql":
-        hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
-    # β is in 1/reward: scales differ by orders of magnitude between environments. All of its arguments are sampled, so
-    # that none of the file's is left to contradict them (beta_init <= beta_max)
-    hyperparams["beta_schedule"] = trial.suggest_categorical("beta_schedule", ["normalized", "adaptive", "linear"])
-    hyperparams["beta_scale"] = trial.suggest_float("beta_scale", 1e0, 3e2, log=True)
-    hyperparams["beta_init"] = trial.suggest_float("beta_init", 1e-3, 1e1, log=True)
-    hyperparams["beta_lr"] = trial.suggest_float("beta_lr", 1e-6, 1e-2, log=True)
-    hyperparams["beta_max"] = trial.suggest_float("beta_max", 1e1, 1e4, log=True)
-    return hyperparams
+    run: Run
+    checkpoint: Checkpoint
 
 
-def hyperparams_file(algorithm: str) -> Path:
-    """
-    The YAML file of hyper-parameters that comes with this package.
-
-    :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``; others may have a file for ``sb3-mirl bench``
-    """
-    package = Path(sb3_mirl.__file__).parent
-    # Inside the package when installed from a wheel, beside it in a checkout
-    folder = package / "hyperparams" if (package / "hyperparams").is_dir() else package.parent / "hyperparams"
-    return folder / f"{algorithm}.yml"
+# ---- train ----------------------------------------------------------------------------------------------------------
 
 
 class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
     """
-    rl-zoo3's, less two surprises of its hyper-parameter search. Our algorithms' hyper-parameters are checked, and their
-    checkpoints are :class:`sb3_mirl.CheckpointCallback`'s; with ``args.resume`` the run of that checkpoint goes on.
+    rl-zoo3's ``ExperimentManager``. It accepts ``--trial-id 0``, and its hyper-parameter search leaves no run folder behind.
+
+    For our algorithms it checks the hyper-parameters, writes checkpoints with :class:`sb3_mirl.CheckpointCallback`, and
+    continues a run if ``args`` has the attribute ``resume``, a :class:`Resumed`.
     """
 
     def __init__(self, args: argparse.Namespace, *arguments: Any, **kwargs: Any) -> None:
@@ -134,25 +83,40 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             self.params_path = f"{self.save_path}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        Read the hyper-parameters and, for our algorithms, check them.
+
+        :return: what the zoo preprocesses, and what it saves
+        :raises HyperparametersError: if there are mistakes in them
+        """
         if self.resumed is not None:
             step = self.resumed.checkpoint.manifest["num_timesteps"]
             print(f"Resuming {self.save_path} at step {step}, with its hyper-parameters")
             return copy.deepcopy(self.resumed.run.hyperparams), self.resumed.run.hyperparams
-        env, places, section = self.env_name.gym_id, Places(), self.config
-        if self.config.endswith((".yml", ".yaml")):
-            root = read_document(self.config)
-            if self.algo in ALGORITHMS:
-                places, section = read_places(self.config, root, env, self._is_atari)
+        places, section = self.check_file()
         hyperparams, saved_hyperparams = self.read_unchecked()
         if self.algo not in ALGORITHMS:
             return hyperparams, saved_hyperparams
         places |= dict.fromkeys(self.custom_hyperparams or {}, "-params")
-        evaluated = check_hyperparameters(ALGORITHMS[self.algo], env, hyperparams, places, section)
-        # A copy, since rl-zoo3 adds gamma to a dict `normalize` before it saves it
+        evaluated = check_hyperparameters(ALGORITHMS[self.algo], self.env_name.gym_id, hyperparams, places, section)
+        # A copy, because rl-zoo3 adds gamma to a dict `normalize` before it saves it
         return {**copy.deepcopy(hyperparams), **evaluated}, saved_hyperparams
 
+    def check_file(self) -> tuple[Places, str]:
+        """
+        Check the form of a YAML file of hyper-parameters.
+
+        :return: for our algorithms the places of the hyper-parameters and of their section
+        :raises HyperparametersError: if it is not valid
+        """
+        if self.config.endswith((".yml", ".yaml")):
+            root = read_document(self.config)
+            if self.algo in ALGORITHMS:
+                return read_places(self.config, root, self.env_name.gym_id, self._is_atari)
+        return {}, self.config
+
     def read_unchecked(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """rl-zoo3's, which takes --trial-id 0 for "no trial given" and trains with the defaults."""
+        """rl-zoo3's ``read_hyperparameters``, which takes ``--trial-id 0`` for "no trial" and would use the defaults."""
         if self.trial_id is not None and not (self.storage and self.study_name):
             raise CommandError("--trial-id needs --storage and --study-name, to say of which study it is")
         if self.trial_id == 0:
@@ -162,6 +126,11 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         return super().read_hyperparameters()
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        """
+        rl-zoo3's ``load_trial``, after checking that there is such a trial.
+
+        :raises CommandError: if there is none
+        """
         is_log = storage.endswith(".log")
         journal = optuna.storages.journal.JournalFileBackend  # type: ignore[attr-defined]
         backend = optuna.storages.JournalStorage(journal(storage)) if is_log else storage
@@ -175,13 +144,14 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         return super().load_trial(storage, study_name, trial_id, convert)
 
     def create_callbacks(self) -> None:
+        """rl-zoo3's callbacks, with our checkpoints for our algorithms."""
         n_before = len(self.callbacks)
         super().create_callbacks()
         if self.algo not in ALGORITHMS:
             return
         for index, callback in enumerate(self.callbacks):
             if index >= n_before and type(callback) is callbacks.CheckpointCallback:
-                self.callbacks[index] = sb3_mirl.CheckpointCallback(
+                self.callbacks[index] = CheckpointCallback(
                     callback.save_freq, self.save_path, keep=self.args.keep_checkpoints, verbose=self.verbose
                 )
 
@@ -190,7 +160,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             return super()._load_pretrained_agent(hyperparams, env)
         settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         try:
-            return ALGORITHMS[self.algo].resume_checkpoint(self.resumed.checkpoint, env, self.device, **settings)
+            return ALGORITHMS[self.algo].resume_from(self.resumed.checkpoint, env, self.device, **settings)
         except ValueError as error:
             raise CommandError(f"{self.save_path} cannot be resumed: {error}") from error
 
@@ -199,62 +169,15 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super()._save_config(saved_hyperparams)
 
     def hyperparameters_optimization(self) -> None:
-        # Its run folder holds no model, but `enjoy` would take it for the latest run
+        """rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run."""
         try:
             super().hyperparameters_optimization()
         finally:
             shutil.rmtree(self.save_path, ignore_errors=True)
 
 
-class _Finished(Exception):
-    """There is nothing to do, for this reason."""
-
-
-class Resumed(NamedTuple):
-    """A run that goes on, and from where."""
-
-    run: Run
-    checkpoint: Checkpoint
-
-
-def _register_environment(env: str, packages: list[str]) -> None:
-    """
-    ``--gym-packages``, which MinAtar's games do not need.
-
-    :raises CommandError: if the environment is not registered then
-    """
-    for module in packages:
-        importlib.import_module(module)
-    _register_minatar(env)
-    if env not in gym.registry:
-        close = difflib.get_close_matches(env, gym.registry, n=1)
-        remedy = f"did you mean {close[0]}?" if close else "--gym-packages names modules that register environments"
-        if ("NoFrameskip-v" in env or env.startswith("ALE/")) and importlib.util.find_spec("ale_py") is None:
-            remedy = "Atari games need pip install 'sb3-mirl[atari]'"
-        raise CommandError(f"--env must be registered with Gymnasium, got {env!r}: {remedy}")
-
-
-def _register_minatar(*names: str) -> None:
-    if any(name.rpartition("=")[2].startswith("MinAtar/") for name in names):
-        importlib.import_module("sb3_mirl.envs.minatar")
-
-
-def _hyperparams(run: Run, parsed: argparse.Namespace) -> dict[str, Any]:
-    """Hyper-parameters that the command line has for a run: those of its file with all that it adds to them."""
-    names = ("hyperparams", "env_kwargs", "eval_env_kwargs", "storage", "study_name", "trial_id")
-    settings = {name: getattr(parsed, name) for name in names}
-    manager = ExperimentManager(
-        argparse.Namespace(), run.args["algo"], run.args["env"], parsed.log_folder, config=parsed.conf_file, **settings
-    )
-    if manager.config.endswith((".yml", ".yaml")):
-        read_places(manager.config, read_document(manager.config), run.args["env"], manager._is_atari)
-    with redirect_stdout(io.StringIO()):
-        # Not checked, which would evaluate what is not used
-        return manager.read_unchecked()[1]
-
-
 class TrainParser(argparse.ArgumentParser):
-    """rl-zoo3's parser of ``train``, with our options. It has our file of hyper-parameters, and reads those of a run again."""
+    """The parser of ``train``: rl-zoo3's, with our options, our hyper-parameter files and the arguments of a resumed run."""
 
     _NOT_GIVEN = object()
 
@@ -271,16 +194,22 @@ class TrainParser(argparse.ArgumentParser):
         ours.add_argument(
             "--resume",
             metavar="FOLDER",
-            help="Go on with an interrupted run from its newest checkpoint, as if it had not been interrupted, and with its "
-            "own settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the "
-            "algorithm and environment (and --seed, if given) in the log folder; if that is finished, nothing is done, and "
-            "if it has no checkpoint, a new run begins. With -n, a finished run goes on to that many steps",
+            help="Continue an interrupted run from its newest checkpoint, as if it had not been interrupted, with its own "
+            "settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the algorithm and "
+            "environment (and --seed, if given) in the log folder; if that run is finished, nothing is done, and if it has no "
+            "checkpoint, a new run begins. With -n, a finished run continues to that many steps",
             nargs="?",
             const="",
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
-        # Once only: what is given with -params is evaluated
+        """
+        Parse the command line, complete it, and register the environment.
+
+        :raises CommandError: if the command line is not accepted
+        :raises NothingToDo: if the run to be resumed is finished
+        """
+        # Parsing once: values of -params are evaluated
         defaults = vars(super().parse_args([]))
         given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(defaults, self._NOT_GIVEN)))
         options = {name: value for name, value in vars(given).items() if value is not self._NOT_GIVEN}
@@ -288,8 +217,8 @@ class TrainParser(argparse.ArgumentParser):
         if parsed.resume is None:
             if parsed.algo not in ALGORITHMS and "keep_checkpoints" in options:
                 raise CommandError(f"--keep-checkpoints is for --algo {' or '.join(ALGORITHMS)}, got {parsed.algo}")
-        elif run := _run_to_resume(parsed, options):
-            return _resumed(run, parsed, options)
+        elif run := _run_to_resume(parsed):
+            return _arguments_of_resumed_run(run, parsed, options)
         del parsed.resume
         _register_environment(parsed.env, parsed.gym_packages)
         if parsed.algo not in ALGORITHMS:
@@ -299,20 +228,60 @@ class TrainParser(argparse.ArgumentParser):
         return parsed
 
 
+class StoreDict(rl_zoo3.train.StoreDict):
+    """rl-zoo3's action for ``key:value``, with an error that names a value that cannot be evaluated."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        evaluated: dict[str, Any] = {}
+        for value in values:
+            single = argparse.Namespace()
+            try:
+                super().__call__(parser, single, [value], option_string)
+            except Exception as error:
+                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({printable(error)})")
+            evaluated |= vars(single)[self.dest]
+        setattr(namespace, self.dest, evaluated)
+
+
 def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, got {text}")
     return value
 
 
-def _run_to_resume(parsed: argparse.Namespace, options: dict[str, Any]) -> Run | None:
-    """The run that ``--resume`` means; None: a new one."""
+def _register_environment(env: str, packages: list[str]) -> None:
+    """
+    Import ``--gym-packages``, and check that the environment is registered. MinAtar's games are registered without them.
+
+    :raises CommandError: if it is not registered
+    """
+    for module in packages:
+        importlib.import_module(module)
+    _register_minatar(env)
+    if env not in gym.registry:
+        close = difflib.get_close_matches(env, gym.registry, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "--gym-packages names modules that register environments"
+        if ("NoFrameskip-v" in env or env.startswith("ALE/")) and importlib.util.find_spec("ale_py") is None:
+            remedy = "Atari games need pip install 'sb3-mirl[atari]'"
+        raise CommandError(f"--env must be registered with Gymnasium, got {env!r}: {remedy}")
+
+
+def _register_minatar(*arguments: str) -> None:
+    if any(argument.rpartition("=")[2].startswith("MinAtar/") for argument in arguments):
+        importlib.import_module("sb3_mirl.envs.minatar")
+
+
+# ---- train --resume -------------------------------------------------------------------------------------------------
+
+
+def _run_to_resume(parsed: argparse.Namespace) -> Run | None:
+    """The run that ``--resume`` refers to, or None if a new run is to begin."""
     run = Run(parsed.resume) if parsed.resume else None
     algorithm = run.args["algo"] if run else parsed.algo
     if algorithm not in ALGORITHMS:
         raise CommandError(f"--resume is for --algo {' or '.join(ALGORITHMS)}, got {algorithm}")
     if parsed.optimize_hyperparameters:
-        raise CommandError("--resume goes on with a training, not with a search (--optimize-hyperparameters)")
+        raise CommandError("--resume continues a training, not a search (--optimize-hyperparameters)")
     if run:
         if not (run.has_checkpoint or run.finished):
             raise CommandError(f"--resume must be followed by a run folder with a checkpoint, got {parsed.resume!r}")
@@ -327,72 +296,59 @@ def _run_to_resume(parsed: argparse.Namespace, options: dict[str, Any]) -> Run |
     return None
 
 
-def _resumed(run: Run, parsed: argparse.Namespace, options: dict[str, Any]) -> argparse.Namespace:
+def _arguments_of_resumed_run(run: Run, parsed: argparse.Namespace, options: dict[str, Any]) -> argparse.Namespace:
     """
-    The arguments of a run, with those of the command line that may differ.
+    The arguments of a run, with those options of the command line that may differ from it.
 
     :raises CommandError: if the command line contradicts the run, or if its checkpoints are damaged
-    :raises _Finished: if it is finished
+    :raises NothingToDo: if the run is finished
     """
     _register_environment(run.args["env"], parsed.gym_packages or run.args["gym_packages"])
     longer = run.finished and options.get("n_timesteps", 0) > run.n_timesteps
     compared = {name: value for name, value in options.items() if not (longer and name == "n_timesteps")}
     run.check(compared, parsed.hyperparams or {})
     if "conf_file" in options:
-        run.check({}, _hyperparams(run, parsed))
+        run.check({}, _hyperparams_of_command_line(run, parsed))
     if run.finished and not longer:
-        raise _Finished(f"{run.folder} is finished: nothing to resume")
+        raise NothingToDo(f"{run.folder} is finished: nothing to resume")
     try:
         checkpoint = Checkpoint.newest(run.folder)
     except FileNotFoundError as error:
         raise CommandError(
-            f"{run.folder} has no checkpoint (--save-freq) to go on from: -i {run.model_file} begins a new run with its model"
+            f"{run.folder} has no checkpoint (--save-freq) to continue from: -i {run.model_file} begins a new run with its model"
         ) from error
     except ValueError as error:
         raise CommandError(f"{run.folder} cannot be resumed: {error}") from error
     if longer:
         run.extend(options["n_timesteps"])
-    differing = {name: value for name, value in options.items() if name in FREE}
+    differing = {name: value for name, value in options.items() if name in FREE_OPTIONS}
     args = argparse.Namespace(**{**vars(parsed), **run.args, **differing, "resume": Resumed(run, checkpoint)})
-    # Of it only the statistics of VecNormalize would be read, and then replaced by the checkpoint's
+    # Only its statistics of VecNormalize would be read, which the checkpoint replaces
     args.trained_agent = args.trained_agent if os.path.isfile(args.trained_agent) else ""
     return args
 
 
-class StoreDict(rl_zoo3.train.StoreDict):
-    """rl-zoo3's ``key:value``, which says what it cannot evaluate."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        evaluated: dict[str, Any] = {}
-        for value in values:
-            one = argparse.Namespace()
-            try:
-                super().__call__(parser, one, [value], option_string)
-            except Exception as error:
-                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({printable(error)})")
-            evaluated |= vars(one)[self.dest]
-        setattr(namespace, self.dest, evaluated)
+def _hyperparams_of_command_line(run: Run, parsed: argparse.Namespace) -> dict[str, Any]:
+    """The hyper-parameters that the command line gives to a run: those of its file and all that it adds to them."""
+    names = ("hyperparams", "env_kwargs", "eval_env_kwargs", "storage", "study_name", "trial_id")
+    settings = {name: getattr(parsed, name) for name in names}
+    manager = ExperimentManager(
+        argparse.Namespace(), run.args["algo"], run.args["env"], parsed.log_folder, config=parsed.conf_file, **settings
+    )
+    manager.check_file()
+    with redirect_stdout(io.StringIO()):
+        # Values are not checked: that would evaluate code which is not used
+        return manager.read_unchecked()[1]
 
 
-def _for_playing(algorithm: type[sb3_mirl.MIRL]) -> type[sb3_mirl.MIRL]:
-    """
-    The algorithm, loaded with room for one transition.
-
-    rl-zoo3 does the same for the off-policy algorithms that it knows by name. Any other would get the replay buffer that
-    it was trained with: for Atari more memory than many a machine has.
-    """
-
-    def load(cls: type[sb3_mirl.MIRL], *args: Any, **kwargs: Any) -> sb3_mirl.MIRL:
-        return algorithm.load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
-
-    return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
+# ---- running a command ----------------------------------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
     """
-    One of :data:`COMMANDS`.
+    Run one of :data:`COMMANDS`.
 
-    :param arguments: its name, and its arguments
+    :param arguments: its name and its arguments
     :return: exit status
     """
     command, *rest = arguments
@@ -404,7 +360,7 @@ def main(arguments: list[str]) -> int:
     except (CommandError, gym.error.DependencyNotInstalled) as error:
         print(f"sb3-mirl {command}: {printable(error)}", file=sys.stderr)
         return 2
-    except _Finished as reason:
+    except NothingToDo as reason:
         print(reason)
     return 0
 
@@ -414,15 +370,12 @@ def _run(command: str, arguments: list[str]) -> None:
     _register_minatar(*arguments)
     module_name, _, function_name = COMMANDS[command].partition(":")
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", [f"sb3-mirl {command}", *arguments]))
-        stack.enter_context(mock.patch.object(rl_zoo3.train, "ExperimentManager", ExperimentManager))
-        stack.enter_context(mock.patch.object(rl_zoo3.train, "StoreDict", StoreDict))
-        stack.enter_context(mock.patch.object(rl_zoo3.train, "argparse", SimpleNamespace(ArgumentParser=TrainParser)))
+        stack.enter_context(command_line(command, arguments))
+        stack.enter_context(training_classes(ExperimentManager, StoreDict, TrainParser))
         if command in PLAYING_COMMANDS:
-            players = {name: _for_playing(algorithm) for name, algorithm in ALGORITHMS.items()}
-            stack.enter_context(mock.patch.dict(rl_zoo3.ALGOS, players))
-        for work_around in WORK_AROUNDS.get(command, ()):
-            stack.enter_context(work_around())
+            stack.enter_context(small_replay_buffers(ALGORITHMS))
+        for work_around in work_arounds(command, main):
+            stack.enter_context(work_around)
         if function_name:
             script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
             script()

@@ -1,6 +1,6 @@
 """
-Run folders of rl-zoo3, to go on with: which one ``--resume`` means, whether it is finished, and whether a command line
-contradicts it. It belongs to :mod:`sb3_mirl.zoo.command`.
+Run folders of rl-zoo3 for ``--resume``: which folder it refers to, whether the run is finished, and whether a command line
+contradicts the run.
 """
 
 import json
@@ -20,15 +20,15 @@ from sb3_mirl.common.files import write_whole
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, check_size
 
-#: Options that a resumed run may have otherwise: where and how it runs, and what is shown and kept of it
-FREE = frozenset(
+#: Options that may differ in a resumed run: where and how it runs, and what is shown and kept of it
+FREE_OPTIONS = frozenset(
     "resume keep_checkpoints save_freq save_replay_buffer log_folder uuid device num_threads verbose progress log_interval "
     "gym_packages no_optim_plots track wandb_project_name wandb_entity wandb_group wandb_tags".split()
 )
 
 
 class CommandError(ValueError):
-    """What is wrong with a command line or a run folder, in one line."""
+    """A mistake in a command line or a run folder, in one line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
@@ -39,7 +39,7 @@ class Run:
     A run folder, such as ``logs/mirl/CartPole-v1_1``.
 
     :param folder: the folder
-    :raises CommandError: if rl-zoo3 has left no settings in it
+    :raises CommandError: if it has no settings that rl-zoo3 wrote
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -52,7 +52,7 @@ class Run:
                 f"--resume must be followed by a run folder, such as logs/mirl/CartPole-v1_1, got {str(folder)!r}, which "
                 f"has {'several files' if files else 'no file'} */args.yml"
             )
-        #: Where rl-zoo3 keeps the settings
+        #: The folder of rl-zoo3's settings
         self.params_folder = files[0].parent
         self.args = self._read("args.yml")
         if missing := {"algo", "env", "seed", "n_timesteps", "gym_packages", "trained_agent"} - self.args.keys():
@@ -61,16 +61,18 @@ class Run:
     @classmethod
     def newest(cls, log_folder: str | os.PathLike[str], algorithm: str, env: str, seed: int | None) -> "Run | None":
         """
-        :param log_folder: of all runs (``-f``)
-        :param algorithm: ``"mirl"``, ``"sql"`` or ``"sql_m"``
+        The newest run of an algorithm on an environment.
+
+        :param log_folder: the folder of all runs (``-f``)
+        :param algorithm: the algorithm's name in the zoo
         :param env: the environment's id
-        :param seed: None: any
-        :return: the newest of their runs, or None if there is none
+        :param seed: the run's seed; None: any
+        :return: the run, or None if there is none
         """
         name = EnvironmentName(env)
         runs = []
         for file in Path(log_folder, algorithm).glob(f"*/{name}/args.yml"):
-            # --uuid adds 36 characters, and then the numbers may be the same
+            # --uuid adds 36 characters; several runs may then have the same number
             match = re.fullmatch(re.escape(name) + r"_(\d+)(_[-0-9a-f]{36})?", file.parent.parent.name)
             if match:
                 runs.append((int(match[1]), file.stat().st_mtime_ns, file.parent.parent))
@@ -85,7 +87,7 @@ class Run:
         try:
             text = file.read_text()
             check_size(str(file), text)
-            # As rl-zoo3 reads it: it may hold objects of any class, which are made here
+            # As rl-zoo3 reads it: the file may create objects of any class
             content = yaml.load(text, Loader=yaml.UnsafeLoader)
         except HyperparametersError as error:
             raise CommandError(str(error)) from error
@@ -97,39 +99,37 @@ class Run:
 
     @cached_property
     def hyperparams(self) -> dict[str, Any]:
-        """The hyper-parameters, with those of the command line that began the run."""
+        """The hyper-parameters, including those of the command line that began the run."""
         return self._read("config.yml")
 
     @property
     def n_timesteps(self) -> int:
-        """How many steps it is to have."""
+        """The number of environment steps that the run is to have."""
         return int(self.args["n_timesteps"] if self.args["n_timesteps"] > 0 else self.hyperparams["n_timesteps"])
 
     def extend(self, n_timesteps: int) -> None:
         """
-        Makes a finished run one that is to have more steps, and can be resumed.
+        Increase the number of steps of a finished run, so that it can be resumed.
 
-        :param n_timesteps: of all of it
+        :param n_timesteps: the new total
         """
         self.args["n_timesteps"] = n_timesteps
-        # As rl-zoo3 writes it
+        # In rl-zoo3's format
         write_whole(self.params_folder / "args.yml", yaml.dump(OrderedDict(sorted(self.args.items()))).encode())
 
     @property
     def model_file(self) -> Path:
-        """Of the final model, which may not be there yet."""
+        """The path of the final model, which may not exist yet."""
         return self.folder / f"{EnvironmentName(self.args['env'])}.zip"
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether :class:`sb3_mirl.CheckpointCallback` has left something."""
+        """Whether :class:`sb3_mirl.CheckpointCallback` has written a checkpoint."""
         return any(self.folder.glob("rl_model_*_steps.json"))
 
     @property
     def finished(self) -> bool:
-        """
-        Whether there is the final model of a training that came to its end: after Ctrl-C rl-zoo3 saves one, too.
-        """
+        """Whether the final model has made all its steps. rl-zoo3 also saves a model after Ctrl-C."""
         try:
             with zipfile.ZipFile(self.model_file) as file:
                 data = json.loads(file.read("data"))
@@ -139,14 +139,16 @@ class Run:
 
     def check(self, given: Mapping[str, Any], hyperparams: Mapping[str, Any]) -> None:
         """
-        :param given: options on the command line, by their names in ``args.yml``
+        Compare a command line with the run. Options that are not given do not contradict it.
+
+        :param given: options of the command line, by their names in ``args.yml``
         :param hyperparams: hyper-parameters of the command line
-        :raises CommandError: if they contradict those of the run; what is not given does not
+        :raises CommandError: if they contradict those of the run
         """
         own_hyperparams = self.hyperparams
         own = {**self.args, "n_timesteps": self.n_timesteps}
-        # What rl-zoo3 takes for "not given"; and with --track it has replaced --tensorboard-log
-        free = FREE | {"conf_file", "hyperparams"} | ({"tensorboard_log"} if own.get("track") else set())
+        # Values that mean "not given" to rl-zoo3; with --track it has replaced --tensorboard-log
+        free = FREE_OPTIONS | {"conf_file", "hyperparams"} | ({"tensorboard_log"} if own.get("track") else set())
         free |= {name for name, first in (("seed", 0), ("n_timesteps", 1)) if given.get(name, first) < first}
         differing = [
             f"--{name.replace('_', '-')} is {own.get(name)!r} there, got {value!r}"
@@ -163,9 +165,9 @@ class Run:
         if differing:
             raise CommandError(
                 f"{self.folder} goes on with its own settings, and the command line contradicts them: {'; '.join(differing)}. "
-                "What is left out is as it was. Without --resume a new run begins."
+                "Options that are left out keep the run's values. Without --resume a new run begins."
             )
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return bool(yaml.dump(one) == yaml.dump(other) or one == other)
+def _equal(value: Any, other: Any) -> bool:
+    return bool(yaml.dump(value) == yaml.dump(other) or value == other)

@@ -1,6 +1,7 @@
 """
-Where rl-zoo3 2.9 leaves no room for an algorithm from outside, or fails: a context for each command, in which it does not. It
-belongs to :mod:`sb3_mirl.zoo.command`.
+Everything that is changed in other packages, mostly in rl-zoo3, and why. Each context manager puts back what it replaced.
+
+:func:`name_replay_buffers` is permanent and belongs to registration; the others last for one command.
 """
 
 import importlib
@@ -11,62 +12,194 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
+import rl_zoo3
+import rl_zoo3.exp_manager
+import rl_zoo3.train
 
-from sb3_mirl.cli.main import main as sb3_mirl
+from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.text import printable_lines
 from sb3_mirl.zoo.runs import CommandError
+
+#: Runs a command of ``sb3-mirl``, given as its name and arguments, and returns its exit status
+RunCommand = Callable[[list[str]], int]
+
+
+def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextManager[None]]:
+    """
+    The contexts in which a command of rl-zoo3 runs with our algorithms, and without its known faults.
+
+    :param command: the command's name
+    :param run_command: for commands that start other commands
+    """
+    by_command = {
+        "record-training": [children_in_this_process(run_command), ffmpeg_on_path()],
+        "benchmark": [children_in_this_process(run_command)],
+        "push-to-hub": [hub_metadata()],
+        "plot-train": [figures_without_display(command)],
+        "all-plots": [figures_without_display(command)],
+        "plot-from-file": [figures_without_display(command), plots_of_single_runs()],
+    }
+    return by_command.get(command, [])
 
 
 @contextmanager
-def _child_processes_register() -> Iterator[None]:
+def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
     """
-    ``record_training`` and ``benchmark`` of rl-zoo3 start its other commands as child processes, which would not know our
-    algorithms (nor find ``enjoy.py``): run ours instead, in this process.
+    Set attributes of a module for the time of the context.
+
+    :param owner: the module
+    :param attributes: the new values by name; a name that does not exist is deleted at the end
     """
-    started = {("python", "-m", "rl_zoo3.record_video"): "record-video", ("python", "enjoy.py"): "enjoy"}
+    before = {name: getattr(owner, name) for name in attributes if hasattr(owner, name)}
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            if name in before:
+                setattr(owner, name, before[name])
+            else:
+                delattr(owner, name)
+
+
+# ---- all commands ---------------------------------------------------------------------------------------------------
+
+
+def name_replay_buffers() -> None:
+    """
+    rl-zoo3 2.9.2 evaluates ``replay_buffer_class`` of a hyper-parameter file among the names of its module ``exp_manager``.
+    Put our replay buffers there, as rl-zoo3 does with ``HerReplayBuffer``.
+    """
+    for buffer_class in (FrameReplayBuffer, DeviceReplayBuffer):
+        setattr(rl_zoo3.exp_manager, buffer_class.__name__, buffer_class)
+
+
+def command_line(command: str, arguments: list[str]) -> AbstractContextManager[None]:
+    """
+    Commands of rl-zoo3 2.9.2 take no arguments: they read ``sys.argv``.
+
+    :param command: the command's name
+    :param arguments: its arguments
+    """
+    return replaced(sys, argv=[f"sb3-mirl {command}", *arguments])
+
+
+def training_classes(manager: type, store_dict: type, parser: type) -> AbstractContextManager[None]:
+    """
+    ``rl_zoo3.train.train`` of rl-zoo3 2.9.2 has no parameters for its classes, nor options of plug-ins.
+
+    :param manager: takes the place of rl-zoo3's ``ExperimentManager``
+    :param store_dict: takes the place of rl-zoo3's ``StoreDict``
+    :param parser: takes the place of ``argparse.ArgumentParser``
+    """
+    classes = {"ExperimentManager": manager, "StoreDict": store_dict}
+    return replaced(rl_zoo3.train, argparse=SimpleNamespace(ArgumentParser=parser), **classes)
+
+
+@contextmanager
+def small_replay_buffers(algorithms: Mapping[str, type[BaseDQN]]) -> Iterator[None]:
+    """
+    ``enjoy``, ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 load the off-policy algorithms that they know by name with
+    a replay buffer of one transition. Other algorithms would allocate the buffer of their training, for Atari several GB.
+
+    :param algorithms: our algorithms by name
+    """
+    before = dict(rl_zoo3.ALGOS)
+    rl_zoo3.ALGOS.update({name: for_playing(algorithm) for name, algorithm in algorithms.items()})
+    try:
+        yield
+    finally:
+        rl_zoo3.ALGOS.update(before)
+
+
+def for_playing(algorithm: type[BaseDQN]) -> type[BaseDQN]:
+    """
+    A class whose ``load`` returns a model of ``algorithm`` with room for one transition.
+
+    :param algorithm: one of our algorithms
+    """
+
+    def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:
+        return algorithm.load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
+
+    return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
+
+
+# ---- record-training, benchmark -------------------------------------------------------------------------------------
+
+
+def children_in_this_process(run_command: RunCommand) -> AbstractContextManager[None]:
+    """
+    ``record_training`` and ``benchmark`` of rl-zoo3 2.9.2 start other commands as child processes, in which our algorithms are
+    not registered (and ``enjoy.py`` is not found). Run those commands in this process instead.
+
+    :param run_command: runs one of our commands
+    """
+    ours = {("python", "-m", "rl_zoo3.record_video"): "record-video", ("python", "enjoy.py"): "enjoy"}
     call = subprocess.call
 
     def call_registered(command: Any, *args: Any, **kwargs: Any) -> int:
-        for prefix, ours in started.items():
+        for prefix, name in ours.items():
             if tuple(command[: len(prefix)]) == prefix:
-                return _exit_status([ours, *command[len(prefix) :]])
+                return _exit_status(run_command, [name, *command[len(prefix) :]])
         return call(command, *args, **kwargs)
 
-    with mock.patch.object(subprocess, "call", call_registered):
-        yield
+    return replaced(subprocess, call=call_registered)
 
 
-def _exit_status(arguments: list[str]) -> int:
+def _exit_status(run_command: RunCommand, arguments: list[str]) -> int:
+    """What the shell would report of a child process."""
     try:
-        return sb3_mirl(arguments)
+        return run_command(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        raise
+    except Exception:
+        print(printable_lines(traceback.format_exc()), file=sys.stderr)
+        return 1
 
 
 @contextmanager
-def _ffmpeg_on_path() -> Iterator[None]:
-    """``record_training`` calls ``ffmpeg``: where the machine has none, offer the one that came with imageio-ffmpeg."""
+def ffmpeg_on_path() -> Iterator[None]:
+    """
+    ``record_training`` of rl-zoo3 2.9.2 calls ``ffmpeg``, which it does not declare. If the machine has none, use the one of
+    imageio-ffmpeg.
+    """
     if shutil.which("ffmpeg"):
         yield
         return
-    import imageio_ffmpeg  # comes with moviepy
+    import imageio_ffmpeg  # installed with moviepy
 
+    path = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory() as folder:
         os.symlink(imageio_ffmpeg.get_ffmpeg_exe(), Path(folder, "ffmpeg"))
-        with mock.patch.dict(os.environ, {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}):
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
+        try:
             yield
+        finally:
+            os.environ["PATH"] = path
+
+
+# ---- push-to-hub ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _hub_metadata() -> Iterator[None]:
-    """``push_to_hub`` of rl-zoo3 2.9 imports ``generate_metadata``, which its own requirement calls ``_generate_metadata``."""
+def hub_metadata() -> Iterator[None]:
+    """
+    ``push_to_hub`` of rl-zoo3 2.9.2 imports ``generate_metadata`` of huggingface_sb3, whose version 3 has only the private
+    ``_generate_metadata``, which returns another type.
+    """
     # Not `import ... as`: the package has a function of the module's name
     hub = importlib.import_module("huggingface_sb3.push_to_hub")
 
@@ -76,16 +209,23 @@ def _hub_metadata() -> Iterator[None]:
     if hasattr(hub, "generate_metadata"):
         yield
         return
-    with mock.patch.object(hub, "generate_metadata", generate_metadata, create=True):
+    with replaced(hub, generate_metadata=generate_metadata):
         yield
 
 
+# ---- plots ----------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def _figures_without_display() -> Iterator[None]:
-    """The plots only show their figures: without a display, write them to files and say so."""
+def figures_without_display(command: str) -> Iterator[None]:
+    """
+    The plots of rl-zoo3 2.9.2 only show their figures. Without a display, write them to files and print their names.
+
+    :param command: the beginning of the files' names
+    """
     from matplotlib import pyplot as plt
 
-    command, show = sys.argv[0].split()[-1], plt.show
+    show = plt.show
 
     def show_or_save() -> None:
         figures = [plt.figure(number) for number in plt.get_fignums()]
@@ -98,7 +238,7 @@ def _figures_without_display() -> Iterator[None]:
             empty = "" if any(axes.has_data() for axes in figure.axes) else ", but found nothing to draw (--help)"
             print(f"No display: wrote the figure to {file}{empty}")
 
-    with mock.patch.object(plt, "show", show_or_save):
+    with replaced(plt, show=show_or_save):
         try:
             yield
         finally:
@@ -106,31 +246,24 @@ def _figures_without_display() -> Iterator[None]:
 
 
 @contextmanager
-def _single_runs_are_plotted() -> Iterator[None]:
-    """``plot_from_file`` skips an algorithm of which ``all_plots`` found a single run, and fails if there are only such."""
+def plots_of_single_runs() -> Iterator[None]:
+    """
+    ``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm of which ``all_plots`` found a single run, whose ``last_evals`` is a
+    number and not an array, and fails if there is nothing else.
+    """
 
     def load(file: Any) -> dict[str, Any]:
         results = pickle.load(file)
-        plotted = [one for env, by_key in results.items() if env != "results_table" for one in by_key.values()]
+        plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         if not plotted:
             raise CommandError(
                 f"{file.name} holds no evaluations: all-plots needs runs with two evaluations or more (--eval-freq)"
             )
-        for one in plotted:
-            one["last_evals"] = np.atleast_1d(one["last_evals"])
+        for run in plotted:
+            run["last_evals"] = np.atleast_1d(run["last_evals"])
         return results
 
     # Not `import ... as`: the package has a function of the module's name
     module = importlib.import_module("rl_zoo3.plots.plot_from_file")
-    with mock.patch.object(module, "pickle", SimpleNamespace(load=load)):
+    with replaced(module, pickle=SimpleNamespace(load=load)):
         yield
-
-
-WORK_AROUNDS: dict[str, tuple[Callable[[], AbstractContextManager[None]], ...]] = {
-    "record-training": (_child_processes_register, _ffmpeg_on_path),
-    "benchmark": (_child_processes_register,),
-    "push-to-hub": (_hub_metadata,),
-    "plot-train": (_figures_without_display,),
-    "all-plots": (_figures_without_display,),
-    "plot-from-file": (_figures_without_display, _single_runs_are_plotted),
-}
