@@ -1,4 +1,4 @@
-"""``sb3-mirl train --resume``: the command line, interrupted and given again, ends as if it had not been interrupted."""
+"""``sb3-mirl train --resume``: an interrupted run that is resumed ends with the same content as an uninterrupted one."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ import pytest
 import torch as th
 import yaml
 from resuming import copy
+from sb3_mirl.common.dqn import DQNMSE
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
@@ -30,7 +31,7 @@ TB = ["-tb", "tb"]
 
 
 class Interrupt(Exception):
-    """Stands for whatever ends a process."""
+    """Ends the command like a killed process."""
 
 
 def command(*arguments, algo="mirl", params=()):
@@ -38,7 +39,7 @@ def command(*arguments, algo="mirl", params=()):
 
 
 def interrupted(line, calls, monkeypatch, error=Interrupt):
-    """The command, which ends at the second evaluation's call of that number."""
+    """Run the command until the evaluation callback has been called that often."""
     on_step, count = EvalCallback._on_step, 0
 
     def stop(self):
@@ -58,7 +59,7 @@ def interrupted(line, calls, monkeypatch, error=Interrupt):
 
 
 def content(folder, algorithm=MIRL):
-    """All of a run folder that must not depend on interruptions."""
+    """The content of a run folder that must not depend on interruptions."""
     model = algorithm.load(folder / f"{ENV}.zip")
     evaluations = np.load(folder / "evaluations.npz")
     monitors = sorted(folder.glob("*.monitor.csv"))
@@ -109,14 +110,14 @@ def in_half(half, here):
     return copy(half / "logs", here / "logs") and copy(half / "tb", here / "tb")
 
 
-def same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert one[name] == other[name], name
+def same(expected, found):
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert expected[name] == found[name], name
 
 
 @pytest.mark.parametrize("form", ["", str(RUN)])
-def test_a_resumed_run_is_the_uninterrupted_one(form, whole, in_half, capsys):
+def test_a_resumed_run_equals_the_uninterrupted_one(form, whole, in_half, capsys):
     settings = {path.name: path.read_bytes() for path in (RUN / ENV).iterdir()}
     assert not (RUN / f"{ENV}.zip").exists()
     assert main(command("--seed", "1", *TB, *["--resume", form][: 2 if form else 1])) == 0
@@ -126,7 +127,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(form, whole, in_half, capsys):
     assert [path.name for path in Path("logs", "mirl").iterdir()] == [RUN.name]
 
 
-def test_tensorboard_goes_on_in_the_same_folder(whole, in_half):
+def test_tensorboard_logs_continue_in_the_same_folder(whole, in_half):
     assert main(command("--resume", *TB)) == 0
     for name in ("rollout/ep_rew_mean", "eval/mean_reward", "train/loss"):
         logged = []
@@ -138,9 +139,23 @@ def test_tensorboard_goes_on_in_the_same_folder(whole, in_half):
         assert logged[0] == logged[1]
 
 
-def test_the_folder_says_all(whole, in_half):
+def test_resume_needs_only_the_run_folder(whole, in_half):
     assert main(["train", "--resume", str(RUN)]) == 0
     same(content(whole / RUN), content(RUN))
+
+
+def test_dqn_mse_is_resumed(here, monkeypatch):
+    line = command("--seed", "1", "-n", "700", algo="dqn_mse")
+    folder = Path("logs", "dqn_mse", f"{ENV}_1")
+    assert main(line) == 0
+    shutil.move("logs", "whole")
+    interrupted(line, 500, monkeypatch)
+    assert not (folder / f"{ENV}.zip").exists()
+    assert main([*line, "--resume"]) == 0
+    whole, resumed = (DQNMSE.load(path / f"{ENV}.zip") for path in (Path("whole", *folder.parts[1:]), folder))
+    assert resumed.num_timesteps == whole.num_timesteps and resumed._n_updates == whole._n_updates
+    for expected, found in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert th.equal(expected, found)
 
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")  # of -P
@@ -156,7 +171,7 @@ def test_several_interruptions_with_normalization_and_two_environments(here, mon
     same(content(Path("whole", *RUN.parts[1:])), found)
 
 
-def test_a_killed_process_without_a_seed(here):
+def test_a_killed_process_without_a_seed_is_resumed(here):
     line = command("-n", "2500", "--save-freq", "512", "--eval-freq", "400", "--resume")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-m", "sb3_mirl", *line], stdout=subprocess.DEVNULL, env=environment)
@@ -183,7 +198,7 @@ def test_worker_processes_that_were_reset_are_not_seeded_again():
         env.close()
 
 
-# ---- which run, and what of it ------------------------------------------------------------------------------------
+# ---- which run is resumed, and with which settings ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -202,7 +217,7 @@ def run(capsys):
     return call
 
 
-def test_a_finished_run_is_left_alone(whole, here, run):
+def test_a_finished_run_is_not_changed(whole, here, run):
     copy(whole / "logs", here / "logs")
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     for folder in ([], [str(RUN)]):
@@ -210,12 +225,14 @@ def test_a_finished_run_is_left_alone(whole, here, run):
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*")} == before
 
 
-def test_a_finished_run_goes_on_to_more_steps(whole, here, run, monkeypatch):
+def test_a_finished_run_continues_to_more_steps(whole, here, run, monkeypatch):
     copy(whole / "logs", here / "logs")
     line = command("--resume", "-n", "1700")
     interrupted(line, 1450 - 1200, monkeypatch)
     # As any interrupted run; what began it is a contradiction now
-    assert run(*command("--resume"))[1].endswith("What is left out is as it was. Without --resume a new run begins.\n")
+    assert run(*command("--resume"))[1].endswith(
+        "Options that are left out keep the run's values. Without --resume a new run begins.\n"
+    )
     assert run(*line)[0] == 0
     model = MIRL.load(RUN / f"{ENV}.zip")
     assert model.num_timesteps >= 1700 and model._total_timesteps == 1700
@@ -225,24 +242,24 @@ def test_a_finished_run_goes_on_to_more_steps(whole, here, run, monkeypatch):
     assert [path.name for path in Path("logs", "mirl").iterdir()] == [RUN.name]
 
 
-def test_a_finished_run_without_checkpoints_can_only_begin_another(whole, here, run):
+def test_a_finished_run_without_checkpoints_is_refused(whole, here, run):
     copy(whole / "logs", here / "logs")
     for path in RUN.glob("*_steps.json"):
         path.unlink()
     status, printed = run(*command("--resume", "-n", "1700"))
-    remedy = f"{RUN} has no checkpoint (--save-freq) to go on from: -i {RUN / ENV}.zip begins a new run with its model"
+    remedy = f"{RUN} has no checkpoint (--save-freq) to continue from: -i {RUN / ENV}.zip begins a new run with its model"
     assert (status, printed) == (2, f"sb3-mirl train: {remedy}\n")
     assert run("train", "--resume", str(RUN)) == (0, f"{RUN} is finished: nothing to resume\n")
 
 
-def test_a_run_that_was_killed_before_its_final_model_gets_it(whole, here):
+def test_a_run_with_an_incomplete_final_model_is_resumed(whole, here):
     copy(whole / "logs", here / "logs")
     (RUN / f"{ENV}.zip").write_bytes((RUN / f"{ENV}.zip").read_bytes()[:1000])
     assert main(command("--resume")) == 0
     same(content(whole / RUN), content(RUN))
 
 
-def test_ctrl_c_saves_a_model_and_does_not_finish_the_run(whole, here, monkeypatch):
+def test_ctrl_c_saves_a_model_of_an_unfinished_run(whole, here, monkeypatch):
     line = command("--seed", "1", *TB)
     interrupted(line, 777, monkeypatch, KeyboardInterrupt)
     assert MIRL.load(RUN / f"{ENV}.zip").num_timesteps == 777
@@ -260,7 +277,7 @@ def test_an_interrupted_gradient_step_is_not_saved(here, monkeypatch):
     assert [path.name for path in RUN.glob("*.json")] == ["rl_model_304_steps.json"]
 
 
-def test_a_new_run_begins_where_there_is_none(here, run, in_half):
+def test_a_new_run_begins_if_there_is_none_to_resume(here, run, in_half):
     status, printed = run(*command("--resume", "--seed", "5", "-n", "50"))
     assert status == 0 and f"There is no run of mirl on {ENV} with seed 5: a new one begins\n" in printed
     shutil.rmtree("logs/mirl/CartPole-v1_2/replay", ignore_errors=True)
@@ -273,7 +290,7 @@ def test_a_new_run_begins_where_there_is_none(here, run, in_half):
     assert {path.name for path in Path("logs/mirl").iterdir()} == {f"{ENV}_{number}" for number in (1, 2, 3)}
 
 
-def test_with_a_seed_the_newest_run_of_that_seed_is_meant(in_half, here, run):
+def test_seed_selects_the_newest_run_of_that_seed(in_half, here, run):
     copy(RUN, RUN.with_name(f"{ENV}_2"))
     arguments = RUN.with_name(f"{ENV}_2") / ENV / "args.yml"
     arguments.write_text(arguments.read_text().replace("- seed\n    - 1\n", "- seed\n    - 2\n"))
@@ -305,7 +322,7 @@ def test_contradictions_are_refused(arguments, message, in_half, run):
     assert {path: path.stat().st_mtime_ns for path in Path("logs").rglob("*")} == before
 
 
-def test_the_same_file_of_hyperparameters_is_no_contradiction(here, run, monkeypatch):
+def test_the_same_hyperparameter_file_is_accepted(here, run, monkeypatch):
     settings = {"n_timesteps": 400, "policy": "MlpPolicy", "beta_init": 1, "normalize": {"norm_obs": True}}
     Path("my.yml").write_text(yaml.dump({ENV: {**settings, "learning_rate": "lin_0.001", "train_freq": [1, "step"]}}))
     line = ["train", "--algo", "mirl", "--env", ENV, "-conf", "my.yml", "-f", "logs", "--save-freq", "100", "--resume"]
@@ -317,22 +334,25 @@ def test_the_same_file_of_hyperparameters_is_no_contradiction(here, run, monkeyp
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--algo", "dqn", "--resume"], "--resume is for --algo mirl or sql or sql_m, got dqn"),
-        (["--algo", "dqn", "--keep-checkpoints", "2"], "--keep-checkpoints is for --algo mirl or sql or sql_m, got dqn"),
-        (["--algo", "mirl", "--resume", "-optimize"], "--resume goes on with a training, not with a search (--optimize-h"),
+        (["--algo", "dqn", "--resume"], "--resume is for --algo mirl or sql or sql_m or dqn_mse, got dqn"),
+        (
+            ["--algo", "dqn", "--keep-checkpoints", "2"],
+            "--keep-checkpoints is for --algo mirl or sql or sql_m or dqn_mse, got dqn",
+        ),
+        (["--algo", "mirl", "--resume", "-optimize"], "--resume continues a training, not a search (--optimize-h"),
         (["--resume", "nowhere"], "--resume must be followed by a run folder, got 'nowhere', which does not exist"),
         (["--resume", "logs"], "--resume must be followed by a run folder, such as logs/mirl/CartPole-v1_1, got 'logs', whic"),
         (["--resume", str(RUN)], f"--resume must be followed by a run folder with a checkpoint, got '{RUN}'"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message, in_half, run):
+def test_mistakes_are_reported_in_one_line(arguments, message, in_half, run):
     for path in RUN.glob("*.json"):
         path.unlink()
     status, printed = run("train", *arguments)
     assert status == 2 and printed.startswith(f"sb3-mirl train: {message}") and printed.count("\n") == 1
 
 
-def test_damaged_checkpoints(whole, in_half, run):
+def test_damaged_checkpoints_are_refused_or_skipped(whole, in_half, run):
     manifests = sorted(RUN.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     manifests[-1].write_text("{}")
     copy(RUN, Path("copy"))
@@ -347,7 +367,7 @@ def test_damaged_checkpoints(whole, in_half, run):
     same(content(whole / RUN), content(RUN))
 
 
-def test_settings_that_do_not_fit_the_checkpoint(in_half, run):
+def test_settings_that_do_not_fit_the_checkpoint_are_refused(in_half, run):
     with (RUN / ENV / "config.yml").open("a") as file:
         file.write("  - - frame_stack\n    - 2\n")
     status, printed = run("train", "--resume", str(RUN))
@@ -364,7 +384,7 @@ def test_settings_that_do_not_fit_the_checkpoint(in_half, run):
     assert status == 2 and "\x1b" not in printed and printed.count("\n") == 1
 
 
-def test_code_in_the_settings_of_a_resumed_run_runs_once(here, run, monkeypatch):
+def test_code_in_the_settings_of_a_resumed_run_is_evaluated_once(here, run, monkeypatch):
     code = "[open('{}', 'a').write('x'), {}][1]"
     Path("my.yml").write_text(
         f'{ENV}:\n  n_timesteps: 400\n  policy: MlpPolicy\n  policy_kwargs: "{code.format("file", "dict(net_arch=[16])")}"\n'
@@ -382,7 +402,7 @@ def test_help_names_our_options(run):
     assert status == 0 and "--resume [FOLDER]" in printed and "--keep-checkpoints K" in printed
 
 
-def test_checkpoints_that_are_kept(here, run):
+def test_keep_checkpoints(here, run):
     assert main(command("--keep-checkpoints", "1", "--eval-freq", "-1", "-n", "700", algo="sql")) == 0
     (model,) = Path("logs", "sql", f"{ENV}_1").glob("rl_model_*_steps.zip")
     assert SQL.load(model).num_timesteps == 704
@@ -392,7 +412,7 @@ def test_checkpoints_that_are_kept(here, run):
     assert status == 2 and "argument --keep-checkpoints: must be a positive integer, got 0" in printed
 
 
-def test_other_algorithms_keep_the_checkpoints_of_sb3(here):
+def test_other_algorithms_use_the_checkpoints_of_sb3(here):
     assert main(command("--eval-freq", "-1", algo="dqn")) == 0
     folder = Path("logs", "dqn", f"{ENV}_1")
     assert not list(folder.glob("*.json")) and len(list(folder.glob("rl_model_*_steps.zip"))) == 4

@@ -1,0 +1,177 @@
+"""Commands that need changes in rl-zoo3, and that these changes end with the command."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import rl_zoo3
+from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
+from zoo_train import ENV, train
+
+from sb3_mirl import MIRL
+from sb3_mirl.zoo.command import main
+from sb3_mirl.zoo.register import ALGORITHMS, register
+from sb3_mirl.zoo.workarounds import children_in_this_process, for_playing, replaced, small_replay_buffers
+
+OURS = sorted(ALGORITHMS)
+
+
+def test_replaced_attributes_are_put_back():
+    module = SimpleNamespace(name=1)
+    with pytest.raises(KeyError), replaced(module, name=2, new=3):
+        assert (module.name, module.new) == (2, 3)
+        raise KeyError
+    assert vars(module) == {"name": 1}
+
+
+def test_algorithms_have_small_replay_buffers_only_inside_the_context():
+    register()
+    before = list(rl_zoo3.ALGOS.items())
+    with small_replay_buffers(ALGORITHMS):
+        assert all(rl_zoo3.ALGOS[name] is not algorithm for name, algorithm in ALGORITHMS.items())
+    assert list(rl_zoo3.ALGOS.items()) == before
+
+
+def test_child_commands_have_the_exit_status_of_a_process(capsys):
+    def run_command(arguments):
+        if arguments == ["enjoy", "fail"]:
+            raise RuntimeError("an environment's \x1b]0;title\x07 text")
+        if arguments == ["enjoy", "stop"]:
+            raise SystemExit(3)
+        return 0
+
+    with children_in_this_process(run_command):
+        statuses = [subprocess.call(["python", "enjoy.py", argument]) for argument in ("fine", "stop", "fail")]
+        assert subprocess.call([sys.executable, "-c", "raise SystemExit(5)"]) == 5
+    assert statuses == [0, 3, 1]
+    assert "RuntimeError: an environment's \\x1b]0;title\\x07 text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", OURS)
+def test_playing_allocates_no_replay_buffer(algo, in_runs):
+    file = in_runs / "logs" / algo / f"{ENV}_1" / f"{ENV}.zip"
+    player = for_playing(ALGORITHMS[algo])
+    assert player.__name__ == ALGORITHMS[algo].__name__
+    model = player.load(file)
+    assert type(model) is ALGORITHMS[algo] and model.replay_buffer.buffer_size == 1
+    assert ALGORITHMS[algo].load(file).replay_buffer.buffer_size > 1
+
+
+def test_an_atari_agent_plays_in_two_gib(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = "PongNoFrameskip-v4"
+    train("--eval-freq", "-1", "-params", "buffer_size:200", "learning_starts:50", env=env, steps=100)
+    file = f"logs/mirl/{env}_1/{env}.zip"
+    model = MIRL.load(file)
+    model.buffer_size = 1_000_000
+    model.save(file)
+    code = """
+import resource, sys
+from sb3_mirl.zoo.command import main
+main(sys.argv[1:])
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    command = ["enjoy", "--algo", "mirl", "--env", env, "-f", "logs", "--no-render", "-n", "100", "--num-threads", "1"]
+    printed = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True).stdout
+    kibibytes = int(printed.split("PEAK")[1])
+    assert kibibytes < 2 * 1024**2
+
+
+@pytest.mark.parametrize("algo", ["sql_m", "dqn"])
+def test_record_training(algo, in_runs, tmp_path):
+    command = ["record-training", "--algo", algo, "--env", ENV, "-f", "logs", "-n", "10", "-o", str(tmp_path)]
+    assert main(command) == 0
+    assert (tmp_path / "training.mp4").stat().st_size > 1000
+    assert len(list(tmp_path.glob("*.mp4"))) >= 4  # all together, and: final, best, checkpoints
+
+
+def test_plots_of_single_runs_and_of_different_lengths(in_runs, tmp_path, monkeypatch, capsys):
+    table = str(tmp_path / "plots")
+    assert main(["all-plots", "-a", "mirl", "sql", "dqn", "-e", ENV, "-f", "logs", "-o", table, "--no-display"]) == 0
+    monkeypatch.chdir(tmp_path)
+    for algorithms in ([], ["--keep-keys", "SQL-logs"]):
+        assert main(["plot-from-file", "-i", f"{table}.pkl", *algorithms, "-o", "figure", "--format", "png"]) == 0
+    assert {path.name for path in tmp_path.glob("*")} >= {"figure", "plot-from-file-sensitivity-plot.png"}
+    printed = capsys.readouterr().out
+    assert printed.count("No display: wrote the figure to plot-from-file-results-cartpole-v1.png\n") == 2
+    assert "Skipping" not in printed
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_plots_without_evaluations_are_refused(in_runs, tmp_path, monkeypatch, capsys):
+    logs = str(in_runs / "logs")
+    monkeypatch.chdir(tmp_path)
+    assert main(["all-plots", "-a", "ppo", "-e", ENV, "-f", logs, "-o", "none", "--no-display"]) == 0
+    assert main(["plot-from-file", "-i", "none.pkl"]) == 2
+    assert "none.pkl holds no evaluations: all-plots needs runs with two evaluations" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_plots_without_a_display_are_written_to_files(in_runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = "plot-train-training-episodic-reward.png"
+    for window, note in (("2", ""), ("1000", ", but found nothing to draw (--help)")):
+        assert main(["plot-train", "-a", "mirl", "-e", ENV, "-f", str(in_runs / "logs"), "-w", window]) == 0
+        assert capsys.readouterr().out == f"No display: wrote the figure to {file}{note}\n"
+        assert Path(file).stat().st_size > 1000
+
+
+def test_benchmark(in_runs, capsys):
+    assert (
+        main(["benchmark", "--log-dir", "logs", "--benchmark-dir", "bench", "--no-hub", "-n", "300", "--num-threads", "1"])
+        == 0
+    )
+    text = Path("bench/benchmark.md").read_text()
+    assert all(f"|{algo}" in text.replace(" ", "") for algo in [*OURS, "dqn"])
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_hub_commands_up_to_the_network_call(algo, in_runs, tmp_path, monkeypatch):
+    """Only the outermost calls of the hub are replaced, for upload and download."""
+    uploaded = {}
+
+    class Hub:
+        def create_repo(self, **kwargs):
+            return f"hub/{kwargs['repo_id']}"
+
+        def snapshot_download(self, repo_id, local_dir):
+            Path(local_dir).mkdir(parents=True, exist_ok=True)
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            uploaded[repo_id] = Path(folder_path)
+
+    import huggingface_hub
+    import huggingface_sb3
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_sb3, "load_from_hub", lambda repo_id, filename: hub_file(uploaded[repo_id], filename))
+    command = ["push-to-hub", "--algo", algo, "--env", ENV, "-f", "logs", "-orga", "me", "--no-render", "-n", "10"]
+    assert main(command) == 0
+    (folder,) = uploaded.values()
+    assert ALGORITHMS.get(algo, rl_zoo3.ALGOS[algo]).__name__ in (folder / "README.md").read_text()
+    assert main(["load-from-hub", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "-orga", "me"]) == 0
+    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "--no-render", "-n", "50"]) == 0
+
+
+def hub_file(folder, filename):
+    from requests.exceptions import HTTPError
+
+    if not (folder / filename).exists():
+        raise HTTPError(filename)
+    return str(folder / filename)
+
+
+def test_work_arounds_end_with_the_command():
+    hub = vars(importlib.import_module("huggingface_sb3.push_to_hub"))
+    names, call, path, arguments = set(hub), subprocess.call, os.environ["PATH"], list(sys.argv)
+    for command in ("train", "enjoy", "record-training", "benchmark", "push-to-hub"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    assert (subprocess.call, os.environ["PATH"], sys.argv) == (call, path, arguments)
+    assert set(hub) == names
+    assert rl_zoo3.train.ExperimentManager is ZooExperimentManager
+    assert all(rl_zoo3.ALGOS[name] is algorithm for name, algorithm in ALGORITHMS.items())
