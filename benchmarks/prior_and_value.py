@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_mirl.mirl.callbacks import find_action_names
 from sb3_mirl.mirl.operators import soft_policy
-from sb3_mirl.zoo.command import ALGORITHMS
+from sb3_mirl.zoo.register import ALGORITHMS
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 Atari environments stepped by ale-py's native code instead of Gymnasium's wrappers: :class:`AtariVecEnv`, and
 :func:`native_atari`, which puts it into rl-zoo3's hyper-parameter files. Needs the extra ``atari``.
 
-What the learner sees is what SB3's ``make_atari_env`` gives, but for the differences that :class:`AtariVecEnv` lists.
+The learner gets the same as from SB3's ``make_atari_env``, except for the differences that :class:`AtariVecEnv` lists.
 """
 
 import os
@@ -29,25 +29,25 @@ except ImportError as error:
 gym.register_envs(ale_py)
 
 _Result = TypeVar("_Result")
-# What is to be done in one game, interrupted whenever its emulator has begun to work
+# The next actions of one game: a generator that yields while its emulator works
 _Course = Generator[None, None, _Result]
 # Frame [1, 1, height, width], reward, whether an episode has ended, SB3's info
 _Step = tuple[np.ndarray, float, bool, dict[str, Any]]
 
 NOOP, FIRE, SECOND = np.array([[0], [1], [2]])
-# What AtariVectorEnv can do of a Gymnasium environment's arguments
+# Arguments of a Gymnasium environment that AtariVectorEnv supports
 _GAME_ARGUMENTS = ("full_action_space", "repeat_action_probability", "max_num_frames_per_episode")
 _IGNORED_ARGUMENTS = ("game", "obs_type", "frameskip", "render_mode")
 
 
 class _Game:
     """
-    One game: steps of the emulator as SB3's ``AtariWrapper`` would make them, and the statistics of the whole game.
+    One game, with the steps of SB3's ``AtariWrapper`` and the statistics of SB3's ``Monitor``.
 
     :param env_id: a Gymnasium id
     :param native: arguments of ale-py's ``AtariVectorEnv``
     :param terminal_on_life_loss: whether a lost life ends the learning episode
-    :param writer: where finished games are written down
+    :param writer: the file for the statistics of finished games
     """
 
     def __init__(self, env_id: str, native: dict[str, Any], terminal_on_life_loss: bool, writer: ResultsWriter | None) -> None:
@@ -56,10 +56,10 @@ class _Game:
             num_envs=1,
             num_threads=1,
             stack_num=1,
-            autoreset_mode=AutoresetMode.NEXT_STEP,  # the other modes do not tell the lives of a game's last step
+            autoreset_mode=AutoresetMode.NEXT_STEP,  # other modes do not report the lives in a game's last step
             episodic_life=False,
             reward_clipping=False,  # the statistics need the rewards as they are
-            use_fire_reset=False,  # it does less than SB3's FireResetEnv
+            use_fire_reset=False,  # does less than SB3's FireResetEnv
             **native,
         )
         self.fires = "FIRE" in self.get_action_meanings()
@@ -72,45 +72,45 @@ class _Game:
         return [action.name for action in self.env.ale.get_action_set()]
 
     def begin(self, seed: int | None) -> np.ndarray:
-        """Begins a new game, which :meth:`open_episode` goes on with. Returns the first frame, [1, 1, height, width]."""
-        # SB3 draws seeds of 32 bits, the emulator takes 31
+        """Begin a new game; :meth:`open_episode` must follow. Returns the first frame, [1, 1, height, width]."""
+        # SB3 draws seeds of 32 bits, the emulator accepts 31
         frame, info = self.env.reset(seed=None if seed is None else seed % 2**31)
         self.lives = int(info["lives"][0])
         self.score, self.first_frame = 0.0, _frames_before(info)
         return frame
 
     def open_episode(self, frame: np.ndarray) -> _Course[np.ndarray]:
-        """What SB3's FireResetEnv does: games that wait for FIRE are started. Returns the frame thereafter."""
+        """Start games that wait for FIRE, as SB3's FireResetEnv does. Returns the next frame."""
         if self.fires:
             for action in (FIRE, SECOND):
                 frame = yield from self._hidden_step(action)
         return frame
 
     def step(self, action: np.ndarray) -> _Course[_Step]:
-        """A step of the learner, with ``action`` [1], and what is hidden from it until the next episode has begun."""
+        """A step of the learner with ``action`` [1] and, at the end of an episode, the hidden steps that begin the next one."""
         frame, reward, ended, info = yield from self._act(action)
         if ended:
             info["terminal_observation"] = info.pop("final_frame")
-            # SB3's EpisodicLifeEnv leaves the lost life's last state by a step without action
+            # As SB3's EpisodicLifeEnv, which makes a step without action after a lost life
             frame = yield from self.open_episode(frame if "episode" in info else (yield from self._hidden_step(NOOP)))
         return frame, reward, ended, info
 
     def _hidden_step(self, action: np.ndarray) -> _Course[np.ndarray]:
-        """A step that the learner does not see. Returns the frame thereafter."""
+        """A step that the learner does not see. Returns the next frame."""
         frame, _, ended, info = yield from self._act(action)
         if ended and "episode" not in info and action is not NOOP:
             frame = yield from self._hidden_step(NOOP)
         return frame
 
     def _act(self, action: np.ndarray) -> _Course[_Step]:
-        """An action for the emulator, which works beside Python until the course goes on."""
+        """Send an action to the emulator, which works in its own thread until the generator is resumed."""
         self.env.send(action)
         yield
         frame, rewards, terminations, truncations, native_info = self.env.recv()
         reward, terminated, truncated = float(rewards[0]), bool(terminations[0]), bool(truncations[0])
         self.score += reward
         lives, self.lives = self.lives, int(native_info["lives"][0])
-        # In some games there are no lives left for a few frames before the game is over
+        # Some games have no lives left for a few frames before the game is over
         life_lost = self.terminal_on_life_loss and 0 < self.lives < lives
         info: dict[str, Any] = {
             "lives": self.lives,
@@ -128,9 +128,9 @@ class _Game:
 
     def _statistics(self, end: int) -> dict[str, float]:
         """
-        As SB3's Monitor gives them: raw score, length in emulator frames, seconds.
+        The statistics of SB3's Monitor: raw score, length in emulator frames, seconds.
 
-        :param end: frames that the emulator has shown so far
+        :param end: number of frames of the emulator so far
         """
         episode = {"r": round(self.score, 6), "l": end - self.first_frame, "t": round(time.time() - self.t_start, 6)}
         self.score, self.first_frame = 0.0, end
@@ -140,12 +140,12 @@ class _Game:
 
 
 def _frames_before(info: dict[str, np.ndarray]) -> int:
-    """Frames that the emulator has shown before the game at which ``info`` was taken."""
+    """Number of frames of the emulator before the game to which ``info`` belongs."""
     return int(info["frame_number"][0]) - int(info["episode_frame_number"][0])
 
 
 def _side_by_side(courses: Sequence[_Course[_Result]]) -> list[_Result]:
-    """What the courses of several games return: each emulator that is done has its next action before another is awaited."""
+    """Run the courses of several games alternately, so that all emulators work at the same time. Returns their results."""
     results: dict[int, _Result] = {}
     while len(results) < len(courses):
         for index, course in enumerate(courses):
@@ -159,33 +159,33 @@ def _side_by_side(courses: Sequence[_Course[_Result]]) -> list[_Result]:
 
 class AtariVecEnv(VecEnv):
     """
-    Atari games as an SB3 ``VecEnv``, stepped by ale-py's native code: each game has a thread, which emulates, greys and scales
-    its frames without Python.
+    Atari games as an SB3 ``VecEnv``, stepped by ale-py's native code: each game has a thread, which emulates, converts to grey
+    and scales its frames without Python.
 
-    It stands in for ``make_atari_env(...)``; put a ``VecFrameStack(env, 4)`` around it likewise. A lost life ends the learning
-    episode but not the game, games that wait for FIRE are started by FIRE and the action after it, rewards are clipped to
-    their sign, and ``info["episode"]`` has the raw score of the whole game and its length in emulator frames. Given the same
+    It replaces ``make_atari_env(...)``, and also needs a ``VecFrameStack(env, 4)`` around it. A lost life ends the learning
+    episode but not the game; games that wait for FIRE are started by FIRE and the action after it; rewards are clipped to
+    their sign; ``info["episode"]`` has the raw score of the whole game and its length in emulator frames. With the same
     actions and ``noop_max=0``, rewards, lives and ends of episodes are those of ``make_atari_env``. Differences that remain:
 
     - Observations are [1, height, width], not [height, width, 1].
-    - Grey is Stella's luminance rather than OpenCV's, and is taken before the maximum of two frames: pixels differ by a few
+    - Grey is Stella's luminance instead of OpenCV's, and is computed before the maximum of two frames: pixels differ by a few
       levels.
-    - The number of actions without effect at the beginning of a game, 0 to ``noop_max - 1`` instead of 1 to ``noop_max``, is
-      drawn by another generator, so the same seed is another game; and the longest game's length is counted without them.
-    - ``reset`` begins a new game even if the last one is not over; SB3's goes on with that where a lost life ends an episode.
-    - No rendering: ale-py's vector environment does not give colours.
+    - The number of actions without effect at the beginning of a game is 0 to ``noop_max - 1`` instead of 1 to ``noop_max``. It
+      is drawn by another generator, so that the same seed is another game. The frame limit does not count these actions.
+    - ``reset`` begins a new game even if the last one is not over; SB3's continues the game after a lost life.
+    - No rendering: ale-py's vector environment has no colours.
 
     :param env_id: Gymnasium id of a game without frame skip, such as ``"PongNoFrameskip-v4"``
     :param n_envs: number of games
-    :param seed: of the first game; the others count on from there
-    :param noop_max: bound on the number of frames without action at the beginning of a game
+    :param seed: of the first game; those of the others follow
+    :param noop_max: bound on the number of actions without effect at the beginning of a game
     :param frame_skip: frames for which an action is repeated
     :param screen_size: height and width of a frame
     :param terminal_on_life_loss: whether a lost life ends the learning episode
     :param clip_reward: whether rewards are replaced by their sign
     :param env_kwargs: ``full_action_space``, ``repeat_action_probability`` and ``max_num_frames_per_episode``
     :param monitor_dir: folder for SB3's monitor files, one for each game
-    :raises ValueError: for another kind of environment, and for ``env_kwargs`` that the native code does not know
+    :raises ValueError: if the environment is of another kind, or if the native code does not support ``env_kwargs``
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class AtariVecEnv(VecEnv):
         return [getattr(game, method_name)(*method_args, **method_kwargs) for game in self._chosen(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        # SB3 asks whether info["episode"] is there, and whether its score is the game's
+        # SB3 asks for these to find out whether info["episode"] exists, with the score of the game
         return [wrapper_class in (Monitor, AtariWrapper) for _ in self._chosen(indices)]
 
     def _chosen(self, indices: VecEnvIndices) -> Sequence[_Game]:
@@ -289,14 +289,15 @@ def _game_arguments(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:
     """
-    For rl-zoo3's YAML files: ``vec_env_wrapper: sb3_mirl.envs.atari.native_atari`` in place of
+    Replace the environments of a vector environment by an :class:`AtariVecEnv`. For rl-zoo3's YAML files:
+    ``vec_env_wrapper: sb3_mirl.envs.atari.native_atari`` instead of
     ``env_wrapper: stable_baselines3.common.atari_wrappers.AtariWrapper``.
 
-    Where a game is to be shown or filmed (it has a ``render_mode``), ``AtariWrapper`` is put around the environments instead.
+    If the environments have a ``render_mode``, to be shown or recorded, they are wrapped in ``AtariWrapper`` instead.
 
-    :param venv: a ``DummyVecEnv`` of Atari games, of which ids, seeds, arguments and monitor files are taken over
+    :param venv: a ``DummyVecEnv`` of Atari games; its ids, seeds, arguments and monitor files are used
     :param kwargs: arguments of SB3's ``AtariWrapper`` (without ``action_repeat_probability``)
-    :raises ValueError: for another kind of vector environment
+    :raises ValueError: if ``venv`` is another kind of vector environment
     """
     if not isinstance(venv, DummyVecEnv):
         raise ValueError(f"native_atari needs a DummyVecEnv (its games are parallel anyway), got {type(venv).__name__}")

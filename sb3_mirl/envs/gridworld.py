@@ -1,8 +1,8 @@
 """
 Grid worlds drawn as text: Gymnasium environments, and the same worlds as exact arrays.
 
-``P`` and ``initial_state_distrib`` follow Gymnasium's toy-text environments, so that whatever reads those (the learners and
-solvers of ``tabular.py`` do) works on FrozenLake, CliffWalking or Taxi too.
+``P`` and ``initial_state_distrib`` follow Gymnasium's toy-text environments, so that the learners and solvers of ``tabular/``
+also work on FrozenLake, CliffWalking or Taxi.
 
 Source of the maps: Grau-Moya, Leibfried and Vrancx, ICLR 2019, as its reproducers describe them.
 """
@@ -77,7 +77,7 @@ def toy_text_arrays(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _parse_map(grid_map: str | Sequence[str]) -> np.ndarray:
-    """The characters of a map, [rows, columns]; errors for whatever is no map."""
+    """The characters of a map, [rows, columns]; ValueError if it is not a map."""
     rows = grid_map.strip("\n").split("\n") if isinstance(grid_map, str) else list(grid_map)
     if not rows or not rows[0]:
         raise ValueError(f"grid_map is empty: {grid_map!r}")
@@ -97,7 +97,7 @@ def _parse_map(grid_map: str | Sequence[str]) -> np.ndarray:
 
 
 def _connected_to_a_start(cells: np.ndarray) -> np.ndarray:
-    """Cells between which and a start there is no wall, [rows, columns]."""
+    """Cells that can be reached from a start, [rows, columns]."""
     connected = np.pad(cells == START, 1)
     is_open = np.pad(cells != WALL, 1)
     while True:
@@ -112,17 +112,16 @@ class GridWorld(gym.Env[Any, Any]):
     """
     A grid world drawn as text.
 
-    Actions 0 to 3 go up, right, down and left; into a wall, or out of the map, the agent stays where it is. Further actions
-    do nothing. Every step pays ``step_reward``, the one onto a goal ``goal_reward``, which ends the episode. Episodes have
-    no limit of time here; the registered ids have one of 100 steps.
+    Actions 0 to 3 go up, right, down and left; a move into a wall or out of the map leaves the agent where it is. Further
+    actions do nothing. Each step has the reward ``step_reward``; a step onto a goal has ``goal_reward`` and ends the episode.
+    Episodes have no time limit here; the registered ids have one of 100 steps.
 
-    The observation is the number of the agent's cell, counted along rows over all cells that are no walls. Cells that are
-    walled off from every start do not count.
+    The observation is the number of the agent's cell, counted along rows over all cells that can be reached from a start.
 
     :param grid_map: one line, or one string, per row: ``#`` wall, ``G`` goal, ``S`` cell where episodes start (drawn
         uniformly), ``.`` any other cell
     :param extra_actions: number of useless actions: they take a step and leave the agent where it is
-    :param slip_probability: with this probability a uniformly drawn move takes the place of whatever action was chosen
+    :param slip_probability: the probability that a uniformly drawn move replaces the chosen action
     :param goal_reward: reward of the step onto a goal
     :param step_reward: reward of every other step
     :param render_mode: ``"ansi"``, ``"rgb_array"`` or None
@@ -164,7 +163,7 @@ class GridWorld(gym.Env[Any, Any]):
         self._check_reachable(starts)
         #: Probability that an episode starts in a state, [S]
         self.initial_state_distrib = starts / starts.sum()
-        #: P[s][a]: list of (probability, next state, reward, terminated); nothing is paid or left to do in a goal
+        #: P[s][a]: list of (probability, next state, reward, terminated); in a goal, each action ends the episode with reward 0
         self.P = {
             state: {
                 action: self._outcomes(state, action, slip_probability, goal_reward, step_reward)
@@ -203,7 +202,7 @@ class GridWorld(gym.Env[Any, Any]):
         )
 
     def _check_reachable(self, starts: np.ndarray) -> None:
-        """Every start must have a way to a goal: moves can be undone, so search backwards from the goals."""
+        """Check that every start has a way to a goal. The search goes backwards from the goals: moves can be undone."""
         reached = self.is_goal.copy()
         while (grown := reached | reached[self._destinations].any(axis=1)).sum() > reached.sum():
             reached = grown
@@ -225,13 +224,13 @@ class GridWorld(gym.Env[Any, Any]):
         ]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """A start cell drawn uniformly. Gymnasium's ``reset``."""
+        """Gymnasium's ``reset``: the start cell is drawn uniformly."""
         super().reset(seed=seed)
         self.state = int(self.np_random.choice(len(self.initial_state_distrib), p=self.initial_state_distrib))
         return self.state, {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """One action. Gymnasium's ``step``; never truncated."""
+        """Gymnasium's ``step``; episodes are never truncated."""
         if not self.action_space.contains(action):
             raise ValueError(f"action must be a whole number from 0 to {len(self.action_meanings) - 1}, got {action!r}")
         if self.state is None:

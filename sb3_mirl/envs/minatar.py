@@ -2,7 +2,7 @@
 MinAtar's games for SB3 and rl-zoo3: importing this module registers ``MinAtar/Breakout-v1`` and the others with Gymnasium.
 
 Source: Young and Tian, *MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning Experiments*,
-2019. MinAtar is under the GPL, and not part of this package; to be played without a display it needs NumPy only.
+2019. MinAtar is under the GPL and is not part of this package. Without a display it needs only NumPy.
 """
 
 from typing import Any
@@ -20,21 +20,22 @@ except ImportError as error:
 if "MinAtar/Breakout-v1" not in gym.registry:
     minatar.gym.register_envs()
 
-#: What MinAtar's letters for actions mean
+#: Names of the actions by MinAtar's letters
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
 
 
 class MinAtarWrapper(gym.Wrapper):
-    """A game that knows what its actions are called. Its observations are planes of 0 and 1, bool [10, 10, channels]."""
+    """A game with names for its actions. Its observations are planes of 0 and 1, bool [10, 10, channels]."""
 
     def get_action_meanings(self) -> list[str]:
+        """Names of the actions, as Atari environments give them."""
         env: Any = self.unwrapped
         return [ACTION_NAMES[env.game.env.action_map[action]] for action in env.action_set]
 
 
 class MinAtarCNN(BaseFeaturesExtractor):
     """
-    The convolution of MinAtar's DQN: 16 filters of 3x3 with stride 1. ``net_arch=[128]`` behind it makes the whole network.
+    The convolution of MinAtar's DQN: 16 filters of 3x3 with stride 1. With ``net_arch=[128]`` it is the whole network.
 
     :param observation_space: [height, width, channels]
     """
@@ -45,4 +46,5 @@ class MinAtarCNN(BaseFeaturesExtractor):
         self.cnn = nn.Sequential(nn.Conv2d(channels, 16, kernel_size=3), nn.ReLU(), nn.Flatten())
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
+        """Features [batch, features_dim] of observations [batch, height, width, channels]."""
         return self.cnn(observations.permute(0, 3, 1, 2))

@@ -195,9 +195,9 @@ class TrainParser(argparse.ArgumentParser):
             "--resume",
             metavar="FOLDER",
             help="Continue an interrupted run from its newest checkpoint, as if it had not been interrupted, with its own "
-            "settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the algorithm and "
-            "environment (and --seed, if given) in the log folder; if that run is finished, nothing is done, and if it has no "
-            "checkpoint, a new run begins. With -n, a finished run continues to that many steps",
+            "settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the algorithm, "
+            "the environment and --seed, if given, in the log folder; if that run is finished, nothing is done, and if it has "
+            "no checkpoint, a new run begins. With -n, a finished run continues to that many steps",
             nargs="?",
             const="",
         )
@@ -314,9 +314,8 @@ def _arguments_of_resumed_run(run: Run, parsed: argparse.Namespace, options: dic
     try:
         checkpoint = Checkpoint.newest(run.folder)
     except FileNotFoundError as error:
-        raise CommandError(
-            f"{run.folder} has no checkpoint (--save-freq) to continue from: -i {run.model_file} begins a new run with its model"
-        ) from error
+        remedy = f"-i {run.model_file} begins a new run with its model"
+        raise CommandError(f"{run.folder} has no checkpoint (--save-freq) to continue from: {remedy}") from error
     except ValueError as error:
         raise CommandError(f"{run.folder} cannot be resumed: {error}") from error
     if longer:

@@ -218,7 +218,7 @@ def _line_and_text(mistake: str) -> tuple[int, str]:
 
 
 def _defaults(algorithm: type[BaseDQN]) -> dict[str, Any]:
-    """Default values of the constructor's arguments, without :data:`COMMAND_LINE`. A subclass may name only what it changes."""
+    """Defaults of the constructor's arguments, without :data:`COMMAND_LINE`. A subclass may name only what it changes."""
     classes = [cls for cls in reversed(algorithm.__mro__) if issubclass(cls, DQN)]
     parameters = {name: p for cls in classes for name, p in inspect.signature(cls.__init__).parameters.items()}
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty and name not in COMMAND_LINE}

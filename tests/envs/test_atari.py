@@ -16,7 +16,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from sb3_mirl import MIRL
 from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.envs.atari import AtariVecEnv, native_atari
-from sb3_mirl.zoo.command import hyperparams_file, main
+from sb3_mirl.zoo.command import main
+from sb3_mirl.zoo.register import hyperparams_file
 
 BREAKOUT = "BreakoutNoFrameskip-v4"
 

@@ -11,7 +11,7 @@ from sb3_mirl.tabular.solvers import discounted_visitation, evaluate_policy, sof
 
 
 def corridor(gamma=0.9):
-    """Three cells in a row: action 0 goes left, or stays at the wall; action 1 goes right, and ends the episode in the last."""
+    """Three cells in a row: action 0 goes left or hits the wall; action 1 goes right, from the last cell to the end."""
     transition = np.zeros((3, 2, 3))
     transition[[0, 1, 2], 0, [0, 0, 1]] = transition[[0, 1], 1, [1, 2]] = 1.0
     return Mdp.from_arrays(transition, np.zeros((3, 2)), gamma)
