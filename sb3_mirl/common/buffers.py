@@ -2,7 +2,7 @@
 Replay buffers: :class:`FrameReplayBuffer` for stacked frames stores each frame once, a million Atari transitions in 7.2 GB
 instead of 56 GB; :class:`DeviceReplayBuffer` keeps the observations on the device that learns.
 
-What is sampled from them is bit for bit what SB3's own buffer would return for the same transitions and random state.
+Their samples are bit for bit those of SB3's own buffer for the same transitions and random state.
 """
 
 import warnings
@@ -18,21 +18,21 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 try:
     import psutil
-except ImportError:  # as SB3 treats it: then nobody warns of too little memory
+except ImportError:  # as in SB3: without psutil, there is no warning of too little memory
     psutil = None
 
-# Planes for which memory is reserved at first; it grows by a 64th, so that little of it is ever unused
-_FIRST_PLANES = 1024
-# The plane of zeros with which SB3's VecFrameStack begins an episode. It is never freed
+# The number of images for which memory is reserved at first. It grows by a 64th, so that little memory is unused
+_FIRST_IMAGES = 1024
+# The image of zeros with which SB3's VecFrameStack begins an episode. It is never freed
 _ZEROS = 0
-_FOR_EVER = 2**30
+_NEVER_FREED_REFERENCES = 2**30
 
 
 class Planes:
     """
-    Images [H, W] of a :class:`FrameReplayBuffer`, one for each channel of a frame, kept as long as something refers to them.
+    Images [H, W] of a :class:`FrameReplayBuffer`, one for each channel of a frame, with reference counts.
 
-    The most recent stack of every environment is remembered, because the next one consists of it but for a frame.
+    The latest stack of each environment is kept, because the next one differs from it by one frame.
 
     :param n_envs: number of environments
     :param shape: of a stack, [C, H, W]
@@ -42,19 +42,19 @@ class Planes:
     def __init__(self, n_envs: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
         n_channels, *image = shape
         self.images = np.zeros((1, *image), dtype=dtype)
-        self.references = np.full(1, _FOR_EVER, dtype=np.int32)
-        #: Number of the file of a checkpoint that holds the image, 0: none
+        self.references = np.full(1, _NEVER_FREED_REFERENCES, dtype=np.int32)
+        #: Number of the checkpoint file that holds the image, 0: none
         self.saved_in = np.zeros(1, dtype=np.int64)
         self.free: list[int] = []
         self._no_content = self.images[_ZEROS].tobytes()
         self.latest = np.zeros((n_envs, *shape), dtype=dtype)
         self.latest_index = np.full((n_envs, n_channels), _ZEROS, dtype=np.int32)
-        #: Channels of a frame, as far as one can tell: a stack is the one before, moved on by so many
+        #: Channels of a frame, as inferred from the data: a stack is the previous one shifted by this number
         self.frame_channels = 1
         self._shifts = [shift for shift in range(1, n_channels) if n_channels % shift == 0]
 
     def _equal(self, stacks: np.ndarray, shift: int) -> np.ndarray:
-        """Which planes equal the one ``shift`` further in the latest stack, [n_envs, C - shift]: bytes, not numbers."""
+        """Whether each image equals, in all bytes, the one ``shift`` further in the latest stack, [n_envs, C - shift]."""
         n_envs, n_channels, height, width = stacks.shape
         planes = (n_envs, n_channels - shift, height * width)
         new, old = stacks[:, : n_channels - shift].reshape(planes), self.latest[:, shift:].reshape(planes)
@@ -63,11 +63,11 @@ class Planes:
 
     def find_or_add(self, stacks: np.ndarray, shifted: bool) -> np.ndarray:
         """
-        The images of a stack for every environment. Those not seen in the latest stacks are stored.
+        Find the images of a stack for each environment. Images that are not in the latest stacks are stored.
 
         :param stacks: [n_envs, C, H, W]
-        :param shifted: whether to expect the latest stacks moved on by a frame, rather than the same ones
-        :return: numbers of the images, [n_envs, C]
+        :param shifted: whether to expect the latest stacks shifted by a frame, instead of the latest stacks
+        :return: indices of the images, [n_envs, C]
         """
         n_envs, n_channels = stacks.shape[:2]
         stacks = np.ascontiguousarray(stacks)
@@ -79,7 +79,7 @@ class Planes:
                 if (of_other := self._equal(stacks, other)).all():
                     self.frame_channels, shift, found = other, other, of_other
                     break
-        # Where episodes begin or end, or where there is no stack at all, some planes may still be the same
+        # If an episode begins or ends, or if observations are not stacked, some images may still be equal
         index[:, : n_channels - shift] = np.where(found, self.latest_index[:, shift:], -1)
         for env, channel in np.argwhere(index < 0):
             index[env, channel] = self._find_or_add_image(stacks[env], index[env], channel)
@@ -88,7 +88,7 @@ class Planes:
         return index
 
     def _find_or_add_image(self, stack: np.ndarray, index: np.ndarray, channel: int) -> int:
-        """The image of one channel: zeros, the image of the frame before (a first frame that is repeated), or a new one."""
+        """The image of one channel: zeros, that of the previous frame (a repeated first frame), or a new one."""
         before = channel - self.frame_channels
         content = stack[channel].tobytes()
         if before >= 0 and stack[before].tobytes() == content:
@@ -104,36 +104,36 @@ class Planes:
 
     def _grow(self) -> None:
         n_images = len(self.images)
-        larger = n_images + max(_FIRST_PLANES, n_images // 64)
+        larger = n_images + max(_FIRST_IMAGES, n_images // 64)
         self._resize(larger)
         self.free = list(range(larger - 1, n_images - 1, -1))
 
     def _resize(self, n_images: int) -> None:
         for name in ("images", "references", "saved_in"):
             array = getattr(self, name)
-            if not array.flags.owndata:  # as it comes from a pickle
+            if not array.flags.owndata:  # after unpickling
                 array = array.copy()
                 setattr(self, name, array)
-            # In place: for what is larger than a few pages, the system moves addresses, not data
+            # In place: the system moves pages of large arrays without copying them
             array.resize((n_images, *array.shape[1:]), refcheck=False)
 
     def refer(self, index: np.ndarray) -> None:
-        """One more reference to each of these images."""
+        """Add a reference to each of these images."""
         np.add.at(self.references, index.ravel(), 1)
 
     def release(self, index: np.ndarray) -> None:
-        """One reference less to each of these images; the last one frees it."""
+        """Remove a reference to each of these images; without references they are freed."""
         index = index.ravel()
         np.subtract.at(self.references, index, 1)
         self.free += {int(image) for image in index[self.references[index] == 0]}
 
     def unsaved(self, files: list[int], among: np.ndarray | None) -> np.ndarray:
         """
-        The images that are in none of these files, among those given, or else among all that something refers to.
+        Find images that are in none of these checkpoint files.
 
         :param files: numbers of files
-        :param among: numbers of images
-        :return: numbers of images
+        :param among: indices of images to select from; None: all that are referred to
+        :return: indices of images
         """
         images = np.flatnonzero(self.references) if among is None else among
         images = images[images != _ZEROS]
@@ -141,9 +141,9 @@ class Planes:
 
     def load(self, numbers: np.ndarray, images: np.ndarray, file: int) -> None:
         """
-        Images as they come from a file. :meth:`finish_loading` must follow.
+        Store images from a checkpoint file. :meth:`finish_loading` must follow.
 
-        :param numbers: of the images, [n]
+        :param numbers: indices of the images, [n]
         :param images: [n, H, W]
         :param file: number of the file
         """
@@ -154,12 +154,14 @@ class Planes:
 
     def finish_loading(self, indices: list[np.ndarray], latest_index: np.ndarray) -> None:
         """
-        :param indices: all numbers of images that something refers to
-        :param latest_index: those of the latest stacks, [n_envs, C]
+        Restore reference counts and the latest stacks.
+
+        :param indices: indices of all images that are referred to, with repetitions
+        :param latest_index: indices of the latest stacks, [n_envs, C]
         """
         n_images = len(self.images)
         self.references[:] = sum(np.bincount(index.ravel(), minlength=n_images) for index in indices)
-        self.references[_ZEROS] = _FOR_EVER
+        self.references[_ZEROS] = _NEVER_FREED_REFERENCES
         self.free = [int(image) for image in np.flatnonzero(self.references == 0)]
         self.latest_index[:] = latest_index
         self.latest[:] = self.images[latest_index]
@@ -167,13 +169,12 @@ class Planes:
 
 class Stacks:
     """
-    In a :class:`FrameReplayBuffer`, stands where SB3's buffer has an array of observations, and holds the numbers
-    of images.
+    Replaces the array of observations in a :class:`FrameReplayBuffer`. It holds indices of images.
 
     :param planes: the images
     :param buffer_size: number of slots
-    :param channels_last: whether observations are [H, W, C] rather than [C, H, W]
-    :param shifted: whether these are the next observations, a frame further than the observations
+    :param channels_last: whether observations are [H, W, C], not [C, H, W]
+    :param shifted: whether these are the next observations, which are a frame later
     """
 
     def __init__(self, planes: Planes, buffer_size: int, channels_last: bool, shifted: bool) -> None:
@@ -196,24 +197,24 @@ class Stacks:
 
 class FrameReplayBuffer(NStepReplayBuffer):
     """
-    A replay buffer that stores every frame of stacked images once.
+    A replay buffer that stores each frame of stacked images once.
 
-    Use it as ``replay_buffer_class=FrameReplayBuffer`` with any SB3 algorithm. Observations are images with their channels
-    first or last, in which an observation is the one before moved on by a frame, as ``VecFrameStack`` and Gymnasium's
-    ``FrameStackObservation`` make them; how many channels a frame has is found out from the data. Where episodes begin or
-    end, or where there is no such stack, everything is stored that is new: the result is right in any case, and the memory
-    saved depends on the data. An Atari transition takes 7.1 kB; SB3's takes 56.4 kB.
+    Use it as ``replay_buffer_class=FrameReplayBuffer`` with any off-policy algorithm of SB3. Observations are images with
+    their channels first or last. In a stack, as made by ``VecFrameStack`` and Gymnasium's ``FrameStackObservation``, an
+    observation is the previous one shifted by a frame; the number of channels of a frame is inferred from the data. New images
+    are always stored, so that samples are correct for all observations; only the saved memory depends on the data. An Atari
+    transition takes 7.1 kB; SB3's takes 56.4 kB.
 
     :param buffer_size: number of transitions, as SB3 counts them
     :param observation_space: a Box of images [C, H, W] or [H, W, C]
     :param action_space: the action space
-    :param device: device of what is sampled
+    :param device: device of the samples
     :param n_envs: number of environments
-    :param optimize_memory_usage: not supported, since it is done anyway
+    :param optimize_memory_usage: not supported; each frame is stored once without it
     :param handle_timeout_termination: as in SB3's buffer
     :param n_steps: length of the n-step return
     :param gamma: discount factor of the n-step return
-    :raises ValueError: for observations that are no images, and for ``optimize_memory_usage=True``
+    :raises ValueError: if observations are not images, or if ``optimize_memory_usage=True``
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class FrameReplayBuffer(NStepReplayBuffer):
             raise ValueError(
                 "FrameReplayBuffer stores every frame once already: optimize_memory_usage must be False, got True"
             )
-        # Without observations, of which SB3 would allocate whole stacks
+        # An empty observation space, so that SB3 allocates no stacks
         nothing = spaces.Box(0, 1, (0,), observation_space.dtype.type)
         super().__init__(
             buffer_size,
@@ -273,22 +274,22 @@ class FrameReplayBuffer(NStepReplayBuffer):
         return super()._get_samples(batch_inds, env)
 
     def to_torch(self, array: np.ndarray, copy: bool = True) -> th.Tensor:
-        """What is sampled has been copied out of the buffer already."""
+        """SB3's conversion without a copy: samples are copies already."""
         return super().to_torch(array, copy=False)
 
 
 class TensorOnDevice:
     """
-    In a :class:`DeviceReplayBuffer`, stands where SB3's buffer has an array of observations, and holds a tensor on a device.
+    Replaces the array of observations in a :class:`DeviceReplayBuffer` by a tensor on a device.
 
     :param shape: of the array
-    :param dtype: NumPy's
-    :param device: where it is
+    :param dtype: of the array
+    :param device: of the tensor
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, device: th.device) -> None:
         if device.type == "cpu":
-            self.tensor = th.as_tensor(np.zeros(shape, dtype))  # which takes memory only where it is written to
+            self.tensor = th.as_tensor(np.zeros(shape, dtype))  # NumPy's zeros take memory only when they are written to
         else:
             self.tensor = th.zeros(shape, dtype=th.as_tensor(np.empty(0, dtype)).dtype, device=device)
 
@@ -302,19 +303,19 @@ class TensorOnDevice:
 
 class DeviceReplayBuffer(ReplayBuffer):
     """
-    A replay buffer whose observations are on the device that learns, so that a batch need not be copied there.
+    A replay buffer whose observations are on the device that learns, so that batches are not copied to it.
 
-    Use it as ``replay_buffer_class=DeviceReplayBuffer`` on a GPU with room for ``2 * buffer_size`` observations: 56 kB for an
-    Atari transition. Its file can be loaded where that device exists.
+    Use it as ``replay_buffer_class=DeviceReplayBuffer`` on a GPU with memory for ``2 * buffer_size`` observations: 56 kB for
+    an Atari transition. A saved buffer can be loaded only if its device exists.
 
     :param buffer_size: number of transitions, as SB3 counts them
-    :param observation_space: any but Dict
+    :param observation_space: any space except Dict
     :param action_space: the action space
-    :param device: where the observations are kept, and where samples are returned
+    :param device: device of the observations and of the samples
     :param n_envs: number of environments
     :param optimize_memory_usage: not supported
     :param handle_timeout_termination: as in SB3's buffer
-    :raises ValueError: for Dict observations and for ``optimize_memory_usage=True``
+    :raises ValueError: if observations are Dict, or if ``optimize_memory_usage=True``
     """
 
     def __init__(
@@ -331,7 +332,7 @@ class DeviceReplayBuffer(ReplayBuffer):
             raise ValueError(f"DeviceReplayBuffer: observation_space must not be a Dict, got {observation_space}")
         if optimize_memory_usage:
             raise ValueError("DeviceReplayBuffer: optimize_memory_usage must be False, got True")
-        # Without observations, for which SB3 would allocate memory elsewhere
+        # An empty observation space, so that SB3 allocates no memory for observations
         nothing = spaces.Box(0, 1, (0,))
         super().__init__(
             buffer_size, nothing, action_space, device, n_envs, handle_timeout_termination=handle_timeout_termination
@@ -353,5 +354,5 @@ class DeviceReplayBuffer(ReplayBuffer):
         return obs
 
     def to_torch(self, array: Any, copy: bool = True) -> th.Tensor:
-        """Observations are tensors already."""
+        """SB3's conversion, except for observations, which are tensors already."""
         return array if isinstance(array, th.Tensor) else super().to_torch(array, copy)

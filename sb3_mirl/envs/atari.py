@@ -87,7 +87,7 @@ class _Game:
         return frame
 
     def step(self, action: np.ndarray) -> _Course[_Step]:
-        """A step of the learner with ``action`` [1] and, at the end of an episode, the hidden steps that begin the next one."""
+        """A step of the learner with ``action`` [1] and, at the end of an episode, the hidden steps before the next one."""
         frame, reward, ended, info = yield from self._act(action)
         if ended:
             info["terminal_observation"] = info.pop("final_frame")

@@ -163,7 +163,7 @@ class GridWorld(gym.Env[Any, Any]):
         self._check_reachable(starts)
         #: Probability that an episode starts in a state, [S]
         self.initial_state_distrib = starts / starts.sum()
-        #: P[s][a]: list of (probability, next state, reward, terminated); in a goal, each action ends the episode with reward 0
+        #: P[s][a]: list of (probability, next state, reward, terminated); in a goal, every action ends the episode, reward 0
         self.P = {
             state: {
                 action: self._outcomes(state, action, slip_probability, goal_reward, step_reward)

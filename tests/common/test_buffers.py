@@ -82,7 +82,7 @@ def assert_same_samples(ours, theirs, batch_size=64, repeats=3):
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("steps", [20, 37, 150])  # not full, wrapped around once, several times
 @pytest.mark.parametrize("kind", ["first", "last", "colours", "one frame", "two-channel frames", "odd size"])
-def test_samples_are_those_of_sb3(kind, steps, n_envs, n_steps):
+def test_samples_equal_sb3s(kind, steps, n_envs, n_steps):
     env = {
         "first": lambda: stacked(n_envs),
         "last": lambda: stacked(n_envs, transpose=False),
@@ -103,7 +103,7 @@ def test_samples_are_those_of_sb3(kind, steps, n_envs, n_steps):
     np.testing.assert_array_equal(ours.next_observations[:], theirs.next_observations)
 
 
-def test_timeouts_count_as_in_sb3():
+def test_timeouts_are_handled_as_in_sb3():
     env = stacked(2)
     ours, theirs = (
         kind(60, env.observation_space, env.action_space, device="cpu", n_envs=2, handle_timeout_termination=handle)
@@ -114,7 +114,7 @@ def test_timeouts_count_as_in_sb3():
     assert not ours.timeouts.any()
 
 
-def test_observations_that_are_no_stack_are_stored_as_they_are():
+def test_observations_that_are_not_stacked_are_stored():
     rng = np.random.default_rng(0)
     space = spaces.Box(0, 255, (4, 8, 8), np.uint8)
     ours, theirs = (kind(10, space, spaces.Discrete(2), device="cpu") for kind in (FrameReplayBuffer, ReplayBuffer))
@@ -134,7 +134,7 @@ def test_a_buffer_of_one_transition():
     assert_same_samples(ours, theirs, batch_size=2)
 
 
-def test_floats_are_told_apart_by_their_bytes():
+def test_floats_are_compared_by_their_bytes():
     space = spaces.Box(-1, 1, (2, 2, 2), np.float32)
     buffer = FrameReplayBuffer(5, space, spaces.Discrete(2), device="cpu")
     obs = np.array([0.0, -0.0, np.nan, 1.0, 2.0, -0.0, 0.0, np.nan], dtype=np.float32).reshape(1, 2, 2, 2)
@@ -177,7 +177,7 @@ def test_memory_of_an_atari_transition():
 
 
 @pytest.mark.parametrize("algorithm", [MIRL, DQN])
-def test_training_is_bit_for_bit_the_same(algorithm):
+def test_training_equals_sb3s_buffer_bit_for_bit(algorithm):
     weights = []
     for buffer_class in (ReplayBuffer, FrameReplayBuffer):
         env = stacked(1, (36, 36, 1))
@@ -187,7 +187,7 @@ def test_training_is_bit_for_bit_the_same(algorithm):
     assert th.equal(*weights)
 
 
-def test_saved_and_loaded_it_goes_on_as_before(tmp_path):
+def test_a_loaded_buffer_continues_like_the_saved_one(tmp_path):
     env = stacked(1, (36, 36, 1))
     model = MIRL("CnnPolicy", env, buffer_size=50, learning_starts=10, replay_buffer_class=FrameReplayBuffer, device="cpu")
     model.learn(80)
@@ -217,13 +217,13 @@ def test_saved_and_loaded_it_goes_on_as_before(tmp_path):
         ({"optimize_memory_usage": True}, "optimize_memory_usage must be False, got True"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     good = {"observation_space": spaces.Box(0, 255, (4, 8, 8), np.uint8), "action_space": spaces.Discrete(2)}
     with pytest.raises(ValueError, match=message):
         FrameReplayBuffer(10, **{**good, **arguments})
 
 
-def test_too_little_memory_is_said_at_once():
+def test_too_little_memory_causes_a_warning():
     space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
     with pytest.warns(UserWarning, match="buffer_size=10000000000 takes at least 70560.00 GB"):
         FrameReplayBuffer._warn_of_little_memory(
@@ -234,7 +234,7 @@ def test_too_little_memory_is_said_at_once():
 
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("n_steps", [20, 70])
-def test_device_buffer_samples_what_sb3_does(n_envs, n_steps, tmp_path):
+def test_device_buffer_samples_equal_sb3s(n_envs, n_steps, tmp_path):
     env = stacked(n_envs)
     theirs, ours = (
         kind(60, env.observation_space, env.action_space, device="cpu", n_envs=n_envs)
@@ -263,7 +263,7 @@ def test_learning_from_the_device_buffer():
         assert th.equal(theirs, ours)
 
 
-def test_device_buffer_refuses_what_it_cannot_hold():
+def test_device_buffer_refuses_unsupported_observations():
     box = spaces.Box(0, 1, (2,))
     with pytest.raises(ValueError, match="observation_space must not be a Dict"):
         DeviceReplayBuffer(10, spaces.Dict({"a": box}), spaces.Discrete(2))

@@ -37,10 +37,10 @@ def drive(env_id, n_steps, n_envs=1, env_kwargs=None, **wrapper):
     ours.close()
 
 
-def what_the_learner_is_told(reward, done, info):
+def learner_view(reward, done, info):
     episode = info.get("episode")
-    told = {"reward": float(reward), "done": bool(done), "lives": info["lives"], "truncated": info["TimeLimit.truncated"]}
-    return {**told, "episode": episode and (episode["r"], episode["l"]), "last frame": "terminal_observation" in info}
+    view = {"reward": float(reward), "done": bool(done), "lives": info["lives"], "truncated": info["TimeLimit.truncated"]}
+    return {**view, "episode": episode and (episode["r"], episode["l"]), "last frame": "terminal_observation" in info}
 
 
 def compare_with_sb3(env_id, n_steps, until_game_over=False, **arguments):
@@ -50,8 +50,8 @@ def compare_with_sb3(env_id, n_steps, until_game_over=False, **arguments):
         drive(env_id, n_steps, **arguments)
     ):
         if theirs is not None:
-            told = what_the_learner_is_told(ours[0], dones[0], infos[0])
-            assert told == what_the_learner_is_told(theirs[0], their_dones[0], their_infos[0]), f"step {step}"
+            view = learner_view(ours[0], dones[0], infos[0])
+            assert view == learner_view(theirs[0], their_dones[0], their_infos[0]), f"step {step}"
             n_games, n_ends = n_games + ("episode" in infos[0]), n_ends + dones[0]
             if until_game_over and n_games:
                 n_steps = min(n_steps, step + 30)
@@ -65,7 +65,7 @@ def compare_with_sb3(env_id, n_steps, until_game_over=False, **arguments):
     ("game", "terminal_on_life_loss"),
     [("Breakout", True), ("Breakout", False), ("Pong", True), ("Seaquest", True), ("Qbert", True), ("Qbert", False)],
 )
-def test_rewards_ends_and_statistics_of_a_game_are_those_of_sb3(game, terminal_on_life_loss):
+def test_rewards_episode_ends_and_statistics_equal_sb3s(game, terminal_on_life_loss):
     n_games, n_ends = compare_with_sb3(
         f"{game}NoFrameskip-v4", 1500, until_game_over=True, terminal_on_life_loss=terminal_on_life_loss
     )
@@ -124,7 +124,7 @@ def test_every_configuration_is_as_in_sb3(configuration):
 
 
 @pytest.mark.parametrize("game", ["Breakout", "Pong", "MsPacman"])
-def test_frames_are_those_of_sb3_but_for_how_colours_become_grey(game):
+def test_frames_equal_sb3s_except_for_the_conversion_to_grey(game):
     differences = []
     for (theirs, _, dones, their_infos), (ours, _, _, infos) in drive(f"{game}NoFrameskip-v4", 400):
         differences.append(np.abs(theirs[0, :, :, 0].astype(int) - ours[0, 0]))
@@ -134,7 +134,7 @@ def test_frames_are_those_of_sb3_but_for_how_colours_become_grey(game):
     assert np.mean(differences) < 0.1 and np.mean(np.array(differences) > 8) < 0.01
 
 
-def test_several_games_rewards_as_they_are_and_other_actions():
+def test_several_games_with_unclipped_rewards_and_all_actions():
     rewards = []
     for (_, theirs, their_dones, _), (_, ours, dones, _) in drive(
         "SeaquestNoFrameskip-v4", 300, n_envs=3, env_kwargs={"full_action_space": True}, clip_reward=False
@@ -146,7 +146,7 @@ def test_several_games_rewards_as_they_are_and_other_actions():
     assert np.max(rewards) > 1
 
 
-def test_games_side_by_side_are_what_each_is_alone():
+def test_parallel_games_equal_single_games():
     together = AtariVecEnv(BREAKOUT, 3, seed=5)
     alone = [AtariVecEnv(BREAKOUT, 1, seed=5 + rank) for rank in range(3)]
     np.testing.assert_array_equal(together.reset(), np.concatenate([env.reset() for env in alone]))
@@ -167,7 +167,7 @@ def test_games_side_by_side_are_what_each_is_alone():
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_statistics_begin_anew_when_a_game_is_left(seed):
+def test_statistics_restart_after_reset(seed):
     env = AtariVecEnv("SeaquestNoFrameskip-v4", seed=0, terminal_on_life_loss=False, clip_reward=False)
     generator = np.random.default_rng(0)
     env.reset()
@@ -212,7 +212,7 @@ def test_seeds():
     env.reset()
 
 
-def test_mirl_learns_on_it_and_is_evaluated():
+def test_mirl_trains_and_is_evaluated():
     env = VecFrameStack(AtariVecEnv(BREAKOUT, 2, seed=1, screen_size=42), 4)
     settings = {
         "learning_starts": 60,
@@ -240,12 +240,12 @@ def test_mirl_learns_on_it_and_is_evaluated():
         ({"env_id": BREAKOUT, "n_envs": 0}, "n_envs must be at least 1, got 0"),
     ],
 )
-def test_what_it_cannot_do_is_said(arguments, message):
+def test_unsupported_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AtariVecEnv(**arguments)
 
 
-def test_in_the_place_of_a_dummy_vec_env(tmp_path):
+def test_native_atari_replaces_a_dummy_vec_env(tmp_path):
     # As the zoo does it: for an id, SB3 would ask for rendering
     venv = make_vec_env(lambda **kwargs: gym.make(BREAKOUT, **kwargs), n_envs=2, seed=5, monitor_dir=str(tmp_path))
     native = native_atari(venv, noop_max=0)
@@ -263,7 +263,7 @@ def test_in_the_place_of_a_dummy_vec_env(tmp_path):
     others.close()
 
 
-def test_in_the_zoo(tmp_path, monkeypatch, capsys):
+def test_native_atari_trains_in_the_zoo(tmp_path, monkeypatch, capsys):
     settings = yaml.safe_load(hyperparams_file("mirl").read_text())["atari"]
     del settings["env_wrapper"]
     settings |= {

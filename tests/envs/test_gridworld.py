@@ -46,7 +46,7 @@ def test_sizes_of_the_papers_maps():
     assert [len(GridWorld(grid_map).positions) for grid_map in (CORRIDOR, WIDE_CORRIDOR, SQUARE)] == [18, 60, 31]
 
 
-def test_the_squares_goal_is_entered_from_one_cell_by_left_alone():
+def test_the_goal_of_the_square_is_entered_from_one_cell_by_left_only():
     env = GridWorld(SQUARE)
     entering = np.argwhere((env.reward == 9.0).T)
     assert len(entering) == 1
@@ -56,7 +56,7 @@ def test_the_squares_goal_is_entered_from_one_cell_by_left_alone():
     assert env.positions[env.is_goal].tolist() == [[3, 5]]
 
 
-def test_arrays_of_a_room_drawn_by_hand():
+def test_arrays_of_a_room_by_hand():
     env = GridWorld(ROOM, extra_actions=1)
     stay, to_goal = [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]  # mass that goes to the goal is gone
     assert env.transition[0].tolist() == [stay, to_goal, [0.0, 0.0, 1.0], stay, stay]
@@ -65,7 +65,7 @@ def test_arrays_of_a_room_drawn_by_hand():
     assert env.get_action_meanings() == ["UP", "RIGHT", "DOWN", "LEFT", "USELESS_0"]
 
 
-def test_a_slip_is_a_uniform_move_whatever_was_chosen():
+def test_slip_is_a_uniform_move_for_every_action():
     env = GridWorld(ROOM, extra_actions=1, slip_probability=0.4)
     # From state 0: up and left stay, right ends, down leads to 2; each has a tenth of the probability by slipping
     for action, intended in enumerate([0, None, 2, 0, 0]):
@@ -145,7 +145,7 @@ def test_the_prior_is_logged_by_the_names_of_the_moves(tmp_path):
     assert {f"prior/{name}" for name in MOVES} <= set((tmp_path / "progress.csv").read_text().splitlines()[0].split(","))
 
 
-def test_cells_that_are_walled_off_are_no_states():
+def test_unreachable_cells_are_not_states():
     assert GridWorld("SG#.").positions.tolist() == [[0, 0], [0, 1]]
     assert len(GridWorld("S.#G\n.G#.").positions) == 4
 
@@ -169,12 +169,12 @@ def test_cells_that_are_walled_off_are_no_states():
         ({"render_mode": "human"}, "render_mode must be None or one of"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         GridWorld(**arguments)
 
 
-def test_bad_use():
+def test_invalid_use_is_refused():
     env = GridWorld()
     with pytest.raises(gym.error.ResetNeeded):
         env.step(0)
