@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Those of the tested versions; plain `torch` on Linux would be several GB of CUDA packages
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow install pytest format lint type commit-checks build clean
+.PHONY: demo test test-slow install pytest coverage format lint type commit-checks build clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,10 @@ test-slow: install
 # Two workers: the tests use one thread each
 pytest:
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Statements and branches that the tests reach; child processes are not counted
+coverage:
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report term
 
 format:
 	$(BIN)/ruff check --select I --fix .

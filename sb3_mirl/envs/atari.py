@@ -222,6 +222,7 @@ class AtariVecEnv(VecEnv):
             self.seed(seed)
 
     def reset(self) -> VecEnvObs:
+        """Begin new games. Returns the first frames, [n_envs, 1, height, width]."""
         with ThreadPoolExecutor(len(self.games)) as pool:  # a game with a new seed takes its emulator a tenth of a second
             beginnings = pool.map(_Game.begin, self.games, self._seeds)
         courses = [game.open_episode(frame) for game, frame in zip(self.games, beginnings, strict=True)]
@@ -232,36 +233,43 @@ class AtariVecEnv(VecEnv):
         return frames
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Send actions [n_envs] to the emulators."""
         each_action = np.asarray(actions, dtype=np.int64).reshape(-1, 1)
         self._courses = [game.step(action) for game, action in zip(self.games, each_action, strict=True)]
         for course in self._courses:
             next(course)
 
     def step_wait(self) -> VecEnvStepReturn:
+        """Wait for the emulators. Returns frames, rewards, whether episodes ended, and infos."""
         frames, rewards, dones, infos = zip(*_side_by_side(self._courses), strict=True)
         all_rewards = np.array(rewards, dtype=np.float32)
         return np.concatenate(frames), np.sign(all_rewards) if self.clip_reward else all_rewards, np.array(dones), list(infos)
 
     def close(self) -> None:
+        """Close the monitor files."""
         for game in self.games:
             if game.writer is not None:
                 game.writer.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of each game; ``render_mode`` is None."""
         if attr_name == "render_mode":
             return [None] * len(self.games)
         return [getattr(game, attr_name) for game in self._chosen(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of each game."""
         for game in self._chosen(indices):
             setattr(game, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
+        """Call a method of each game."""
         return [getattr(game, method_name)(*method_args, **method_kwargs) for game in self._chosen(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """True for SB3's ``Monitor`` and ``AtariWrapper``, whose work the games do themselves."""
         # SB3 asks for these to find out whether info["episode"] exists, with the score of the game
         return [wrapper_class in (Monitor, AtariWrapper) for _ in self._chosen(indices)]
 

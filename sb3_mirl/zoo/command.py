@@ -232,6 +232,7 @@ class StoreDict(rl_zoo3.train.StoreDict):
     """rl-zoo3's action for ``key:value``, with an error that names a value that cannot be evaluated."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Evaluate ``values`` and store them as a dict."""
         evaluated: dict[str, Any] = {}
         for value in values:
             single = argparse.Namespace()
