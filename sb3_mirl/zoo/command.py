@@ -160,7 +160,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             return super()._load_pretrained_agent(hyperparams, env)
         settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         try:
-            return ALGORITHMS[self.algo].resume_from(self.resumed.checkpoint, env, self.device, **settings)
+            return ALGORITHMS[self.algo].resume_checkpoint(self.resumed.checkpoint, env, self.device, **settings)
         except ValueError as error:
             raise CommandError(f"{self.save_path} cannot be resumed: {error}") from error
 
