@@ -301,7 +301,7 @@ def _classes(key: str, value: Any) -> None:
             _imported(key, name)
         # rl-zoo3 also accepts classes and objects, from files in Python
         elif name is None or isinstance(name, (bool, int, float, list, dict)):
-            raise ValueError(f"{key} must be names of classes, each with at most its arguments below it, got {entry!r}")
+            raise ValueError(f"{key} must be names of classes, got {entry!r} (arguments of a class go below its name)")
 
 
 def _bool_or_dict(key: str, value: Any) -> None:

@@ -40,7 +40,7 @@ def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextM
     :param command: the command's name
     :param run_command: for commands that start other commands
     """
-    by_command = {
+    by_command: dict[str, list[AbstractContextManager[None]]] = {
         "record-training": [children_in_this_process(run_command), ffmpeg_on_path()],
         "benchmark": [children_in_this_process(run_command)],
         "push-to-hub": [hub_metadata()],
