@@ -304,29 +304,25 @@ def _classes(key: str, value: Any) -> None:
             raise ValueError(f"{key} must be names of classes, got {entry!r} (arguments of a class go below its name)")
 
 
-def _bool_or_dict(key: str, value: Any) -> None:
-    if not isinstance(value, (bool, dict)):
-        raise ValueError(f"{key} must be true, false or a dict, got {value!r}")
+def _instance_of(accepted: str, *types: type) -> Callable[[str, Any], None]:
+    def rule(key: str, value: Any) -> None:
+        if not isinstance(value, types):
+            raise ValueError(f"{key} must be {accepted}, got {value!r}")
+
+    return rule
 
 
-def _dict(key: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise ValueError(f"{key} must be a dict, got {value!r}")
-
-
-def _no_noise(key: str, value: Any) -> None:
-    # Even None is refused: rl-zoo3 would pass it to the constructor
-    raise ValueError(f"{key} must be left out, since actions are discrete, got {value!r}")
-
+# No type is accepted, not even None: rl-zoo3 would pass it to the constructor
+_no_noise = _instance_of("left out, since actions are discrete")
 
 #: Keys that rl-zoo3 uses itself; ``policy`` depends on the algorithm
 ZOO_RULES: dict[str, Callable[[str, Any], None]] = {
     "n_timesteps": _n_timesteps,
     "n_envs": _integer,
     "frame_stack": _integer,
-    "normalize": _bool_or_dict,
-    "env_kwargs": _dict,
-    "monitor_kwargs": _dict,
+    "normalize": _instance_of("true, false or a dict", bool, dict),
+    "env_kwargs": _instance_of("a dict", dict),
+    "monitor_kwargs": _instance_of("a dict", dict),
     "env_wrapper": _classes,
     "vec_env_wrapper": _classes,
     "callback": _classes,
