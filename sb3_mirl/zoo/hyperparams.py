@@ -15,7 +15,6 @@ from typing import Any
 import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.utils import get_class_by_name
-from stable_baselines3 import DQN
 
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.inputs import check_argument, check_integer, is_class
@@ -218,9 +217,8 @@ def _line_and_text(mistake: str) -> tuple[int, str]:
 
 
 def _defaults(algorithm: type[BaseDQN]) -> dict[str, Any]:
-    """Defaults of the constructor's arguments, without :data:`COMMAND_LINE`. A subclass may name only what it changes."""
-    classes = [cls for cls in reversed(algorithm.__mro__) if issubclass(cls, DQN)]
-    parameters = {name: p for cls in classes for name, p in inspect.signature(cls.__init__).parameters.items()}
+    """Defaults of the constructor's arguments, without :data:`COMMAND_LINE`."""
+    parameters = inspect.signature(algorithm).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty and name not in COMMAND_LINE}
 
 

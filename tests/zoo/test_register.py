@@ -9,12 +9,12 @@ import pytest
 import rl_zoo3
 import yaml
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from zoo_train import ENV
 
 import sb3_mirl.zoo
 from sb3_mirl import MIRL
 from sb3_mirl.bench.suites import MINATAR_IDS
+from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.envs.gridworld import GRID_WORLDS
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 

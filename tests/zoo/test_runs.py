@@ -12,13 +12,13 @@ import pytest
 import torch as th
 import yaml
 from resuming import copy
-from sb3_mirl.common.dqn import DQNMSE
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_mirl import MIRL, SQL
+from sb3_mirl.common.dqn import DQNMSE
 from sb3_mirl.common.resume.state import capture, restore
 from sb3_mirl.zoo.command import main
 
