@@ -48,7 +48,7 @@ EXTRAS = {
 
 USAGE = """usage: sb3-mirl COMMAND [ARGUMENTS]
 
-rl-zoo3 with the algorithms mirl, sql, sql_m beside its own. Commands, which take rl-zoo3's arguments and need
+rl-zoo3 with the algorithms mirl, sql, sql_m, dqn_mse beside its own. Commands, which take rl-zoo3's arguments and need
 pip install 'sb3-mirl[zoo]':
 
   {}

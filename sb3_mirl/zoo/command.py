@@ -39,6 +39,7 @@ from sb3_mirl.zoo.workarounds import command_line, small_replay_buffers, trainin
 COMMANDS = {
     "train": "rl_zoo3.train:train",
     "enjoy": "rl_zoo3.enjoy:enjoy",
+    "benchmark": "rl_zoo3.benchmark",
     "record-video": "rl_zoo3.record_video",
     "record-training": "rl_zoo3.record_training",
     "plot-train": "rl_zoo3.plots.plot_train:plot_train",
@@ -46,7 +47,6 @@ COMMANDS = {
     "plot-from-file": "rl_zoo3.plots.plot_from_file:plot_from_file",
     "push-to-hub": "rl_zoo3.push_to_hub",
     "load-from-hub": "rl_zoo3.load_from_hub",
-    "benchmark": "rl_zoo3.benchmark",
 }
 #: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
