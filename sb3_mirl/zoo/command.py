@@ -28,7 +28,7 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.resume.callback import CheckpointCallback
-from sb3_mirl.common.resume.checkpoints import Checkpoint
+from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperparameters, read_document, read_places
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
