@@ -360,7 +360,7 @@ def test_damaged_checkpoints_are_refused_or_skipped(whole, in_half, run):
     for manifest in Path("copy").glob("*.json"):
         manifest.with_suffix(".zip").write_bytes(b"")
     status, printed = run("train", "--resume", "copy")
-    assert status == 2 and printed.startswith("sb3-mirl train: copy cannot be resumed: folder must hold a whole checkpoint")
+    assert status == 2 and printed.startswith("sb3-mirl train: copy cannot be resumed: folder must hold an undamaged")
     assert printed.count("\n") == 1 and Path("copy", "0.monitor.csv").read_bytes() == monitor
     with pytest.warns(UserWarning, match=rf"{manifests[-1].name} is not what was written.*going on with"):
         assert main(command("--resume")) == 0
