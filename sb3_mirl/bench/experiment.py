@@ -22,7 +22,8 @@ from gymnasium.error import DependencyNotInstalled
 
 from sb3_mirl.bench.jobs import FolderError, Job, differences, stored_jobs
 from sb3_mirl.bench.suites import Suite
-from sb3_mirl.zoo.command import ALGORITHMS, ExperimentManager, hyperparams_file, register
+from sb3_mirl.zoo.command import ExperimentManager
+from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 
 
 def register_suite(suite: Suite) -> None:

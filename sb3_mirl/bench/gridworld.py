@@ -18,12 +18,9 @@ from tqdm import tqdm
 
 from sb3_mirl.bench.scores import bootstrap_mean
 from sb3_mirl.envs.gridworld import MOVES, GridWorld
+from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS, TabularLearners, TabularRun, TabularSettings
 from sb3_mirl.tabular.solvers import (
-    TABULAR_ALGORITHMS,
     PriorOptimum,
-    TabularLearners,
-    TabularRun,
-    TabularSettings,
     discounted_visitation,
     mutual_information,
     optimize_prior,

@@ -9,7 +9,7 @@ import numpy as np
 
 from sb3_mirl.common.text import printable, printable_lines
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, WIDE_CORRIDOR, GridWorld
-from sb3_mirl.tabular.solvers import TABULAR_ALGORITHMS, TabularSettings
+from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS, TabularSettings
 
 WORLDS = {"corridor": CORRIDOR, "wide_corridor": WIDE_CORRIDOR, "square": SQUARE}
 #: Names of other files that the command writes

@@ -8,7 +8,7 @@ from matplotlib import image
 from sb3_mirl.bench import gridworld
 from sb3_mirl.cli.main import main
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, GridWorld
-from sb3_mirl.tabular.solvers import TabularLearners, TabularRun, TabularSettings
+from sb3_mirl.tabular.learners import TabularLearners, TabularRun, TabularSettings
 
 SHORT = ["--steps", "600", "--eval-every", "200", "--no-progress"]
 

@@ -2,7 +2,7 @@
 
 from sb3_mirl.bench.gridworld_figures import COLORS
 from sb3_mirl.bench.suites import label
-from sb3_mirl.tabular.solvers import TABULAR_ALGORITHMS
+from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS
 
 
 def test_every_tabular_algorithm_has_a_label_and_a_colour():

@@ -5,7 +5,7 @@ import yaml
 
 from sb3_mirl.bench.suites import MINATAR_IDS, SUITES
 from sb3_mirl.cli.main import main
-from sb3_mirl.zoo.command import ALGORITHMS, hyperparams_file
+from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file
 
 
 def test_algorithms_share_their_hyperparameters():

@@ -20,7 +20,7 @@ from sb3_mirl.bench.jobs import Job, read_folder
 from sb3_mirl.bench.run import status
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.bench.training import EVALUATION_SEED, History, run_job
-from sb3_mirl.zoo.command import hyperparams_file
+from sb3_mirl.zoo.register import hyperparams_file
 
 # Box2D's
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
