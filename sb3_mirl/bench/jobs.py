@@ -79,15 +79,19 @@ class Job:
         return f"{self.algorithm} {self.env} seed {self.seed}"
 
     def result_file(self, folder: Path) -> Path:
+        """The file of the result."""
         return folder / "results" / f"{self.name}.json"
 
     def failure_file(self, folder: Path) -> Path:
+        """The file of the traceback, if the job failed."""
         return folder / "results" / f"{self.name}.failed.txt"
 
     def run_folder(self, folder: Path) -> Path:
+        """The folder of the training."""
         return folder / "runs" / self.name
 
     def progress_file(self, folder: Path) -> Path:
+        """The file of the number of steps so far."""
         return self.run_folder(folder) / "steps.txt"
 
     def lock_file(self, folder: Path) -> Path:
@@ -95,6 +99,7 @@ class Job:
         return self.run_folder(folder) / "lock"
 
     def checkpoints(self, folder: Path) -> Path:
+        """The folder of the checkpoints."""
         return self.run_folder(folder) / "checkpoints"
 
     def state(self, folder: Path) -> str:

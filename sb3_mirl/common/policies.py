@@ -24,6 +24,7 @@ class DQNPolicy(policies.DQNPolicy):
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
 
     def make_q_net(self) -> QNetwork:
+        """SB3's network, with images in channels-last format."""
         net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         return _QNetwork(**net_args).to(self.device)
 

@@ -247,6 +247,7 @@ class MIRL(BaseDQN):
             self._log_training(losses, q_values, beta=beta, kl=kl)
 
     def dump_logs(self) -> None:
+        """SB3's ``dump_logs()``, with ρ and its entropy."""
         prior = self.policy.prior
         self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
         if len(prior) <= MAX_LOGGED_ACTIONS:

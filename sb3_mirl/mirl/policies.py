@@ -105,6 +105,7 @@ class MIRLPolicy(policies.DQNPolicy):
 
     @property
     def device(self) -> th.device:
+        """The device of ρ, which is that of the network."""
         # SB3's walks through the parameters at every step
         return self.prior.device if "prior" in self._buffers else super().device
 
@@ -151,6 +152,7 @@ class MIRLPolicy(policies.DQNPolicy):
         return actions
 
     def check_loaded_state(self) -> None:
+        """Check ρ and β of an exported file."""
         prior, beta = self.prior.tolist(), self.beta.item()
         if not all(probability >= 0 for probability in prior) or not abs(sum(prior) - 1) <= 1e-6:
             raise ValueError(f"policy.prior must be non-negative numbers that sum to 1, the file has {shortened(prior)}")
@@ -158,6 +160,7 @@ class MIRLPolicy(policies.DQNPolicy):
             raise ValueError(f"policy.beta must be at least 0, the file has {beta}")
 
     def onnx_module(self) -> Acting:
+        """The function of the ONNX file: observations → actions, π(·|s), Q(s, ·)."""
         return SoftActing(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -185,6 +188,7 @@ class SoftActing(Acting):
         self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
 
     def outputs(self, q_values: th.Tensor) -> tuple[th.Tensor, ...]:
+        """Actions [batch], π(·|s) and Q(s, ·), both [batch, n_actions]."""
         probabilities = soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
         return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 

@@ -60,6 +60,7 @@ class Figure:
 
     @property
     def base64(self) -> Markup:
+        """The image in base64."""
         # Markup, because base64 needs no escaping
         return Markup(base64.b64encode(self.image).decode("ascii"))
 

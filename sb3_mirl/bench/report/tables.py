@@ -64,11 +64,13 @@ class Bench:
 
     @property
     def algorithms(self) -> list[str]:
+        """The algorithms of the jobs, in the order of their labels."""
         names = dict.fromkeys(job.algorithm for job in self.states)
         return [name for name in LABELS if name in names] + [name for name in names if name not in LABELS]
 
     @property
     def envs(self) -> list[str]:
+        """The environments of the jobs, in the suite's order."""
         asked = {job.env for job in self.states}
         return [env for env in self.suite.steps if env in asked]
 

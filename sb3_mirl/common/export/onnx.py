@@ -29,6 +29,7 @@ class Acting(th.nn.Module):
         self.keys = [*space.spaces] if isinstance(space, spaces.Dict) else []
 
     def forward(self, *observations: th.Tensor) -> tuple[th.Tensor, ...]:
+        """The outputs for a batch of observations, one tensor for each key of a Dict space."""
         observation: Any = dict(zip(self.keys, observations, strict=True)) if self.keys else observations[0]
         return self.outputs(self.q_net(observation))
 

@@ -71,6 +71,7 @@ class ProportionalSchedule:
         self.initial_value = initial_value
 
     def __call__(self, progress_remaining: float) -> float:
+        """The value at ``progress_remaining``, which goes from 1 to 0."""
         return progress_remaining * self.initial_value
 
 

@@ -99,6 +99,7 @@ class ResumableDQN(ResumableModel):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfDQN:
+        """SB3's ``learn()``. After :meth:`resume` it continues the interrupted call."""
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
         # A callback may call learn() inside of another learn(), which then goes on with its own attributes
         outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self.active_callbacks else {}
