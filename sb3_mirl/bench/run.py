@@ -76,24 +76,24 @@ def run(
     if not pending:
         if not planned.issuperset(jobs):
             open_folder(folder, suite, jobs)
-        _say(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
+        _print(f"{suite.name}: all {len(jobs)} jobs are finished, nothing to do. Results are in {folder / 'results'}")
         return []
     with engine or nullcontext(run_locally) as entered:
         open_folder(folder, suite, jobs)
         at_once = "" if workers is None else f"{workers} at once, "
-        _say(f"{suite.name}: {len(jobs)} jobs, {len(finished)} of them finished before, {at_once}in {folder}")
+        _print(f"{suite.name}: {len(jobs)} jobs, {len(finished)} of them finished before, {at_once}in {folder}")
         _prepare(pending, folder)
         with closing(entered(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
             _follow(ended, suite, pending, folder)
     unfinished = [job for job in pending if not job.finished(folder)]
     if unfinished:
-        _say(
+        _print(
             f"{len(unfinished)} jobs are not finished: `sb3-mirl bench status {folder}` says why; the same command tries again"
         )
     return unfinished
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(printable(text), flush=True)
 
 
@@ -102,7 +102,7 @@ def _prepare(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         outcome = job.outcome(folder)
         if outcome.state == "unreadable":
-            _say(f"{job} is run again: {outcome.reason}")
+            _print(f"{job} is run again: {outcome.reason}")
         if outcome.state != "running":
             with suppress(OSError):
                 job.progress_file(folder).unlink()
@@ -123,7 +123,7 @@ def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], fold
             if job is not None:
                 over.add(job)
                 with tqdm.external_write_mode():
-                    _say(f"[{len(over)}/{len(jobs)}] {job}: {_result_line(job, folder)}")
+                    _print(f"[{len(over)}/{len(jobs)}] {job}: {_result_line(job, folder)}")
             if time.monotonic() < due and (job is None or bar.disable):
                 continue
             progress = {other: min(other.progress(folder), suite.steps[other.env]) for other in jobs if other not in over}

@@ -198,7 +198,7 @@ class BaseDQN(ResumableDQN):
         arguments = {name: getattr(self, attribute) for name, attribute in names.items()}
         sizes = {"n_envs": self.n_envs, "n_actions": int(self.action_space.n)}  # type: ignore[attr-defined]
         for name, value in inputs.check_arguments({**arguments, **sizes}, self.argument_rules).items():
-            self.__dict__[names[name]] = value
+            setattr(self, names[name], value)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -318,7 +318,7 @@ def check_observation_space(space: spaces.Space, name: str = "observation_space"
                 raise UnsupportedError(f"{name}[{key!r}] must not be a Dict inside of a Dict, got {entry}")
             check_observation_space(entry, f"{name}[{key!r}]")
     elif not isinstance(space, SPACES):
-        raise UnsupportedError(f"{name} must be one of Dict, {', '.join(one.__name__ for one in SPACES)}, got {space}")
+        raise UnsupportedError(f"{name} must be one of Dict, {', '.join(kind.__name__ for kind in SPACES)}, got {space}")
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim != 1:
         raise UnsupportedError(f"{name} must be a MultiDiscrete with one axis, got {space}")
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) and np.any(space.start):
