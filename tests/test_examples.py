@@ -28,7 +28,7 @@ MAKES = {
 }
 
 
-def test_all_examples_are_here():
+def test_every_example_is_tested():
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
 
 

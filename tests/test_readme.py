@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
-def test_the_commands_work_in_their_order(command, folder, monkeypatch, capsys):
+def test_commands_run_in_order(command, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     if command.startswith(CHECKED):
         monkeypatch.setattr("sb3_mirl.bench.command.run_locally", lambda *args, **kwargs: iter(()))
@@ -81,7 +81,7 @@ def test_the_commands_work_in_their_order(command, folder, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", (20, 21, 22))
-def test_the_ten_lines_solve_cart_pole(seed, tmp_path, monkeypatch):
+def test_quick_start_solves_cartpole(seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(PYTHON[0].replace("verbose=1", f"seed={seed}"), names)
@@ -90,13 +90,13 @@ def test_the_ten_lines_solve_cart_pole(seed, tmp_path, monkeypatch):
     assert mean >= 475
 
 
-def test_the_python_about_grid_worlds_runs():
+def test_solver_example_runs():
     names = {}
     exec(PYTHON[1], names)
     assert len(PYTHON) == 2 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
 
 
-def test_all_that_the_commands_need_is_installed():
+def test_install_command_lists_all_extras():
     (extras,) = re.findall(r'pip install -c constraints.txt "\.\[(\S+,\S+)\]"', README)
     # Ray is for clusters; the others are for developers
     assert set(extras.split(",")) == set(metadata.metadata("sb3-mirl").get_all("Provides-Extra")) - {"ray", "test", "dev"}
@@ -110,13 +110,13 @@ def test_the_commands_exist():
     assert targets and all(f"\n{target}:" in makefile for target in targets)
 
 
-def test_the_map_of_the_code_is_complete():
+def test_code_table_lists_all_packages():
     listed = set(re.findall(r"^\| `((?:sb3_mirl/)?\w+/)`", README, re.MULTILINE))
     packages = {f"sb3_mirl/{file.parent.name}/" for file in (ROOT / "sb3_mirl").glob("*/__init__.py")}
     assert packages | {"hyperparams/", "benchmarks/", "results/", "docs/", "examples/"} == listed
 
 
-def test_the_project_speaks_of_itself_only():
+def test_no_local_paths_in_tracked_files():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for name in tracked:
         text = (ROOT / name).read_text(errors="ignore")

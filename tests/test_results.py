@@ -17,13 +17,13 @@ FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir() if folde
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
-def test_the_page_has_the_numbers_of_the_results():
+def test_results_page_matches_result_files():
     command = [sys.executable, str(ROOT / "benchmarks" / "results_page.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_a_changed_result_is_noticed(tmp_path):
+def test_check_fails_for_changed_result(tmp_path):
     for name in ("docs/results.md", "benchmarks/results_page.py"):
         (tmp_path / name).parent.mkdir()
         shutil.copy(ROOT / name, tmp_path / name)
@@ -36,13 +36,13 @@ def test_a_changed_result_is_noticed(tmp_path):
     assert checked.returncode == 1 and "results_page.py" in checked.stderr
 
 
-def test_the_page_shows_images_that_are_there():
+def test_images_of_results_page_exist():
     images = re.findall(r"\]\((images/[^)]+)\)", PAGE)
     assert images and all((ROOT / "docs" / image).is_file() for image in images)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_results_are_of_the_suite_as_it_is(name):
+def test_results_match_current_suites(name):
     bench = read(ROOT / "results" / name)
     assert bench.suite == SUITES[name] and bench.suite.tuning
     assert bench.results and not bench.reasons
@@ -53,7 +53,7 @@ def test_results_are_of_the_suite_as_it_is(name):
         assert result["hyperparameters"]["n_timesteps"] == bench.suite.steps[job.env]
 
 
-def test_the_page_has_the_table_of_the_defaults():
+def test_results_page_has_defaults_table():
     command = [sys.executable, str(ROOT / "benchmarks" / "defaults.py"), "report"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.strip() and printed.strip() in PAGE

@@ -11,16 +11,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from sb3_mirl.bench.engines import Engine, run_locally
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
-from sb3_mirl.bench.run import naming_the_extras, run, status
+from sb3_mirl.bench.local_engine import Engine, run_locally
+from sb3_mirl.bench.run import explain_missing_packages, run, status
 from sb3_mirl.bench.suites import SUITES, Suite, tuning_lines
 from sb3_mirl.common.text import printable
 
 
 @contextmanager
 def _local_engine(args: argparse.Namespace) -> Iterator[Engine]:
-    with naming_the_extras():
+    with explain_missing_packages():
         from sb3_mirl.bench.experiment import check_device
 
     check_device(args.device)
@@ -115,7 +115,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> str:
-    with naming_the_extras():
+    with explain_missing_packages():
         from sb3_mirl.bench.report.write import write_report
 
         files = write_report(args.folder, args.out or args.folder / "report")

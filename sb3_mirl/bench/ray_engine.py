@@ -1,6 +1,6 @@
 """
 The engine for a cluster: jobs as tasks of `Ray <https://docs.ray.io>`_. A task runs its job in a process of its own with
-:func:`~sb3_mirl.bench.engines.run_locally`, so results are those of the local engine.
+:func:`~sb3_mirl.bench.local_engine.run_locally`, so results are those of the local engine.
 
 Either all nodes share the folder of the benchmark, or the calling process fetches the files of each job and writes them.
 
@@ -30,8 +30,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sb3_mirl.bench.engines import Engine, record_failure, run_locally
 from sb3_mirl.bench.jobs import Job, open_folder, read_folder, write_progress
+from sb3_mirl.bench.local_engine import Engine, record_failure, run_locally
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import locked, write_whole
 

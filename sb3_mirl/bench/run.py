@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.bench.engines import Engine, run_locally
 from sb3_mirl.bench.jobs import STATES, FolderError, Job, open_folder, outcomes, planned_jobs, read_folder
+from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import is_locked
 from sb3_mirl.common.text import printable
@@ -26,7 +26,7 @@ FULL_DISK_BYTES = 2**20
 
 
 @contextmanager
-def naming_the_extras() -> Iterator[None]:
+def explain_missing_packages() -> Iterator[None]:
     """For imports of optional packages: the error says how to install them."""
     try:
         yield
@@ -49,7 +49,7 @@ def run(
     :param jobs: that are asked for
     :param folder: of the benchmark, created if necessary
     :param workers: jobs at once; None leaves it to the engine
-    :param engine: by default :func:`~sb3_mirl.bench.engines.run_locally`; entered only if a job is not finished
+    :param engine: by default :func:`~sb3_mirl.bench.local_engine.run_locally`; entered only if a job is not finished
     :param options: of :func:`sb3_mirl.bench.training.run_job`
     :return: the jobs that are still not finished
     :raises OSError: if the folder cannot be read
@@ -64,7 +64,7 @@ def run(
         if outcome.state != "done":
             raise FolderError(f"{str(job.result_file(folder))!r}: {outcome.reason}. Remove it, or choose another folder")
     if pending:
-        with naming_the_extras():
+        with explain_missing_packages():
             # Takes seconds, which a finished folder does not need
             from sb3_mirl.bench.experiment import check
 
@@ -110,7 +110,7 @@ def _prepare(jobs: Sequence[Job], folder: Path) -> None:
 
 def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
     """Prints a line for each job that ends, and the progress: as a bar on a terminal, elsewhere as occasional lines."""
-    with naming_the_extras():
+    with explain_missing_packages():
         from tqdm import tqdm
 
     total = sum(suite.steps[job.env] for job in jobs)

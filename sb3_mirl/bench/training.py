@@ -316,7 +316,7 @@ def _end_with_standard_input() -> None:
 
 
 def main() -> int:
-    """Runs a job in this process, with the command line of :func:`sb3_mirl.bench.engines.process_command`."""
+    """Runs a job in this process, with the command line of :func:`sb3_mirl.bench.local_engine.process_command`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("algorithm")

@@ -9,7 +9,7 @@ from importlib import import_module, metadata
 from typing import NamedTuple
 
 from sb3_mirl import __version__
-from sb3_mirl.cli.pipes import quiet_without_reader
+from sb3_mirl.cli.broken_pipe import exit_quietly_on_broken_pipe
 from sb3_mirl.common.text import printable, printable_lines
 
 #: Commands of rl-zoo3, which sb3_mirl.zoo.command runs
@@ -63,7 +63,7 @@ sb3-mirl COMMAND --help lists the arguments of one. Example:
 """.format(", ".join(ZOO_COMMANDS), "\n".join(f"  {name:<11}  {command.help}" for name, command in OUR_COMMANDS.items()))
 
 
-@quiet_without_reader
+@exit_quietly_on_broken_pipe
 def main(arguments: list[str] | None = None) -> int:
     """
     The command ``sb3-mirl``.

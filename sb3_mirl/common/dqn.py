@@ -3,12 +3,10 @@
 faster gradient steps. Algorithms that differ from DQN in target, loss or acting subclass it.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -20,30 +18,27 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequencyUnit
 
 from sb3_mirl.common import inputs
-from sb3_mirl.common.export.load import load_model
-from sb3_mirl.common.export.onnx import write_onnx
-from sb3_mirl.common.export.writer import export_model
+from sb3_mirl.common.export.exportable import ExportableDQN
 from sb3_mirl.common.gradient import CompiledGradient, check_compiler, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN
 
-SelfDQN = TypeVar("SelfDQN", bound="BaseDQN")
-
 #: With train_freq in episodes, environment steps after total_timesteps in which an episode must end
 LONGEST_LAST_EPISODE_STEPS = 100_000
 
 
-class BaseDQN(ResumableDQN):
+class BaseDQN(ExportableDQN, ResumableDQN):
     """
     SB3's DQN, resumable and exportable. It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
 
     :param loss: ``"huber"`` (DQN's) or ``"mse"``
     :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, which is faster
         and differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute. The network's
-        ``forward()`` is traced once for each shape of its input: its side effects in Python (counting, drawing random numbers)
-        are not repeated, and attributes that are no parameters keep the value of that time. Networks with dropout, buffers
-        (batch norm), hooks or TorchScript are refused. On a GPU the function is recorded as a CUDA graph (not measured yet)
+        ``forward()`` is traced once for each shape of its input. Python side effects (counting, drawing random numbers) happen
+        only during tracing; attributes that are not parameters keep the value that they had then. Networks with dropout,
+        buffers (batch norm), hooks or TorchScript are refused. On a GPU the function is recorded as a CUDA graph (not measured
+        yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
@@ -59,8 +54,6 @@ class BaseDQN(ResumableDQN):
     base_policy: ClassVar[type[BasePolicy]] = DQNPolicy
     #: What constructor arguments must be
     argument_rules: ClassVar[dict[str, Rule]] = inputs.ARGUMENT_RULES
-    #: Attributes that an exported file holds beside those of every DQN, and what they must be; their values are plain data
-    exported_attributes: ClassVar[dict[str, Rule]] = {}
     #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), actions, rewards, dones, discounts, and the
     #: coefficients that :meth:`train` passes; returns the loss and the mean squared TD error
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
@@ -136,7 +129,8 @@ class BaseDQN(ResumableDQN):
         self.loss = loss
         self.compile_update = compile_update
         self.mixed_precision = mixed_precision
-        self._compiled_gradient: CompiledGradient | None = None
+        # With the settings that it was compiled for
+        self._compiled_gradient: tuple[tuple[Any, ...], CompiledGradient] | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -148,9 +142,9 @@ class BaseDQN(ResumableDQN):
 
     def _setup_model(self) -> None:
         self.check_model_arguments()
-        # SB3's own replacement for n_steps, found in a loaded model, would trigger a warning
-        made = {"n_steps": self.n_steps, "gamma": self.gamma}.items()
-        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer and made <= self.replay_buffer_kwargs.items():
+        # For n_steps > 1 SB3 sets NStepReplayBuffer itself. In a loaded model it would warn about that class: undo the setting
+        own = {"n_steps": self.n_steps, "gamma": self.gamma}.items()
+        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer and own <= self.replay_buffer_kwargs.items():
             self.replay_buffer_class = None
         try:
             super()._setup_model()
@@ -161,7 +155,7 @@ class BaseDQN(ResumableDQN):
             if not inputs.has_small_image(self.observation_space):
                 raise
             raise UnsupportedError(
-                f"Images must be large enough for the policy's network, which are 36x36 for NatureCNN, got "
+                "Images must be large enough for the policy's network (NatureCNN needs at least 36x36), got "
                 f"observation_space={self.observation_space} ({error})"
             ) from error
         except MemoryError as error:
@@ -180,15 +174,15 @@ class BaseDQN(ResumableDQN):
 
         :raises ValueError: if one is not accepted
         """
-        policy = self.policy_class
-        if not inputs.is_class(policy, self.base_policy):
-            got = policy.__name__ if inputs.is_class(policy) else repr(policy)
-            raise ValueError(
-                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of {self.base_policy.__name__}, got {got}."
-                f" (When loading: the file was saved by another algorithm than {self.algorithm}.)"
-            )
         if self.algorithm != type(self).algorithm:
             raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
+        policy, base = self.policy_class, self.base_policy
+        if not inputs.is_class(policy, base):
+            got = f"{policy.__module__}.{policy.__qualname__}" if inputs.is_class(policy) else repr(policy)
+            raise ValueError(
+                f"policy must be one of {sorted(self.policy_aliases)} or a subclass of {base.__module__}.{base.__qualname__}, "
+                f"got {got}. (When loading: the file was not saved by {self.algorithm}.)"
+            )
         if not hasattr(self, "action_space"):
             raise ValueError("env must be an environment or its id, got None")
         inputs.check_action_space(self.action_space)
@@ -255,8 +249,8 @@ class BaseDQN(ResumableDQN):
         """
         Sample the replay buffer and do the updates: SB3's ``train()``, with :attr:`batch_loss` and the event.
 
-        :param gradient_steps: how many
-        :param batch_size: of each
+        :param gradient_steps: number of gradient steps
+        :param batch_size: transitions per gradient step
         :raises ValueError: if a loss was not finite
         """
         # Switch to train mode (this affects batch norm / dropout)
@@ -329,15 +323,15 @@ class BaseDQN(ResumableDQN):
         return loss.detach(), squared_td_error.detach(), q_values.detach()
 
     def _get_compiled_gradient(self) -> CompiledGradient:
-        """The compiled function, made anew when networks or loss have been exchanged."""
-        compiled, used = self._compiled_gradient, (self.q_net, self.q_net_target, self.loss)
-        if compiled is None or (compiled.q_net, compiled.q_net_target, compiled.loss.keywords["loss"]) != used:  # type: ignore[attr-defined]
+        """The compiled function, compiled anew when one of its settings has changed."""
+        settings = (self.q_net, self.q_net_target, self.batch_loss, self.loss, self.mixed_precision)
+        if self._compiled_gradient is None or self._compiled_gradient[0] != settings:
             if self.verbose >= 1:
                 print("Compiling the gradient step: the first one may take a minute")
             loss = partial(self.batch_loss, loss=self.loss)
             compiled = CompiledGradient(self.q_net, self.q_net_target, loss, self._network_precision)
-            self._compiled_gradient = compiled
-        return compiled
+            self._compiled_gradient = settings, compiled
+        return self._compiled_gradient[1]
 
     def _network_precision(self) -> AbstractContextManager:
         return th.autocast(self.device.type, th.bfloat16) if self.mixed_precision else nullcontext()
@@ -371,63 +365,6 @@ class BaseDQN(ResumableDQN):
         self.logger.record("train/loss", np.mean(loss_values))
         for name, value in further.items():
             self.logger.record(f"train/{name}", value)
-
-    def export(self, path: str | Path, **arguments: Any) -> Path:
-        """
-        Write the model to one file that holds data only, for :meth:`load_exported`.
-
-        It holds the policy, which parameters are frozen (``requires_grad=False``), the optimiser's state, the constructor's
-        arguments and the counters of training. Training goes on as after ``save`` and ``load``, which do not store what is
-        frozen. The replay buffer is left out as by ``save``, and also the folder of TensorBoard logs, the last observation
-        and the statistics of the latest episodes.
-
-        :param path: of the file, which is replaced atomically; ``.safetensors`` is added if it has no suffix
-        :param arguments: constructor arguments to be written in place of the model's, such as a number for a
-            ``learning_rate`` that is a function
-        :return: the path of the file
-        :raises ValueError: if a part of the model cannot be written as data; the message names it
-        """
-        return export_model(self, path, arguments)
-
-    @classmethod
-    def load_exported(
-        cls: type[SelfDQN],
-        path: str | Path,
-        env: GymEnv | None = None,
-        device: th.device | str = "auto",
-        custom_objects: dict[str, type] | None = None,
-        **arguments: Any,
-    ) -> SelfDQN:
-        """
-        Load a file that :meth:`export` wrote. No code in the file is run, whatever its origin.
-
-        :param path: of the file; ``.safetensors`` may be left out
-        :param env: the environment to go on with; not needed to predict
-        :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
-        :param custom_objects: your classes by their names in the file, such as ``{"my_package.nets.Net": Net}``; those of
-            torch, SB3 and this package are known
-        :param arguments: constructor arguments to be used in place of the file's
-        :return: the model
-        :raises ValueError: if the file is refused; the message says why, and what is accepted
-        """
-        return load_model(cls, path, env, device, custom_objects, arguments)
-
-    def export_onnx(self, path: str | Path) -> None:
-        """
-        Write the policy that acts without exploration as one ONNX file.
-
-        Inputs are observations with a batch axis of any length, as the environment gives them and in its dtype, images
-        channel-first: ``observation``, or for Dict spaces one by the name of each key. Outputs are those of
-        ``policy.onnx_outputs``: ``action`` int64 [batch], ``q_values`` float32 [batch, n_actions] and what
-        the policy adds. Preprocessing of observations is inside; exploration and
-        ``VecNormalize`` are not.
-
-        :param path: of the file, which is replaced atomically
-        :raises ImportError: without the packages of the extra ``onnx``
-        :raises ValueError: if a key of a Dict space has the name of an output
-        """
-        metadata = {"algorithm": self.algorithm, "action_names": json.dumps(self.action_names)}
-        write_onnx(path, self.policy.onnx_module(), self.observation_space, self.policy.onnx_outputs, metadata)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_compiled_gradient": None}

@@ -20,6 +20,10 @@ class GradientStepCallback(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
+    def on_gradient_step(self, squared_td_error: th.Tensor) -> None:
+        """Called by the algorithm, with the argument of :meth:`_on_gradient_step`."""
+        self._on_gradient_step(squared_td_error)
+
     def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
         """
         :param squared_td_error: the mean squared TD error of the batch before the step, [] on the model's device, whatever

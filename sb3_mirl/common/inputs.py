@@ -59,10 +59,14 @@ def constructor_signature(cls: type) -> inspect.Signature:
         if "__init__" not in vars(base):
             continue
         _, *own = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
-        variable = [parameter.kind for parameter in own if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
-        if not variable:
-            parameters = {}
-        parameters |= {parameter.name: parameter for parameter in own if parameter.kind not in variable}
+        kinds = {parameter.kind for parameter in own}
+        named = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        inherited = {name: p for name, p in parameters.items() if name not in named}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            inherited = {}
+        elif inspect.Parameter.VAR_POSITIONAL not in kinds:
+            inherited = {name: p.replace(kind=p.KEYWORD_ONLY) for name, p in inherited.items()}
+        parameters = {**named, **inherited}
     return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
 
 
@@ -389,10 +393,19 @@ def find_action_names(env: VecEnv | None, n_actions: int) -> list[str] | None:
     except Exception:
         # The environment's method of this name means something else. Names are for logs only: go on without them
         return None
-    # A wrapper may offer fewer actions than the environment inside names; SB3's logger cuts long names
-    if not isinstance(names, (list, tuple)) or len({str(name)[:25] for name in names}) != n_actions:
+    # A wrapper may have fewer actions than the wrapped environment has names
+    return valid_action_names([str(name) for name in names], n_actions) if isinstance(names, (list, tuple)) else None
+
+
+def valid_action_names(names: Any, n_actions: int) -> list[str] | None:
+    """
+    :param names: names of actions, of any type and origin
+    :param n_actions: number of actions
+    :return: the names if they are strings, one for each action, that differ in the 25 characters that SB3's logger shows
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
-    return [str(name) for name in names]
+    return names if len(names) == len({name[:25] for name in names}) == n_actions else None
 
 
 def check_rewards(rewards: np.ndarray, limit: float, step: int) -> None:

@@ -5,7 +5,7 @@ Read it beside ``stable_baselines3/dqn/dqn.py``: the order is the same, so that 
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -23,8 +23,6 @@ from sb3_mirl.mirl import arguments
 from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.mirl.policies import POLICY_ALIASES, MIRLPolicy
-
-SelfMIRL = TypeVar("SelfMIRL", bound="MIRL")
 
 #: With more actions than this, the entries of ρ are not logged
 MAX_LOGGED_ACTIONS = 32
@@ -67,7 +65,7 @@ class MIRL(BaseDQN):
 
     It takes the arguments of :class:`~sb3_mirl.common.dqn.BaseDQN`, which are DQN's with DQN's defaults, and the ones below.
     The paper's values for Atari are :data:`~sb3_mirl.PAPER_ATARI`. With ``n_steps > 1`` the penalties KL(π‖ρ)/β of the steps
-    between are left out of the target.
+    between are left out of the target. With ``compile_update=True`` the choice of actions is compiled as well.
 
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"``: 20 divided by the
         ``total_timesteps`` of the first :meth:`learn`, see :func:`~sb3_mirl.mirl.callbacks.auto_prior_lr`
@@ -123,7 +121,7 @@ class MIRL(BaseDQN):
         self.beta_scale = beta_scale
         self.beta_max = beta_max
         self.regularization = regularization
-        # What "auto" became in the first learn(), for good; None before
+        # The step sizes that the first learn() computed for "auto"; None before
         self.resolved_prior_lr: float | None = None
         self.resolved_beta_lr: float | None = None
         # π(·|s) behind the latest actions, float64 [n_envs, n_actions]; None during the warm-up
@@ -209,8 +207,8 @@ class MIRL(BaseDQN):
         """
         Sample the replay buffer and do the updates. β moves only inside :meth:`learn`, which adds the callbacks.
 
-        :param gradient_steps: how many
-        :param batch_size: of each
+        :param gradient_steps: number of gradient steps
+        :param batch_size: transitions per gradient step
         :raises ValueError: if a loss was not finite
         """
         # Switch to train mode (this affects batch norm / dropout)
@@ -256,14 +254,6 @@ class MIRL(BaseDQN):
             for name, probability in zip(names, prior.tolist(), strict=True):
                 self.logger.record(f"prior/{printable(name)}", probability)
         super().dump_logs()
-
-    @classmethod
-    def load(cls: type[SelfMIRL], path: Any, *args: Any, **kwargs: Any) -> SelfMIRL:  # type: ignore[override]
-        """SB3's ``load``. A ``prior_lr`` or ``beta_lr`` that is given anew, as ``"auto"`` too, is resolved anew."""
-        model = super().load(path, *args, **kwargs)
-        for name in {"prior_lr", "beta_lr"} & kwargs.keys():
-            setattr(model, f"resolved_{name}", None)
-        return model
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout_action_probabilities"]

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.dqn import DQN
 
 from sb3_mirl.common.export.model_file import read_model_file
-from sb3_mirl.common.inputs import find_action_names
+from sb3_mirl.common.inputs import find_action_names, valid_action_names
 
 #: Actions of a ρ that is read from a file
 MAX_ACTIONS = 2**20
@@ -90,18 +90,13 @@ def checked_prior(found: dict[str, Any], path: str | Path) -> np.ndarray:
     return prior / prior.sum()
 
 
-def are_action_names(names: Any, n_actions: int) -> bool:
-    """Whether these are different names of all actions; a file may hold anything."""
-    return isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == n_actions
-
-
 def _matched(prior: np.ndarray, names: Any, env: gym.Env | VecEnv, uniform_share: float, path: str | Path) -> np.ndarray:
     """ρ in the order of ``env``, by name where both have names."""
     if not isinstance(env.action_space, spaces.Discrete):
         raise ValueError(f"env must have a Discrete action space, got {env.action_space}")
     n_actions = int(env.action_space.n)
     own = find_action_names(env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env]), n_actions)
-    if not own or not are_action_names(names, len(prior)):
+    if not own or valid_action_names(names, len(prior)) is None:
         if n_actions != len(prior):
             without = "env" if not own else "the file"
             raise ValueError(

@@ -14,9 +14,9 @@ from bench_results import write_text
 from bench_runs import CARTPOLE, EARLY, TINY, disk_is_full, fresh, without_time
 
 from sb3_mirl.bench import training
-from sb3_mirl.bench.engines import process_command
 from sb3_mirl.bench.experiment import check
 from sb3_mirl.bench.jobs import Job, read_folder
+from sb3_mirl.bench.local_engine import process_command
 from sb3_mirl.bench.run import status
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.bench.training import EVALUATION_SEED, History, run_job

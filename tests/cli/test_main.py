@@ -1,4 +1,4 @@
-"""The command sb3-mirl. Commands without extras: tests/test_bare.py."""
+"""The command sb3-mirl. Commands without extras: tests/test_without_extras.py."""
 
 import subprocess
 import sys

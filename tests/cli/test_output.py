@@ -29,7 +29,7 @@ def test_many_actions_are_shown_in_part():
     assert len(lines) == MAX_SHOWN_ACTIONS + 1 and lines[-1] == "  and 3 more (--json shows all)"
 
 
-def test_names_that_are_not_different_text_are_replaced():
+def test_invalid_action_names_become_numbers():
     assert action_labels(["a", "b\n"], 2) == ["a", "b\\n"]
     for names in (None, ["a"], ["a", "a"], ["a", 1], "ab"):
         assert action_labels(names, 2) == ["action_0", "action_1"]

@@ -33,7 +33,7 @@ def resolved(prior_lr, **settings):
     return model
 
 
-def test_the_numbers(file):
+def test_diagnosis_by_hand(file):
     found = diagnose(file)
     assert found["actions"] == NAMES and found["prior"] == RHO and found["steps"] == 1000
     expected = {
@@ -48,7 +48,7 @@ def test_the_numbers(file):
     assert found["rare"] == [] and found["inconclusive"] is None
 
 
-def test_the_text_has_the_actions_in_order_with_bars(file, capsys):
+def test_report_sorts_actions_by_probability(file, capsys):
     assert main(["prior", str(file), "--threshold", "0.6"]) == 0
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.startswith("  ")]
@@ -162,7 +162,7 @@ def test_several_models_side_by_side(tmp_path, capsys):
     assert [len(found["prior"]) for found in json.loads(capsys.readouterr().out)] == [4, 2]
 
 
-def test_mistakes_are_one_line_and_status_2(tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line_with_exit_status_2(tmp_path, capsys, monkeypatch):
     good = str(model_with(RHO).export(tmp_path / "good"))
     DQN("MlpPolicy", "CartPole-v1", buffer_size=10).save(tmp_path / "dqn.zip")
     (tmp_path / "junk.zip").write_bytes(b"PK\x03\x04 nothing")

@@ -43,12 +43,12 @@ def test_gradient_steps_are_counted_in_advance(n_envs, settings, steps):
     assert model.resolved_beta_lr == auto_beta_lr(expected)
 
 
-def test_gradient_steps_are_the_environment_steps_where_training_follows_episodes():
+def test_gradient_step_estimate_with_episode_train_freq():
     model = MIRL("MlpPolicy", TwoArms(), train_freq=(1, "episode"), **FAST).learn(300)
     assert model.resolved_beta_lr == auto_beta_lr(300)
 
 
-def test_no_gradient_steps_are_no_error():
+def test_train_with_zero_gradient_steps():
     model = MIRL("MlpPolicy", ConstantReward(), **FAST).learn(30)
     before = model._n_updates
     model.train(gradient_steps=0)
@@ -56,7 +56,7 @@ def test_no_gradient_steps_are_no_error():
 
 
 @pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
-def test_several_environments(vec_env, tmp_path):
+def test_training_with_vector_environments(vec_env, tmp_path):
     env = make_vec_env(NamedActions, 3, vec_env_cls=vec_env)
     model = MIRL("MlpPolicy", env, prior_lr=0.01, **FAST).learn(120)
     check_save_load(model, tmp_path / "model.zip", np.zeros((3, 3), np.float32))
@@ -80,7 +80,7 @@ def test_several_environments(vec_env, tmp_path):
         {"max_grad_norm": 0.1},
     ],
 )
-def test_settings_of_dqn(settings, tmp_path):
+def test_dqn_arguments_train_save_and_load(settings, tmp_path):
     model = MIRL("MlpPolicy", ConstantReward(), **{**FAST, **settings}).learn(100)
     assert model._n_updates > 0
     model.save(tmp_path / "model.zip")
@@ -89,14 +89,14 @@ def test_settings_of_dqn(settings, tmp_path):
     assert loaded._n_updates > model._n_updates
 
 
-def test_vec_normalize(tmp_path):
+def test_training_with_vec_normalize(tmp_path):
     env = VecNormalize(make_vec_env("CartPole-v1", 2))
     model = MIRL("MlpPolicy", env, **FAST).learn(200)
     env.save(tmp_path / "normalize.pkl")
     check_save_load(model, tmp_path / "model.zip", env.reset())
 
 
-def test_her():
+def test_training_with_her():
     env = BitFlippingEnv(n_bits=4, continuous=False, max_steps=4)
     model = MIRL("MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, prior_lr=1e-3, **FAST).learn(200)
     assert model._n_updates > 0
@@ -150,7 +150,7 @@ def test_save_to_a_stream_and_load_with_changed_arguments():
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
-def test_cuda(tmp_path):
+def test_training_on_cuda(tmp_path):
     model = MIRL("CnnPolicy", Image(), device="cuda", learning_starts=20, buffer_size=200, prior_lr=0.1).learn(100)
     assert model.policy.prior.is_cuda and model.policy.beta.is_cuda
     model.save(tmp_path / "model.zip")

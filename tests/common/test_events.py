@@ -36,7 +36,7 @@ def lambda_callback(function):
     return Call()
 
 
-def test_a_callback_may_copy_the_model_and_call_for_new_bests():
+def test_callbacks_can_deepcopy_model_and_nest_in_eval_callback():
     model = MIRL("MlpPolicy", ConstantReward(), beta_init=1.0, train_freq=50, gradient_steps=3, **FAST)
     copies = []
 

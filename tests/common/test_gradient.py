@@ -50,7 +50,7 @@ def plain_update(model, replay_data):
 @pytest.mark.parametrize(
     ("policy", "env", "n_steps", "learning_rate"), [("MlpPolicy", "CartPole-v1", 400, 1e-3), ("CnnPolicy", Image, 60, 3e-5)]
 )
-def test_the_update_beside_a_plain_one(policy, env, n_steps, learning_rate):
+def test_gradient_steps_equal_reference_implementation(policy, env, n_steps, learning_rate):
     env = env if isinstance(env, str) else env()
     settings = {**FAST, "beta_schedule": "constant", "beta_init": 2.0, "max_grad_norm": 0.5, "loss": "mse"}
     settings["learning_rate"] = learning_rate
@@ -93,7 +93,7 @@ def test_no_denormal_numbers_in_the_averages(without_flushing, monkeypatch):
         assert (small > 0).any()
 
 
-def test_clearing_tiny_averages_spares_the_others():
+def test_clear_tiny_averages_keeps_larger_values():
     parameter = th.nn.Parameter(th.zeros(3))
     optimizer = th.optim.Adam([parameter])
     optimizer.state[parameter] = {"exp_avg": th.tensor([1e-31, -1e-29, 1.0]), "exp_avg_sq": th.tensor([1e-37, 1e-35, 1.0])}
@@ -115,7 +115,7 @@ def test_tiny_averages_of_other_optimisers_are_left_alone():
 
 @pytest.mark.parametrize("compile_update", [False, True])
 @pytest.mark.parametrize(("policy", "env"), [("MlpPolicy", "CartPole-v1"), ("CnnPolicy", Image)])
-def test_mixed_precision(policy, env, compile_update):
+def test_mixed_precision_changes_weights_by_rounding_only(policy, env, compile_update):
     env = env if isinstance(env, str) else env()
     exact = MIRL(policy, env, **FAST).learn(300)
     mixed = MIRL(policy, env, mixed_precision=True, compile_update=compile_update, **FAST)
@@ -152,7 +152,7 @@ def train(models, n_steps):
 
 
 @pytest.mark.parametrize("settings", [{"loss": "mse"}, {"n_steps": 3, "max_grad_norm": 0.1}], ids=["mse", "huber"])
-def test_weights_after_hundreds_of_steps(settings):
+def test_compiled_weights_stay_close_for_300_steps(settings):
     models = pair(MIRL, "MlpPolicy", lambda: "CartPole-v1", **settings)
     plain, compiled = models
     first = weights(plain).clone()
@@ -164,7 +164,7 @@ def test_weights_after_hundreds_of_steps(settings):
         assert logged[1][key] == pytest.approx(logged[0][key], rel=1e-2, abs=1e-6)
 
 
-def test_images_and_dictionaries():
+def test_compiled_steps_with_image_and_dict_observations():
     for policy, env in (("CnnPolicy", Image), ("MultiInputPolicy", Mixed)):
         # Small steps: where a rounding turns one of many thousand ReLUs on, large ones soon make it a difference
         models = pair(SQLm, policy, env, learning_rate=1e-4)
@@ -175,7 +175,7 @@ def test_images_and_dictionaries():
         assert (weights(models[0]) - weights(models[1])).norm() < 0.02 * moved
 
 
-def test_learning_with_it_moves_beta():
+def test_beta_moves_with_compile_update():
     model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, **FAST).learn(100)
     assert model._n_updates > 0 and model.beta != 0.01
 
@@ -227,7 +227,7 @@ def test_cuda_graph():
     assert (weights(plain) - weights(compiled)).norm() < 0.02 * (weights(plain) - first).norm()
 
 
-def test_saved_with_one_it_goes_on_with_the_other(tmp_path):
+def test_compile_update_can_change_between_save_and_load(tmp_path):
     plain, compiled = pair(MIRL, "MlpPolicy", lambda: "CartPole-v1")
     train([plain, compiled], 30)
     for model in (plain, compiled):
@@ -371,7 +371,7 @@ def test_compiled_gradient_steps_equal_plain_ones_whatever_the_network(network, 
     th.testing.assert_close(compiled.policy.last_action_probabilities, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_frozen_weights_stay_where_they_are(filled_buffer):
+def test_frozen_weights_do_not_change(filled_buffer):
     _, compiled = own_pair(filled_buffer, "MlpPolicy", extractor(th.nn.Linear), freeze_all_but_the_head)
     frozen = [parameter.clone() for parameter in compiled.q_net.parameters() if not parameter.requires_grad]
     train([compiled], 8)
@@ -508,7 +508,7 @@ class HookedWeight(Extractor):
         (HookedWeight, r"needs a network without hooks, got parameter features_extractor.layer.weight"),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_at_once(extractor_class, message):
+def test_uncompilable_network_is_refused_by_constructor(extractor_class, message):
     with pytest.raises(ValueError, match=message):
         MIRL(
             "MlpPolicy",
@@ -533,7 +533,7 @@ class Choosing(Extractor):
     ("extractor_class", "message"),
     [(Drawing, "needs a network without random numbers"), (Choosing, "cannot compile the choice of actions")],
 )
-def test_what_shows_when_it_is_traced_is_refused_in_the_first_step(extractor_class, message):
+def test_untraceable_forward_is_refused_at_first_use(extractor_class, message):
     kwargs = {"features_extractor_class": extractor_class}
     model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, policy_kwargs=kwargs, **FAST)
     with pytest.raises(ValueError, match=message):
@@ -548,13 +548,13 @@ def test_hooks_added_later_are_refused(filled_buffer):
         train([compiled], 1)
 
 
-def test_without_a_compiler(monkeypatch):
+def test_missing_compiler_is_reported(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
         MIRL("MlpPolicy", "CartPole-v1", compile_update=True)
 
 
-def test_it_says_that_it_compiles(filled_buffer, capsys):
+def test_compilation_message_is_printed_once(filled_buffer, capsys):
     _, compiled = own_pair(filled_buffer, "MlpPolicy", {"net_arch": [8]}, verbose=1)
     train([compiled], 1)
     train([compiled], 1)
@@ -576,7 +576,7 @@ class CountingBuffer(ReplayBuffer):
         return super().sample(batch_size, env=env)
 
 
-def test_each_gradient_step_takes_one_batch_by_a_call_of_its_own():
+def test_one_sample_call_per_gradient_step():
     model = MIRL("MlpPolicy", "CartPole-v1", replay_buffer_class=CountingBuffer, **{**FAST, "gradient_steps": 8}).learn(60)
     assert model._n_updates > 0
     assert model.replay_buffer.calls == [model.batch_size] * model._n_updates
@@ -629,7 +629,7 @@ def test_every_gradient_step_is_in_training_mode(monkeypatch):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_looking_at_action_probabilities_leaves_the_mode_as_it_was(before):
+def test_action_probabilities_keeps_training_mode(before):
     policy = MIRL("MlpPolicy", "CartPole-v1", **FAST).policy
     policy.set_training_mode(before)
     policy.action_probabilities(np.ones((2, 4), np.float32))

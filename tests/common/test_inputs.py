@@ -168,12 +168,12 @@ def test_invalid_arguments_are_named(name, data):
         ({"n_steps": 3, "optimize_memory_usage": True}, 1, "optimize_memory_usage"),
     ],
 )
-def test_arguments_that_do_not_go_together(arguments, n_envs, message):
+def test_incompatible_arguments_are_refused(arguments, n_envs, message):
     with pytest.raises(ValueError, match=message):
         MIRL(env=make_vec_env(TwoArms, n_envs), **{"policy": "MlpPolicy", **FAST, **arguments})
 
 
-def test_no_environment():
+def test_missing_env_is_refused():
     with pytest.raises(ValueError, match="env must be an environment or its id, got None"):
         MIRL("MlpPolicy", None)
 
@@ -193,13 +193,13 @@ def test_arguments_survive_saving(tmp_path):
 
 
 @pytest.mark.parametrize("total", [-1, NAN, INF, 10.5, "10", None, True])
-def test_total_timesteps(total):
+def test_invalid_total_timesteps_is_refused(total):
     with pytest.raises(ValueError, match=rf"total_timesteps must be an integer >= 0, got {re.escape(repr(total))}"):
         MIRL("MlpPolicy", TwoArms(), **FAST).learn(total)
     assert MIRL("MlpPolicy", TwoArms(), **FAST).learn(1.2e1).num_timesteps == 12
 
 
-def test_a_learning_rate_that_goes_wrong_is_named_before_it_is_used():
+def test_negative_scheduled_learning_rate_is_refused():
     model = MIRL("MlpPolicy", TwoArms(), learning_rate=lambda progress: progress - 0.5, train_freq=1, **FAST)
     with pytest.raises(
         ValueError, match=r"learning_rate must give a finite number >= 0, got -0.0\d+ at the remaining progress"
@@ -223,18 +223,18 @@ FLOATS, INTEGERS = (
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, "bool"])
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (1,)])
-def test_boxes_of_every_type(dtype, shape):
+def test_box_of_every_dtype_trains(dtype, shape):
     learn(ConstantReward(observation_space=spaces.Box(0, 1, shape, dtype)))
 
 
 @pytest.mark.parametrize("shape", [(36, 40, 3), (3, 36, 40), (1, 36, 36), (64, 36, 1)])
-def test_images(shape):
+def test_image_observations_train(shape):
     env = ConstantReward(observation_space=spaces.Box(0, 255, shape, np.uint8))
     learn(env, "CnnPolicy", steps=14, policy_kwargs={"features_extractor_kwargs": {"features_dim": 8}, "net_arch": [8]})
 
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_images_that_are_too_small(policy):
+def test_too_small_images_are_refused(policy):
     image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     space = image if policy == "CnnPolicy" else spaces.Dict({"image": image})
     with pytest.raises(ValueError, match=r"observation_space=.*Box.*8"):
@@ -256,13 +256,13 @@ leaf_spaces = st.one_of(
 
 @settings(QUICK, max_examples=60)
 @given(leaf_spaces, st.integers(1, 3))
-def test_observation_spaces(space, n_envs):
+def test_any_observation_space_trains(space, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": space}), batch_size=3)
 
 
 @settings(QUICK, max_examples=30)
 @given(st.dictionaries(st.sampled_from("abc"), leaf_spaces, min_size=1), st.integers(1, 2))
-def test_dict_spaces(entries, n_envs):
+def test_any_dict_space_trains(entries, n_envs):
     learn(make_vec_env(ConstantReward, n_envs, env_kwargs={"observation_space": spaces.Dict(entries)}), "MultiInputPolicy")
 
 
@@ -281,7 +281,7 @@ def test_dict_spaces(entries, n_envs):
         (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), "MultiInputPolicy"),
     ],
 )
-def test_observation_spaces_that_are_refused(space, policy):
+def test_unsupported_observation_spaces_are_refused(space, policy):
     with pytest.raises(ValueError, match=r"observation|MultiInputPolicy"):
         learn(ConstantReward(observation_space=space), policy)
 
@@ -339,7 +339,7 @@ OTHER_ACTIONS = {
 
 
 @pytest.mark.parametrize("name", OTHER_ACTIONS)
-def test_other_action_spaces_are_refused_with_a_line_that_makes_them_discrete(name):
+def test_error_for_action_space_shows_a_discrete_wrapper(name):
     space, n_actions = OTHER_ACTIONS[name]
 
     class Other(ConstantReward):
@@ -387,7 +387,7 @@ def test_other_action_spaces_are_refused_with_a_line_that_makes_them_discrete(na
         ("CnnPolicy", spaces.Box(0, 255, (8, 8, 3), np.uint8), {}),
     ],
 )
-def test_what_sb3_does_not_support_is_refused_by_an_exception_that_is_sb3s_too(policy, space, arguments):
+def test_unsupported_input_raises_sb3s_exception_type(policy, space, arguments):
     arguments = {**FAST, "policy_kwargs": {}, **arguments}
     with pytest.raises((AssertionError, RuntimeError)) as theirs:  # NotImplementedError is a RuntimeError
         DQN(policy, ConstantReward(observation_space=space), **arguments)
@@ -486,7 +486,7 @@ forked = partial(SubprocVecEnv, start_method="fork")
 
 @pytest.mark.filterwarnings("ignore:overflow")
 @pytest.mark.parametrize("vec_env", [DummyVecEnv, forked])
-def test_the_environment_is_named(vec_env):
+def test_error_names_the_index_of_the_environment(vec_env):
     envs = [lambda at=at: Scripted(at, reward=1e300) for at in (1000, 9)]
     env = vec_env(envs)
     model = MIRL("MlpPolicy", env, **FAST)
@@ -498,7 +498,7 @@ def test_the_environment_is_named(vec_env):
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("what, quantity", [("reward", "reward"), ("value", "observation")])
 @pytest.mark.parametrize("value", [NAN, INF])
-def test_what_is_normalised_is_checked_before(what, quantity, value):
+def test_values_are_checked_before_vec_normalize(what, quantity, value):
     env = VecNormalize(DummyVecEnv([lambda: Scripted(20, **{what: value})]))
     model = MIRL("MlpPolicy", env, **FAST)
     with pytest.raises(ValueError, match=rf"{quantity} of environment 0.* is {value} at environment step 20"):
@@ -513,7 +513,7 @@ def test_huge_rewards_can_be_normalised():
 
 @pytest.mark.parametrize("value", [-1, 3, 100])
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([3, 3]), spaces.Dict({"a": spaces.Discrete(3)})])
-def test_categories_that_do_not_exist(space, value):
+def test_discrete_observation_out_of_range_is_refused(space, value):
     class Outside(ConstantReward):
         def step(self, action):
             obs, *rest = super().step(action)
@@ -560,7 +560,7 @@ def test_episodes_that_never_end(n_steps, monkeypatch):
         learn(ConstantReward(length=10**9), n_steps=n_steps, train_freq=(1, "episode"))
 
 
-def test_rewards_that_are_not_numbers_are_shown_with_what_overflowed():
+def test_infinite_loss_error_names_largest_reward():
     model = MIRL("MlpPolicy", ConstantReward(), train_freq=1, loss="mse", **FAST)
 
     def spoil(locals_, globals_):
@@ -590,7 +590,7 @@ def test_vector_environments_may_return_lists_of_dones():
     assert MIRL("MlpPolicy", env, learning_starts=10).learn(60)._n_updates > 0
 
 
-def test_last_observations_with_an_axis_more_are_stored_as_sb3_stores_them():
+def test_last_observations_with_an_extra_axis_are_stored_as_in_sb3():
     class OneMore(gym.ObservationWrapper):
         def observation(self, observation):
             return observation[None]

@@ -35,7 +35,7 @@ def test_first_and_last_quarter():
 
 
 @pytest.mark.parametrize("returns", [[1.0] * 200, [*range(200, 0, -1)], [0.0, 1.0] * 100, [1.0] + [0.0] * 199])
-def test_what_is_no_improvement(returns):
+def test_flat_or_falling_returns_are_not_improved(returns):
     assert not first_and_last(curve_of(returns))["improved"]
 
 

@@ -184,7 +184,7 @@ def test_statistics_restart_after_reset(seed):
     assert -4 < infos[0]["episode"]["l"] - 4 * (n_steps + 2) < 30
 
 
-def test_too_long_a_game_is_truncated(tmp_path):
+def test_frame_limit_truncates_game(tmp_path):
     limit = {"max_num_frames_per_episode": 200}
     native = AtariVecEnv("PongNoFrameskip-v4", noop_max=0, env_kwargs=limit, monitor_dir=str(tmp_path))
     native.reset()

@@ -122,12 +122,12 @@ def replay(recorder, regularization, prior_lr, schedule):
 )
 @pytest.mark.parametrize("schedule", ["adaptive", "linear", "constant"])
 @pytest.mark.parametrize("train_freq, gradient_steps", [(1, 1), (1, 2), (4, 3), (5, -1)])
-def test_replay(algorithm, regularization, prior_lr, schedule, train_freq, gradient_steps, monkeypatch):
+def test_run_equals_algorithm_1(algorithm, regularization, prior_lr, schedule, train_freq, gradient_steps, monkeypatch):
     run_and_replay(algorithm, regularization, prior_lr, schedule, train_freq, gradient_steps, monkeypatch)
 
 
 @pytest.mark.parametrize("extra", [{"loss": "huber"}, {"n_steps": 3}, {"tau": 0.5, "target_update_interval": 1}])
-def test_replay_with_other_settings(extra, monkeypatch):
+def test_run_equals_algorithm_1_with_huber_n_step_or_tau(extra, monkeypatch):
     run_and_replay(MIRL, "mutual_information", PRIOR_LR, "adaptive", 2, 2, monkeypatch, **extra)
 
 

@@ -11,7 +11,7 @@ from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl.mirl.arguments import PAPER_ATARI
 
 
-def test_names_of_the_paper_are_settings():
+def test_variants_differ_in_prior_lr_and_regularization():
     env = TwoArms()
     assert (MIRL("MlpPolicy", env).prior_lr, MIRL("MlpPolicy", env).regularization) == ("auto", "mutual_information")
     assert (SQL("MlpPolicy", env).prior_lr, SQL("MlpPolicy", env).regularization) == (0.0, "entropy")
@@ -66,12 +66,12 @@ def test_wrong_arguments_are_named_when_loading(tmp_path):
 
 
 @pytest.mark.parametrize("raised", [AssertionError, ValueError])  # SB3 raises the first
-def test_wrong_action_spaces(raised):
+def test_continuous_action_space_is_refused(raised):
     with pytest.raises(raised, match=r"action_space must be Discrete, got Box"):
         MIRL("MlpPolicy", "Pendulum-v1")
 
 
-def test_policies_and_files_of_other_algorithms(tmp_path):
+def test_policies_and_files_of_other_algorithms_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"policy must be one of \['CnnPolicy', 'MlpPolicy', 'MultiInputPolicy'\] or"):
         MIRL(DQN.policy_aliases["MlpPolicy"], TwoArms())
     for other in (DQN("MlpPolicy", TwoArms(), buffer_size=10), PPO("MlpPolicy", TwoArms())):
@@ -83,7 +83,7 @@ def test_policies_and_files_of_other_algorithms(tmp_path):
         MIRL.load(tmp_path / "sql.zip")
 
 
-def test_another_number_of_actions(tmp_path):
+def test_load_refuses_another_number_of_actions(tmp_path):
     MIRL("MlpPolicy", TwoArms(n_actions=4)).save(tmp_path / "model.zip")
     with pytest.raises(ValueError, match=r"Action spaces do not match: Discrete\(4\) != Discrete\(3\)"):
         MIRL.load(tmp_path / "model.zip", env=TwoArms(n_actions=3))

@@ -52,7 +52,7 @@ def test_auto_is_resolved_once_and_stays_in_the_argument(tmp_path):
         assert (one.prior_step_size, one.beta_step_size) == resolved
 
 
-def test_auto_waits_for_a_training_that_begins_and_is_longer_than_nothing():
+def test_auto_is_not_resolved_by_failed_or_empty_learn():
     model = MIRL("MlpPolicy", TwoArms(), **FAST).learn(0)
     with pytest.raises(ValueError, match="at most one"):
         model.learn(20, callback=[PriorUpdateCallback(), PriorUpdateCallback()])
@@ -60,14 +60,14 @@ def test_auto_waits_for_a_training_that_begins_and_is_longer_than_nothing():
     assert model.learn(4000).resolved_prior_lr == 20 / 4000
 
 
-def test_auto_given_anew_to_load_is_resolved_anew(tmp_path):
+def test_load_with_auto_resolves_again(tmp_path):
     MIRL("MlpPolicy", TwoArms(), **FAST).learn(100).save(tmp_path / "model")
     loaded = MIRL.load(tmp_path / "model", env=TwoArms(), prior_lr="auto")
     assert loaded.resolved_prior_lr is None and loaded.resolved_beta_lr is not None
     assert loaded.learn(4000).prior_step_size == 20 / 4000
 
 
-def test_a_number_is_not_scaled():
+def test_numeric_step_sizes_are_not_scaled():
     model = MIRL("MlpPolicy", TwoArms(), prior_lr=0.25, beta_lr=0.5, **FAST).learn(100)
     assert (model.prior_step_size, model.beta_step_size) == (0.25, 0.5)
     assert (model.resolved_prior_lr, model.resolved_beta_lr) == (None, None)
@@ -95,7 +95,7 @@ def test_a_compiled_policy_learns():
     assert model._n_updates > 0
 
 
-def test_everything_of_interest_is_logged(tmp_path):
+def test_logged_keys(tmp_path):
     model = MIRL("MlpPolicy", NamedActions(), tensorboard_log=str(tmp_path / "tb"), **FAST)
     model.set_logger(configure(str(tmp_path), ["csv", "json"]))
     model.learn(100, log_interval=1)
@@ -132,7 +132,7 @@ def test_prior_is_logged_with_the_log_interval_of_learn():
     assert dumps[-1]["prior/action_0"] != dumps[-2]["prior/action_0"]
 
 
-def test_logged_values_are_the_right_ones():
+def test_logged_kl_beta_and_entropy_by_hand():
     model = MIRL("MlpPolicy", ConstantReward(), prior_init=[0.25, 0.75], beta_schedule="constant", beta_init=0.0, **FAST)
     logged = learn_and_record(model, 50, log_interval=5)[-1]
     # β = 0: π = ρ, so that nothing is paid
@@ -142,7 +142,7 @@ def test_logged_values_are_the_right_ones():
     assert logged["train/n_updates"] == model._n_updates - 1
 
 
-def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
+def test_action_names_of_another_length_are_ignored():
     class Fewer(gym.ActionWrapper):
         def __init__(self, env):
             super().__init__(env)
@@ -157,7 +157,7 @@ def test_names_of_actions_that_a_wrapper_took_away_are_not_used():
 @pytest.mark.parametrize(
     "meanings", [None, ["A"], ["A", "A"], "AB", ("LEFT", "RIGHT"), [1, 2], NotImplementedError(), ["x" * 30, "x" * 31]]
 )
-def test_odd_names_of_actions_do_no_harm(meanings):
+def test_invalid_action_names_are_ignored(meanings):
     class Odd(ConstantReward):
         def get_action_meanings(self):
             if isinstance(meanings, Exception):
@@ -181,7 +181,7 @@ def assert_sound(model):
 @pytest.mark.parametrize(
     "beta", [{"beta_init": 0.0}, {"beta_schedule": "constant", "beta_init": np.inf}, {"beta_lr": 1.0, "beta_max": np.inf}]
 )
-def test_extremes(reward, prior_lr, beta):
+def test_extreme_rewards_and_step_sizes_keep_prior_and_beta_valid(reward, prior_lr, beta):
     settings = {**FAST, "train_freq": 1, "learning_rate": 1e-3, "target_update_interval": 20}
     assert_sound(MIRL("MlpPolicy", ConstantReward(reward), prior_lr=prior_lr, **beta, **settings).learn(300))
 
@@ -202,7 +202,7 @@ def test_a_zero_in_the_prior_is_absorbing():
 
 
 @pytest.mark.parametrize("steps", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
-def test_constant_reward_for_long(steps):
+def test_beta_stays_below_beta_max_when_td_error_vanishes(steps):
     """L → 0 because everything is predictable: episodes of one step in one state."""
     env = ConstantReward(1.0, length=1, observation_space=gym.spaces.Box(1, 1, (1,)))
     settings = {**FAST, "learning_rate": 1e-3, "target_update_interval": 100, "beta_lr": 1e-3, "train_freq": 8}
@@ -212,7 +212,7 @@ def test_constant_reward_for_long(steps):
     assert 100 < model.beta <= model.beta_max
 
 
-def test_weights_that_are_not_numbers_do_not_reach_the_prior():
+def test_nan_weights_leave_prior_and_beta_unchanged():
     model = MIRL("MlpPolicy", ConstantReward(), prior_lr=0.5, **{**FAST, "learning_starts": 0})
     with th.no_grad():
         next(model.q_net.parameters()).fill_(float("nan"))
@@ -222,7 +222,7 @@ def test_weights_that_are_not_numbers_do_not_reach_the_prior():
     assert model.beta == 0.01
 
 
-def test_the_greedy_limit_is_dqn():
+def test_infinite_beta_gradient_steps_equal_dqn():
     """Uniform fixed ρ, β = ∞ and Huber's loss: from the same weights and batches, the same gradients and weights as DQN."""
     settings = {"learning_starts": 50, "buffer_size": 1000, "target_update_interval": 40, "seed": 1, "learning_rate": 1e-3}
     settings |= {"policy_kwargs": {"net_arch": [32], "optimizer_kwargs": {"fused": False}}}
@@ -251,7 +251,7 @@ def test_the_greedy_limit_acts_as_dqn():
     np.testing.assert_array_equal(mirl.predict(obs, deterministic=True)[0], greedy)
 
 
-def test_it_learns_what_pays():
+def test_q_values_and_prior_converge_on_bandit():
     """One state: Q converges to the rewards, π and ρ to the action that pays."""
     model = MIRL(
         "MlpPolicy", TwoArms(), learning_rate=1e-2, learning_starts=100, buffer_size=2000, train_freq=1, gamma=0.9,

@@ -196,7 +196,7 @@ def test_gradients_are_finite_where_the_policy_is_zero(beta):
     assert th.isfinite(q.grad).all()
 
 
-def test_integers_and_booleans_are_numbers():
+def test_operators_accept_integer_and_boolean_tensors():
     q, prior = th.tensor([1, 2]), t(0.5, 0.5)
     assert soft_value(q, prior, 0).item() == 1.5
     np.testing.assert_allclose(soft_policy(q, prior, 0), [0.5, 0.5])

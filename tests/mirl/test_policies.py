@@ -91,7 +91,7 @@ def test_exploration_draws_from_the_prior():
     np.testing.assert_allclose(frequencies, prior, atol=5 * np.sqrt(0.25 / len(actions)))
 
 
-def test_no_optimiser_sees_prior_and_beta():
+def test_prior_and_beta_are_buffers_not_parameters():
     policy = MIRL("MlpPolicy", TwoArms()).policy
     optimised = {id(p) for group in policy.optimizer.param_groups for p in group["params"]}
     assert not {id(policy.prior), id(policy.beta)} & optimised
@@ -99,7 +99,7 @@ def test_no_optimiser_sees_prior_and_beta():
     assert policy.prior.dtype == policy.beta.dtype == th.float64
 
 
-def test_a_prior_from_outside_that_is_not_quite_normalised_serves():
+def test_unnormalised_prior_from_set_parameters_is_accepted():
     model = MIRL("MlpPolicy", TwoArms(), **FAST)
     parameters = model.get_parameters()
     parameters["policy"]["prior"] = th.tensor([0.1, 0.2, 0.3, 0.5], dtype=th.float32)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 import sb3_mirl
 from sb3_mirl.bench.report.cells import Cell, Figure, Note, Table, duration, estimate, missing, number, plural
 from sb3_mirl.bench.report.figures import figure_name
-from sb3_mirl.bench.report.tables import ABLATION, LEVEL, STATISTICS, Bench, Row, grouped, oddities
+from sb3_mirl.bench.report.tables import ABLATION, LEVEL, STATISTICS, Bench, Row, comparability_warnings, grouped
 from sb3_mirl.bench.scores import game_name, human_normalized, paper_scores, reference_scores
 from sb3_mirl.bench.suites import label, tuning_lines
 from sb3_mirl.common.text import printable
@@ -132,7 +132,7 @@ def _runs(bench: Bench) -> dict[str, Any]:
     header = ["environment", "algorithm", "seed", "state", "reason"]
     return {
         "finished": _grid(bench, "Finished runs", coverage) if bench.states else None,
-        "oddities": oddities(bench),
+        "comparability_warnings": comparability_warnings(bench),
         "unused": [_env_name(bench, env) for env in bench.suite.steps if env not in bench.envs] if bench.states else [],
         "reasons": Table("Why runs have no result", header, reasons, words=[4]) if reasons else None,
     }

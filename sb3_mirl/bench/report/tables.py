@@ -133,7 +133,7 @@ def read(folder: Path) -> Bench:
     )
 
 
-def oddities(bench: Bench) -> list[str]:
+def comparability_warnings(bench: Bench) -> list[str]:
     """Why runs of a pair may not be comparable: more steps than asked for, or different hyper-parameters."""
     found = []
     for row, results in bench.pairs_with_runs():

@@ -14,14 +14,14 @@ from stable_baselines3.dqn import DQN
 
 from sb3_mirl.common import learning_curve
 from sb3_mirl.common.export.document import check_fields, opened
-from sb3_mirl.common.export.model import TRAINING, Exportable, argument_names, attribute_name, uncompiled_policy
+from sb3_mirl.common.export.model import TRAINING, ExportableModel, argument_names, attribute_name, uncompiled_policy
 from sb3_mirl.common.export.optimizer import merge_state, split_state
 from sb3_mirl.common.export.spaces import decode_space
 from sb3_mirl.common.export.values import CLASSES, decode
-from sb3_mirl.common.inputs import check_argument, check_arguments, check_observation_space, is_class
+from sb3_mirl.common.inputs import check_argument, check_arguments, check_observation_space, is_class, valid_action_names
 from sb3_mirl.common.text import printable, shortened
 
-Model = TypeVar("Model", bound=Exportable)
+Model = TypeVar("Model", bound=ExportableModel)
 
 
 def load_model(
@@ -59,7 +59,7 @@ def load_model(
 
 
 def _arguments(
-    cls: type[Exportable], given: dict[str, Any], custom_objects: dict[str, type], replaced: dict[str, Any]
+    cls: type[ExportableModel], given: dict[str, Any], custom_objects: dict[str, type], replaced: dict[str, Any]
 ) -> dict[str, Any]:
     """The constructor's arguments: those of the file, some of them replaced."""
     names = argument_names(cls)
@@ -82,15 +82,14 @@ def _arguments(
     return {**arguments, **replaced, "policy": policy}
 
 
-def _attributes(cls: type[Exportable], document: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
+def _attributes(cls: type[ExportableModel], document: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
     """The attributes of the model that are no arguments."""
     space, action_space = (decode_space(document[name], name) for name in ("observation_space", "action_space"))
     if not isinstance(action_space, spaces.Discrete):
         raise ValueError(f"action_space: must be Discrete, the file has {action_space}")
     check_observation_space(space)
     names = document["action_names"]
-    # The logger distinguishes them by 25 characters
-    if names is not None and not len(names) == len({name[:25] for name in names}) == action_space.n:
+    if names is not None and valid_action_names(names, int(action_space.n)) is None:
         raise ValueError(f"action_names must be {action_space.n} that differ, the file has {shortened(names)}")
     training = document["training"]
     check_fields("training", training, TRAINING, cls.exported_attributes)
@@ -118,7 +117,7 @@ def _build(
 ) -> Model:
     """The model, with random weights of its own."""
     try:
-        model = cls(policy=arguments["policy"], env=env, device=device, _init_setup_model=False)
+        model = cls(policy=arguments["policy"], env=env, device=device, _init_setup_model=False)  # type: ignore[arg-type]
         model.__dict__.update({attribute_name(name): value for name, value in arguments.items() if name != "policy"})
         model.__dict__.update(attributes)
         known = {"n_envs": attributes["n_envs"], "n_actions": int(attributes["action_space"].n)}
@@ -133,7 +132,7 @@ def _build(
     return model
 
 
-def _check_network(model: Exportable, file: Any, has_custom_classes: bool) -> None:
+def _check_network(model: ExportableModel, file: Any, has_custom_classes: bool) -> None:
     """
     Check that the file has the weights of the network that its arguments describe: otherwise a small file could describe a
     network that does not fit into memory. On torch's device ``meta`` the network takes no memory.
@@ -168,7 +167,7 @@ def _check_tensors(file: Any, expected: Mapping[str, th.Tensor], prefix: str = "
             )
 
 
-def _load_tensors(model: Exportable, file: Any, optimizer: dict[str, Any]) -> None:
+def _load_tensors(model: ExportableModel, file: Any, optimizer: dict[str, Any]) -> None:
     policy = model.policy
     # A step without gradients creates the optimiser's state, which shows its shapes and is overwritten below
     for parameter in (parameter for group in policy.optimizer.param_groups for parameter in group["params"]):
@@ -193,7 +192,7 @@ def _load_tensors(model: Exportable, file: Any, optimizer: dict[str, Any]) -> No
     policy.optimizer.load_state_dict(merge_state(optimizer, built, optimizer_tensors))
 
 
-def _freeze(model: Exportable, frozen: list[str] | None) -> None:
+def _freeze(model: ExportableModel, frozen: list[str] | None) -> None:
     """Freeze these parameters and no others; older files do not say which, then the policy's constructor decides."""
     if frozen is None:
         return

@@ -1,9 +1,9 @@
 """What is exported of a model: the arguments of its constructor, the counters of training and what its class adds."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import torch as th
-from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.dqn.dqn import DQN
 
 from sb3_mirl.common.inputs import Rule, constructor_signature
 
@@ -23,26 +23,20 @@ TRAINING: dict[str, tuple[str, type]] = {
 NOT_EXPORTED = ("env", "device", "tensorboard_log", "_init_setup_model")
 
 
-class Exportable(Protocol):
-    """What export needs of a model, a subclass of SB3's DQN."""
+class ExportableModel(DQN):
+    """What export needs of a model. Its methods are in :class:`~sb3_mirl.common.export.exportable.ExportableDQN`."""
 
+    #: Name of the algorithm; the nearest class that defines it decides which arguments a file must have
     algorithm: str
-    #: Its attributes that a file holds beside :data:`TRAINING`: numbers or None. A number ``resolved_x`` depends on argument x
-    exported_attributes: ClassVar[dict[str, Rule]]
+    #: Attributes that a file holds beside :data:`TRAINING`, and what they must be: finite numbers or None.
+    #: A number ``resolved_x`` depends on argument x and becomes None when x is given anew
+    exported_attributes: ClassVar[dict[str, Rule]] = {}
     argument_rules: ClassVar[dict[str, Rule]]
-    policy_aliases: ClassVar[dict[str, Any]]
-    base_policy: ClassVar[type]
+    base_policy: ClassVar[type[BasePolicy]]
     policy: Any
     policy_class: Any
-    policy_kwargs: dict[str, Any]
-    observation_space: spaces.Space
-    action_space: spaces.Space
     action_names: list[str] | None
     learning_curve: dict[str, Any]
-
-    def __init__(self, policy: Any, env: Any, *, device: th.device | str, _init_setup_model: bool) -> None: ...
-
-    def _setup_model(self) -> None: ...
 
 
 def argument_names(cls: type) -> list[str]:
@@ -55,6 +49,6 @@ def attribute_name(argument: str) -> str:
     return {"policy": "policy_class", "stats_window_size": "_stats_window_size"}.get(argument, argument)
 
 
-def uncompiled_policy(model: Exportable) -> Any:
+def uncompiled_policy(model: ExportableModel) -> Any:
     """The policy without the wrapper of ``th.compile``, which renames the entries of ``state_dict``."""
     return getattr(model.policy, "_orig_mod", model.policy)

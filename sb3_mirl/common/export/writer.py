@@ -10,14 +10,14 @@ import torch as th
 from stable_baselines3.common.type_aliases import TrainFreq
 
 from sb3_mirl.common.export.document import FORMAT, MAX_HEADER_BYTES, SUFFIX, VERSION, check_document, parse_json
-from sb3_mirl.common.export.model import TRAINING, Exportable, argument_names, attribute_name, uncompiled_policy
+from sb3_mirl.common.export.model import TRAINING, ExportableModel, argument_names, attribute_name, uncompiled_policy
 from sb3_mirl.common.export.optimizer import copied, split_state
 from sb3_mirl.common.export.spaces import encode_space
 from sb3_mirl.common.export.values import encode
 from sb3_mirl.common.files import package_versions, write_whole
 
 
-def export_model(model: Exportable, path: str | Path, replaced: dict[str, Any]) -> Path:
+def export_model(model: ExportableModel, path: str | Path, replaced: dict[str, Any]) -> Path:
     """
     See ``export`` of the model.
 
@@ -64,7 +64,7 @@ def export_model(model: Exportable, path: str | Path, replaced: dict[str, Any]) 
     return path
 
 
-def _arguments(model: Exportable, replaced: dict[str, Any]) -> dict[str, Any]:
+def _arguments(model: ExportableModel, replaced: dict[str, Any]) -> dict[str, Any]:
     """The arguments of the constructor, some of them replaced."""
     names = argument_names(type(model))
     if unknown := [name for name in replaced if name not in names]:
@@ -78,7 +78,7 @@ def _arguments(model: Exportable, replaced: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _training(model: Exportable) -> dict[str, Any]:
+def _training(model: ExportableModel) -> dict[str, Any]:
     own = {name: getattr(model, name, None) for name in model.exported_attributes}
     return {
         **{name: kind(getattr(model, attribute)) for name, (attribute, kind) in TRAINING.items()},

@@ -64,8 +64,8 @@ def _restore_emulator(walk: Restore, node: dict[str, Any], old: Any, path: str) 
 
 class _StateMethods:
     """
-    Adds two methods to environments in the process that unpickles it: a worker of ``SubprocVecEnv``, which can only call
-    methods of its environment.
+    ``SubprocVecEnv`` can only call methods of its environments. Unpickling this object in a worker process adds
+    ``capture_state`` and ``restore_state_`` to ``gymnasium.Env`` there; the main process is not changed. (SB3 2.9.2)
     """
 
     def __init__(self, capture: Callable[..., State], restore: Callable[..., Any]) -> None:
@@ -99,8 +99,8 @@ def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
             children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
             walk.arrays += state.arrays
         walk.reported = len(walk.missing)
-        # The next reset begins with these, if there was none yet
-        names = ("_seeds", "_options")
+        # SB3 passes seeds and options to the next reset; DQN explores with the random generator of the action space
+        names = ("_seeds", "_options", "action_space", "observation_space")
         return {
             "children": children,
             "attributes": walk.complete_values([(name, getattr(value, name)) for name in names], path),

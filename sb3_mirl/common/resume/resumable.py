@@ -26,8 +26,6 @@ _OF_ONE_LEARN = ("_gradient_step_callbacks", "active_callbacks", "_num_timesteps
 class ResumableDQN(ResumableModel):
     """SB3's DQN with checkpoints from which a run goes on exactly, and an event after each gradient step."""
 
-    #: Written into saved models, which only the same algorithm loads. Subclasses inherit it
-    algorithm: str = "ResumableDQN"
     #: Added to learn()'s callbacks unless the user passes one of the same class
     default_callbacks: ClassVar[tuple[type[GradientStepCallback], ...]] = ()
 
@@ -56,12 +54,13 @@ class ResumableDQN(ResumableModel):
                 raise ValueError(f"callback must hold at most one {kind.__name__}, got {count}")
             if count == 0:
                 defaults.append(kind())
+        continues = self.resumed_from is not None and not self.active_callbacks
         self._gradient_step_callbacks = [*defaults, *given]
         self.active_callbacks = [*defaults, *flatten_callbacks(callback)]
         inside = callbacks_inside_events(callback, CheckpointCallback)
         events = [RolloutEvents(list(inside))] if inside else []
-        # Last, when nothing draws random numbers before the first step any more
-        resumption = [_Resumption()] if self.resumed_from is not None else []
+        # Last: nothing after it draws random numbers before the first step
+        resumption = [_Resumption()] if continues else []
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.action_names = find_action_names(self.env, n_actions) or self.action_names
         return super()._init_callback(CallbackList([*defaults, callback, *events, *resumption]), progress_bar)
@@ -85,7 +84,7 @@ class ResumableDQN(ResumableModel):
         :param squared_td_error: the mean squared TD error of the batch before the step, []
         """
         for callback in self._gradient_step_callbacks:
-            callback._on_gradient_step(squared_td_error)
+            callback.on_gradient_step(squared_td_error)
         # A callback may have called predict()
         if not self.policy.training:
             self.policy.set_training_mode(True)
@@ -101,9 +100,9 @@ class ResumableDQN(ResumableModel):
     ) -> SelfDQN:
         """SB3's ``learn()``. After :meth:`resume` it continues the interrupted call."""
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
-        # A callback may call learn() inside of another learn(), which then goes on with its own attributes
+        # A callback may call learn() inside of another learn(), which then continues with its own attributes
         outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self.active_callbacks else {}
-        if self.resumed_from is not None:
+        if self.resumed_from is not None and not outer:
             self.resumed_from.set_logger(self)
             if reset_num_timesteps:  # of the call that is continued
                 total_timesteps += self._num_timesteps_at_start - self.num_timesteps

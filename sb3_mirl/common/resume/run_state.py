@@ -114,7 +114,11 @@ def own_objects(model: ResumableModel) -> dict[str, Any]:
     parts = {"model": model, "policy": policy, "optimizer": policy.optimizer, "replay buffer": model.replay_buffer}
     parts["logger"] = getattr(model, "_logger", None)
     parts |= {f"module {name} of the policy": module for name, module in policy.named_modules() if name}
-    parts |= {f"callback {index}": callback for index, callback in enumerate(model.active_callbacks)}
+    # Named as pair_with_saved() pairs them: the resumed run may leave callbacks out
+    for callback in model.active_callbacks:
+        name = _callback_class(qualified_name(type(callback)))
+        number = sum(part.startswith(f"callback {name} ") for part in parts)
+        parts[f"callback {name} {number}"] = callback
     return {name: part for name, part in parts.items() if part is not None}
 
 

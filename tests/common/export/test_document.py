@@ -44,7 +44,7 @@ def test_numbers_that_are_no_json_or_too_large_are_refused(number, bytes_of_expo
         MIRL.load_exported(tmp_path / "a.safetensors")
 
 
-def test_a_key_that_is_there_twice_is_refused(bytes_of_export, tmp_path):
+def test_duplicate_key_is_refused(bytes_of_export, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(with_document(bytes_of_export, lambda text: text[:-1] + ', "format": "sb3_mirl"}'))
     with pytest.raises(ValueError, match="a key is there twice"):

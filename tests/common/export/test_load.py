@@ -232,7 +232,7 @@ def test_saved_and_exported_models_keep_the_action_names(trained, exported, tmp_
         (set_at("optimizer", "param_groups", 0, "lr", value="x"), "lr must be a number"),
     ],
 )
-def test_documents_that_are_refused(change, message, exported):
+def test_invalid_documents_are_refused(change, message, exported):
     with pytest.raises(ValueError, match=message):
         MIRL.load_exported(rewrite(exported, change))
 
@@ -251,7 +251,7 @@ def test_documents_that_are_refused(change, message, exported):
         ("optimizer.0.exp_avg", None, r"file does not have: \['optimizer.0.exp_avg'\]"),
     ],
 )
-def test_tensors_that_are_refused(name, value, message, exported):
+def test_invalid_tensors_are_refused(name, value, message, exported):
     def change(tensors):
         tensors.pop(name, None)
         tensors.update({} if value is None else {name: value})

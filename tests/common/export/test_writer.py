@@ -29,7 +29,7 @@ def test_an_interrupted_export_leaves_the_old_file(trained, exported, monkeypatc
     assert exported.read_bytes() == before and [*exported.parent.iterdir()] == [exported]
 
 
-def test_what_loading_refuses_is_not_exported(trained, tmp_path):
+def test_export_refuses_what_load_refuses(trained, tmp_path):
     with pytest.raises(ValueError, match=r"'arguments' must have at most 1000 values"):
         trained.export(tmp_path / "a", policy_kwargs={"net_arch": [1] * 2000})
     with pytest.raises(ValueError, match="integers must have at most 64 bits"):

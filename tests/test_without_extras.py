@@ -92,13 +92,13 @@ def test_commands_that_need_no_extra_work(command, printed):
 
 
 @pytest.mark.parametrize("command", MISSING)
-def test_what_is_missing_is_named_with_its_extra(command, printed):
+def test_missing_package_is_reported_with_its_extra(command, printed):
     status, out, err = printed[command]
     assert status in (1, 2) and not out and f"pip install 'sb3-mirl[{MISSING[command]}]'" in err
     assert err.count("\n") == 1
 
 
-def test_every_package_that_is_named_comes_with_its_extra():
+def test_extras_table_matches_pyproject():
     extras = {name: set() for name in set(EXTRAS.values())}
     for line in metadata.requires("sb3-mirl"):
         requirement = Requirement(line)

@@ -14,7 +14,7 @@ Arguments = ParamSpec("Arguments")
 ENDED_BY_SIGPIPE = 128 + 13
 
 
-def quiet_without_reader(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+def exit_quietly_on_broken_pipe(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """
     A command that ends without a traceback when the reader of its output has closed the pipe, as ``| head`` does.
 

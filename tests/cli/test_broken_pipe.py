@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from sb3_mirl.cli.pipes import quiet_without_reader
+from sb3_mirl.cli.broken_pipe import exit_quietly_on_broken_pipe
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_command_ends_quietly_when_its_reader_has_left(buffered):
+def test_command_is_quiet_on_broken_pipe(buffered):
     code = (
-        "import sys; from sb3_mirl.cli.pipes import quiet_without_reader\n"
-        "@quiet_without_reader\n"
+        "import sys; from sb3_mirl.cli.broken_pipe import exit_quietly_on_broken_pipe\n"
+        "@exit_quietly_on_broken_pipe\n"
         "def command():\n    print('text')\n    return 0\n"
         "sys.stdin.read(1); sys.exit(command())"
     )
@@ -29,7 +29,7 @@ def test_a_command_ends_quietly_when_its_reader_has_left(buffered):
 
 
 def test_another_broken_pipe_is_an_error():
-    @quiet_without_reader
+    @exit_quietly_on_broken_pipe
     def command():
         raise BrokenPipeError("of a worker")
 
