@@ -181,7 +181,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             got = f"{policy.__module__}.{policy.__qualname__}" if inputs.is_class(policy) else repr(policy)
             raise ValueError(
                 f"policy must be one of {sorted(self.policy_aliases)} or a subclass of {base.__module__}.{base.__qualname__}, "
-                f"got {got}. (When loading: the file was not saved by {self.algorithm}.)"
+                f"got {got}. (When loading: the file was saved by another algorithm than {self.algorithm}.)"
             )
         if not hasattr(self, "action_space"):
             raise ValueError("env must be an environment or its id, got None")

@@ -17,7 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
-from sb3_mirl import DQNMSE, MIRL, SQL, BaseDQN, CheckpointCallback, SQLm
+from sb3_mirl import DQNMSE, MIRL, SQL, BaseDQN, SQLm
 from sb3_mirl.common.gradient import td_loss
 from sb3_mirl.mirl.callbacks import auto_beta_lr
 from sb3_mirl.mirl.policies import MIRLPolicy
@@ -265,20 +265,6 @@ def test_a_loss_of_a_subclass_is_used_by_the_plain_and_the_compiled_step():
     assert losses[1] == pytest.approx(3 * losses[0]) and losses[2] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_base_dqn_is_saved_exported_and_resumed(tmp_path):
-    model = BaseDQN("MlpPolicy", "CartPole-v1", learning_starts=20, buffer_size=500, seed=0)
-    model.learn(200, callback=CheckpointCallback(100, tmp_path))
-    obs = model.get_env().reset()
-    model.save(tmp_path / "model.zip")
-    copies = [BaseDQN.load(tmp_path / "model.zip"), BaseDQN.load_exported(model.export(tmp_path / "model"))]
-    copies.append(BaseDQN.resume(tmp_path, "CartPole-v1"))
-    for loaded in copies:
-        np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
-        assert all(th.equal(loaded.policy.state_dict()[name], value) for name, value in model.policy.state_dict().items())
-    with pytest.raises(ValueError, match="holds the algorithm 'BaseDQN', and MIRL"):
-        MIRL.load_exported(tmp_path / "model")
-
-
 def test_signatures_show_the_arguments_that_are_passed_on():
     class Mine(SQL):
         def __init__(self, *args, patience=3, **kwargs):
@@ -288,6 +274,48 @@ def test_signatures_show_the_arguments_that_are_passed_on():
     assert [*parameters][:3] == ["policy", "env", "learning_rate"] and parameters["patience"].default == 3
     assert (parameters["prior_lr"].default, parameters["beta_scale"].default) == (0.0, 30.0)
     assert not {"args", "kwargs", "self"} & parameters.keys()
+
+
+def test_signatures_of_subclasses_with_own_positional_arguments():
+    class Required(MIRL):
+        def __init__(self, policy, env, bonus, **kwargs):
+            super().__init__(policy, env, **kwargs)
+
+    class Reordered(MIRL):
+        def __init__(self, env, policy="MlpPolicy", **kwargs):
+            super().__init__(policy, env, **kwargs)
+
+    class Complete(BaseDQN):
+        def __init__(self, env):
+            super().__init__("MlpPolicy", env)
+
+    required, reordered = (inspect.signature(cls).parameters for cls in (Required, Reordered))
+    assert [*required][:3] == ["policy", "env", "bonus"] and [*reordered][:2] == ["env", "policy"]
+    assert required["learning_rate"].kind is reordered["gamma"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert [*inspect.signature(Complete).parameters] == ["env"]
+    Required("MlpPolicy", ConstantReward(), 1.0, buffer_size=10)
+
+
+def test_the_error_for_a_file_of_another_algorithm_names_both(tmp_path):
+    BaseDQN("MlpPolicy", ConstantReward(), buffer_size=10).save(tmp_path / "base.zip")
+    with pytest.raises(ValueError, match=r"saved by BaseDQN: load it with BaseDQN\.load"):
+        MIRL.load(tmp_path / "base.zip")
+    DQN("MlpPolicy", ConstantReward(), buffer_size=10).save(tmp_path / "dqn.zip")
+    with pytest.raises(ValueError, match=r"subclass of sb3_mirl\.\S+DQNPolicy, got stable_baselines3\.\S+DQNPolicy"):
+        BaseDQN.load(tmp_path / "dqn.zip")
+
+
+@pytest.mark.parametrize(
+    "change", [("mixed_precision", True), ("loss", "mse"), ("batch_loss", lambda *a, **k: td_loss(*a, **k))]
+)
+def test_the_gradient_step_is_compiled_anew_when_a_setting_changes(change):
+    model = BaseDQN("MlpPolicy", "CartPole-v1", learning_starts=40, buffer_size=100, compile_update=True, seed=0).learn(44)
+    before = model._compiled_gradient[1]
+    model.train(1, 8)
+    assert model._compiled_gradient[1] is before
+    setattr(model, *change)
+    model.train(1, 8)
+    assert model._compiled_gradient[1] is not before
 
 
 @pytest.mark.parametrize("start", [0, -3, 5])

@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl import MIRL, BaseDQN, CheckpointCallback
 from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.common.resume.replay_log import slot_arrays, values_beside_slots
 from sb3_mirl.common.resume.state import capture
@@ -67,8 +67,8 @@ def run(
     policy: str = "MlpPolicy",
     interrupted_at: int | None = None,
     callbacks: Callable[[], list[BaseCallback]] = list,
-    algorithm: type[MIRL] = MIRL,
-) -> MIRL:
+    algorithm: type[BaseDQN] = MIRL,
+) -> BaseDQN:
     """Begins a run, or goes on with it if it has a checkpoint."""
     env = make_env()
     if list(folder.glob("checkpoints/rl_model_*.json")):  # not one that is unfinished
@@ -84,7 +84,7 @@ def run(
     return model
 
 
-def content(model: MIRL, folder: Path) -> dict[str, Any]:
+def content(model: BaseDQN, folder: Path) -> dict[str, Any]:
     """All of a run that must not depend on interruptions."""
     buffer = model.replay_buffer
     assert buffer is not None
@@ -92,8 +92,7 @@ def content(model: MIRL, folder: Path) -> dict[str, Any]:
     return {
         "weights": {name: _hash(value) for name, value in model.policy.state_dict().items()},
         "optimizer": _hash_all(model.policy.optimizer.state_dict()),
-        "prior": model.prior.tolist(),
-        "beta": model.beta,
+        "prior and beta": (model.prior.tolist(), model.beta) if isinstance(model, MIRL) else None,
         "replay": _replay(model, filled),
         "episodes": [{key: value for key, value in episode.items() if key != "t"} for episode in model.ep_info_buffer or []],
         "counters": [model.num_timesteps, model._n_updates, model._episode_num, model._n_calls, model.exploration_rate],
@@ -105,7 +104,7 @@ def content(model: MIRL, folder: Path) -> dict[str, Any]:
     }
 
 
-def _replay(model: MIRL, filled: int) -> dict[str, str]:
+def _replay(model: BaseDQN, filled: int) -> dict[str, str]:
     buffer = model.replay_buffer
     assert buffer is not None
     names = [name for name, _ in slot_arrays(buffer)]

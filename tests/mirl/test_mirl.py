@@ -155,7 +155,8 @@ def test_action_names_of_another_length_are_ignored():
 
 
 @pytest.mark.parametrize(
-    "meanings", [None, ["A"], ["A", "A"], "AB", ("LEFT", "RIGHT"), [1, 2], NotImplementedError(), ["x" * 30, "x" * 31]]
+    "meanings",
+    [None, ["A"], ["A", "A"], "AB", ("LEFT", "RIGHT"), [1, 2], NotImplementedError(), ["x" * 30, "x" * 31], ["A", "B", "B"]],
 )
 def test_invalid_action_names_are_ignored(meanings):
     class Odd(ConstantReward):

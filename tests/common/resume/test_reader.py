@@ -19,7 +19,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_mirl import MIRL, SQL, CheckpointCallback
+from sb3_mirl import MIRL, SQL, BaseDQN, CheckpointCallback
 from sb3_mirl.common.buffers import DeviceReplayBuffer
 from sb3_mirl.common.resume import replay_log, run_state
 from sb3_mirl.common.resume.reader import Checkpoint
@@ -66,6 +66,12 @@ CASES = {
     "linear beta": (cartpole, {"beta_schedule": "linear", "beta_lr": 1e-3}, {}),
     "evaluations": (cartpole, {}, {"callbacks": evaluation}),
     "SQL": (cartpole, {}, {"algorithm": SQL}),
+    "BaseDQN": (cartpole, {"prior_lr": None, "beta_lr": None}, {"algorithm": BaseDQN}),
+    "BaseDQN in worker processes": (
+        lambda folder: cartpole(folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
+        {"prior_lr": None, "beta_lr": None},
+        {"algorithm": BaseDQN},
+    ),
     "grid world": (lambda folder: make_vec_env("MIRLSquare-v0", 1, seed=5, monitor_dir=str(folder)), {}, {}),
     "on the device": (cartpole, {"replay_buffer_class": DeviceReplayBuffer}, {}),
     "Dict": (lambda folder: make_vec_env(Mixed, 2, seed=5, monitor_dir=str(folder)), {}, {"policy": "MultiInputPolicy"}),
@@ -103,7 +109,12 @@ def test_interrupted_run_equals_uninterrupted_run(case, tmp_path, monkeypatch):
     make_env, settings, options = CASES[case]
     if case == "frames":  # several files for one checkpoint
         monkeypatch.setattr(replay_log, "SEGMENT_BYTES", 100_000)
-    options = {"total": 360, "save_freq": 36, "settings": {**SETTINGS, **settings}, **options}
+    options = {
+        "total": 360,
+        "save_freq": 36,
+        "settings": {k: v for k, v in {**SETTINGS, **settings}.items() if v is not None},
+        **options,
+    }
 
     def part(name, **more):
         folder = tmp_path / name
