@@ -1,7 +1,7 @@
 # `make demo` and `make test` set everything up by themselves, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Those of the tested versions; plain `torch` on Linux would be several GB of CUDA packages
+# Installs the versions of constraints.txt
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow install pytest coverage format lint type commit-checks build clean
@@ -49,4 +49,4 @@ build: install
 	$(BIN)/python -m build
 
 clean:
-	rm -rf .venv build dist demo logs
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,7 +1,7 @@
 """
 The experiment behind ``operators.MIN_SQUARED_TD_ERROR`` and the default of ``beta_max``.
 
-β follows 1/L, and L, the mean squared TD error of one batch, can be as small as one likes: where everything is
+β follows 1/L, and L, the mean squared TD error of one batch, has no lower bound: where everything is
 predictable, and by luck. The script trains MIRL for a short while with its adaptive β, and prints
 
 1. how small L gets, and what one gradient step then adds to β for several floors on L (α_β = 3.3e-6, the paper's);
@@ -82,7 +82,9 @@ def main() -> None:
     greedy_rows = []
     for name, (make_env, steps, settings) in RUNS.items():
         errors = Errors()
-        model = MIRL(env=make_env(), **{"buffer_size": 20_000, "seed": 0, **settings})
+        model = MIRL(
+            env=make_env(), **{"buffer_size": 20_000, "seed": 0, "beta_schedule": "adaptive", "loss": "mse", **settings}
+        )
         model.learn(steps, callback=errors)
         low = [np.min(errors.values), *np.quantile(errors.values, [0.001, 0.01, 0.5])]
         with np.errstate(divide="ignore"):

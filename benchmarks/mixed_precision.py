@@ -51,6 +51,7 @@ CARTPOLE = {
     "beta_init": 0.1,
     "beta_lr": 4e-4,
     "beta_max": 10,
+    "loss": "mse",
     "policy_kwargs": {"net_arch": [128, 128]},
 }
 BREAKOUT = {
@@ -68,6 +69,7 @@ BREAKOUT = {
     "beta_init": 1.0,
     "beta_lr": 1e-3,
     "beta_max": 50,
+    "loss": "mse",
     "policy_kwargs": {"features_extractor_class": MinAtarCNN, "net_arch": [128]},
 }
 # environment, settings, steps

@@ -15,7 +15,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_mirl.mirl.callbacks import find_action_names
+from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.mirl.operators import soft_policy
 from sb3_mirl.zoo.register import ALGORITHMS
 

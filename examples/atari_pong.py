@@ -14,8 +14,7 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from sb3_mirl import MIRL, PAPER_ATARI
-from sb3_mirl.common.buffers import FrameReplayBuffer
+from sb3_mirl import MIRL, PAPER_ATARI, FrameReplayBuffer
 
 
 def main() -> None:

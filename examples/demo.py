@@ -1,7 +1,7 @@
 """
-What `make demo` runs: MIRL learns Acrobot-v1 through rl-zoo3, is evaluated, and what happened is drawn.
+The program of `make demo`: trains MIRL on Acrobot-v1 through rl-zoo3, evaluates it, and draws the training.
 
-Acrobot's three actions are a push to the left, nothing, and a push to the right. Watch ρ find out which one is useless.
+Acrobot's actions are a push to the left, no push, and a push to the right. ρ of the useless action falls during training.
 
     python examples/demo.py            # about a minute; figure and logs in demo/
 """

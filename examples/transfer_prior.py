@@ -30,10 +30,8 @@ from matplotlib import pyplot as plt
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
-from sb3_mirl import MIRL, load_prior
+from sb3_mirl import MIRL, AtariVecEnv, FrameReplayBuffer, load_prior
 from sb3_mirl.bench.scores import bootstrap, mean
-from sb3_mirl.common.buffers import FrameReplayBuffer
-from sb3_mirl.envs.atari import AtariVecEnv
 
 SOURCE_SEED = 1000
 BLOCKS = 20

@@ -1,6 +1,6 @@
 """
 The command ``sb3-mirl bench``: ``run`` trains and evaluates the algorithms of a suite and continues where an earlier call
-stopped; ``status`` says how far a folder is; ``report`` writes tables, figures and a page.
+stopped; ``status`` says progress of a benchmark folder; ``report`` writes tables, figures and a page.
 """
 
 import argparse
@@ -72,7 +72,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_run_arguments(runner)
-    status_parser = commands.add_parser("status", help="how far a folder is", description="How far a folder of results is.")
+    status_parser = commands.add_parser(
+        "status", help="progress of a benchmark folder", description="How far a folder of results is."
+    )
     status_parser.add_argument("folder", type=Path, metavar="DIR")
     report_parser = commands.add_parser(
         "report",

@@ -77,9 +77,6 @@ def experiment_manager(suite: Suite, job: Job, log_folder: Path, device: str) ->
 def _takes(algorithm: str, arguments: Iterable[str]) -> bool:
     """Whether the algorithm's constructor has all these arguments."""
     parameters = inspect.signature(rl_zoo3.ALGOS[algorithm]).parameters
-    # SQL and SQL_m pass theirs on to MIRL
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return True
     return all(name in parameters for name in arguments)
 
 

@@ -142,7 +142,7 @@ def _shares(progress: dict[Job, int], suite: Suite, max_jobs: int) -> str:
     """The progress of jobs that have begun to train."""
     begun = [f"{job} {steps / suite.steps[job.env]:.0%}" for job, steps in progress.items() if steps]
     more = [f"and {len(begun) - max_jobs} more"] if len(begun) > max_jobs else []
-    return ", ".join(begun[:max_jobs] + more) or ("jobs are being set up" if progress else "over")
+    return ", ".join(begun[:max_jobs] + more) or ("jobs are being set up" if progress else "all jobs have ended")
 
 
 def _result_line(job: Job, folder: Path) -> str:

@@ -61,7 +61,7 @@ def inspect_main(arguments: list[str]) -> int:
         "the file is run: policy.pth of a zip is read by torch's restricted reader (weights_only).",
     )
     parser.add_argument("file", help="the model file")
-    parser.add_argument("--json", action="store_true", help="print JSON; numbers that it cannot hold as text")
+    parser.add_argument("--json", action="store_true", help="print JSON; NaN and infinity as text")
     args = parser.parse_args(arguments)
     try:
         found = inspect_file(args.file)

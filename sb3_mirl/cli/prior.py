@@ -111,7 +111,7 @@ def _initial_prior(given: Any, n_actions: int) -> np.ndarray | None:
 
 def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: float, first: np.ndarray | None) -> str | None:
     if prior_lr == 0.0:
-        return "prior_lr is 0, so that rho has never moved (SQL learns none)"
+        return "prior_lr is 0, so that rho never changes (SQL has a fixed prior)"
     if steps == 0:
         return "there was no step since learning_starts, so that rho has not moved"
     if weight >= threshold:

@@ -230,7 +230,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
         # Before anything is stored: one number that is not finite would turn every weight into NaN
         normalize, step = self._vec_normalize_env, self.num_timesteps
         squared = self.loss == "mse" and (normalize is None or not normalize.norm_reward)
-        limit = inputs.LARGEST_SQUARED if squared else inputs.LARGEST_FLOAT32
+        limit = inputs.LARGEST_SQUARABLE if squared else inputs.LARGEST_FLOAT32
         inputs.check_rewards(reward if normalize is None else normalize.old_reward, limit, step)
         inputs.check_observations(self.observation_space, new_obs if normalize is None else normalize.old_obs, step)
         for env in np.flatnonzero(dones):

@@ -90,8 +90,8 @@ def flushed_denormals() -> Iterator[None]:
     """
     Takes numbers below 1e-38 (float32) for 0, as far as the processor can.
 
-    Adam's average of a gradient that has become 0, which is that of every unit that is off for all of a batch, decays to such
-    numbers within a thousand steps and stays there. Processors compute with them many times slower.
+    If a unit is inactive for whole batches, its gradient is 0, and Adam's average of that gradient decays to a denormal number
+    within a thousand steps. Processors compute with denormal numbers many times slower.
     """
     already_flushed = _DENORMAL * 1.0 == 0.0
     th.set_flush_denormal(True)
@@ -103,8 +103,8 @@ def flushed_denormals() -> Iterator[None]:
 
 def clear_tiny_averages(optimizer: th.optim.Optimizer) -> None:
     """
-    Sets to 0 those of Adam's averages that would be denormal numbers soon, as :func:`flushed_denormals` does at once but
-    only in its own thread. They are negligible beside Adam's ε. Other optimisers, and subclasses of Adam, are left alone.
+    Set Adam's averages to 0 before they become denormal: :func:`flushed_denormals` works in its own thread only. They are
+    negligible beside Adam's ε. Other optimisers, and subclasses of Adam, are left alone.
 
     The average of the gradient loses a factor of 10⁴ in 100 steps without gradient, the other one a tenth of its value.
 
@@ -128,7 +128,7 @@ class Compiled:
     """
     A function of tensors, compiled by Inductor for each combination of shapes and settings with which it is called.
 
-    ``th.compile`` does the same and, before each call, looks whether anything that the function depends on has changed:
+    ``th.compile`` does the same and, before each call, checks whether anything that the function depends on has changed:
     attributes of modules, types, globals. With a small network that takes a fifth of the step. Here the caller names what
     may change as ``settings``.
 
@@ -200,7 +200,7 @@ class _CudaGraph:
     A function recorded as a CUDA graph, which is launched as a whole instead of kernel by kernel.
 
     :param function: of tensors on one CUDA device; does not synchronise
-    :param n_state: so many of its first arguments stay where they are in memory; the others are copied there
+    :param n_state: number of leading arguments that keep their address; the others are copied before each launch
     """
 
     def __init__(self, function: Callable[..., list[th.Tensor]], n_state: int) -> None:

@@ -24,7 +24,7 @@ LARGEST = float(np.finfo(np.float64).max)
 #: The replay buffer and the network hold no larger number
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 #: The largest reward whose square, and so its TD error's, is a float32
-LARGEST_SQUARED = float(np.sqrt(LARGEST_FLOAT32))
+LARGEST_SQUARABLE = float(np.sqrt(LARGEST_FLOAT32))
 UNITS = tuple(unit.value for unit in TrainFrequencyUnit)
 
 # Of an argument's name, its value and all arguments; returns the value as it is to be used
@@ -272,7 +272,7 @@ class UnsupportedError(ValueError, AssertionError, NotImplementedError):
 
 def check_action_space(space: spaces.Space) -> None:
     """
-    :param space: of the actions
+    :param space: the action space
     :raises UnsupportedError: if it is not Discrete; the message says how to make it Discrete
     """
     if isinstance(space, spaces.Discrete):
@@ -300,7 +300,7 @@ def check_action_space(space: spaces.Space) -> None:
 
 def has_small_image(space: spaces.Space) -> bool:
     """
-    :param space: of the observations
+    :param space: the observation space
     :return: whether an image of it is too small for NatureCNN
     """
     entries = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
@@ -312,7 +312,7 @@ def has_small_image(space: spaces.Space) -> bool:
 
 def check_observation_space(space: spaces.Space, name: str = "observation_space") -> None:
     """
-    :param space: of the observations
+    :param space: the observation space
     :param name: for the error
     :raises UnsupportedError: if SB3 would fail with it at the first observation, or at some later one
     """
@@ -333,7 +333,7 @@ def check_observations(
     space: spaces.Space, observations: Any, step: int, name: str = "observation", first_env: int = 0
 ) -> None:
     """
-    Finite, of the right shape and, for categories, one of them. Out of the bounds of a Box is no error.
+    Check that observations are finite, have the right shape, and are valid categories. The bounds of a Box are not checked.
 
     :param space: of one observation
     :param observations: of all environments, [n_envs, ...], or a dict of such
@@ -348,7 +348,7 @@ def check_observations(
     elif isinstance(space, spaces.Box):
         if observations.shape[1:] != space.shape:
             raise ValueError(f"{name} at environment step {step} must have shape {space.shape}, got {observations.shape[1:]}")
-        # Half the time of isfinite().all(). Below 1e38, every number is far inside of float32; else take a closer look
+        # Twice as fast as isfinite().all(). If the sum of squares is below 1e38, every entry fits into float32
         if observations.dtype.kind == "f" and not float(np.vdot(observations, observations)) < 1e38:
             _raise_unless(
                 np.abs(observations.astype(np.float64)) <= LARGEST_FLOAT32, observations, name, first_env, step, _FINITE

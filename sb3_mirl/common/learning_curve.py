@@ -2,7 +2,7 @@
 The returns of a run's episodes in a few numbers, which its model files hold as plain JSON.
 
 A curve is a dict: ``points``, the mean returns of ``episodes_per_point`` episodes each, in order; and ``sum`` and ``count`` of
-the episodes since the last point. When there are :data:`MOST_POINTS`, each two become one.
+the episodes since the last point. When there are :data:`MOST_POINTS`, neighbouring points are averaged in pairs.
 """
 
 import math
@@ -10,11 +10,11 @@ import statistics
 from typing import Any
 
 MOST_POINTS = 64
-#: Points that are needed to say whether returns improved: a quarter of them, twice
+#: Smallest number of points for comparing the first quarter with the last
 FEWEST_POINTS = 16
-#: A difference of two means counts from this multiple of its standard error on
+#: Smallest significant difference of two means, in standard errors
 SIGNIFICANT = 3.0
-#: Of returns, whose squares must be finite too
+#: Largest accepted return; its square must be finite
 LARGEST = 1e100
 
 

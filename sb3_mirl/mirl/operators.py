@@ -13,11 +13,11 @@ shifted before they are exponentiated, never clipped: results are finite for |β
 
 import torch as th
 
-#: L is not taken to be smaller than this when β moves towards 1/L: one lucky batch then moves β by at most
+#: Lower bound of L in update_beta. A batch with a very small error then moves β by at most
 #: ``step_size / MIN_SQUARED_TD_ERROR``. ``benchmarks/beta_limits.py`` is the experiment behind the value.
 MIN_SQUARED_TD_ERROR = 1e-6
 
-# They take the place of β = 0 and β = ∞, lest 0 · ∞ is computed; β (Q - Q') is still a normal number
+# β = 0 and β = ∞ are replaced by these values, because 0 · ∞ is NaN; β (Q - Q') is still a normal number
 SMALLEST_BETA, LARGEST_BETA = 1e-290, 1.7e308
 
 
@@ -184,7 +184,8 @@ def update_beta_normalized(
     """
     β ← (1 - α_β) β + α_β k / √L: :func:`update_beta` with a target in 1/reward, the unit of β.
 
-    Where all rewards are multiplied by c, so are Q and √L, and β · Q stays what it was.
+    If all rewards are multiplied by c, so are Q and √L, and β · Q does not change, as long as √L / k is above the lower bound
+    :data:`MIN_SQUARED_TD_ERROR`.
 
     :param beta: β, a number or a tensor without axes
     :param squared_td_error: L, the mean squared TD error of one batch, in reward²

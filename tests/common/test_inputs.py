@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvW
 
 from sb3_mirl import MIRL, SQL, SQLm
 from sb3_mirl.common import dqn as dqn_module
-from sb3_mirl.common.inputs import LARGEST_FLOAT32, LARGEST_SQUARED
+from sb3_mirl.common.inputs import LARGEST_FLOAT32, LARGEST_SQUARABLE
 
 FAST = {"learning_starts": 8, "buffer_size": 200, "batch_size": 4, "policy_kwargs": {"net_arch": [8]}, "seed": 0}
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
@@ -440,7 +440,7 @@ any_float = st.one_of(st.floats(), st.sampled_from([NAN, INF, -INF, 1e300, -1e30
 def test_any_reward_trains_or_is_named(reward, at, length, loss):
     env = Scripted(at, reward=reward, length=length)
     model = MIRL("MlpPolicy", env, loss=loss, train_freq=1, **FAST)
-    limit = LARGEST_SQUARED if loss == "mse" else LARGEST_FLOAT32
+    limit = LARGEST_SQUARABLE if loss == "mse" else LARGEST_FLOAT32
     if abs(reward) <= limit * (1 - 1e-6):
         try:
             model.learn(40)

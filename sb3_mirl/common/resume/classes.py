@@ -102,7 +102,7 @@ def is_in_modules(cls: type, modules: tuple[str, ...]) -> bool:
     return f"{module_of(cls)}.".startswith(tuple(f"{module}." for module in modules))
 
 
-@functools.lru_cache(maxsize=10_000)  # abstract classes answer slowly
+@functools.lru_cache(maxsize=10_000)  # issubclass() is slow for abstract classes
 def is_program(cls: Any) -> bool:
     """Whether objects of a class are a part of the program, such as functions."""
     return issubclass(cls, PROGRAM)
@@ -114,7 +114,7 @@ def is_output(cls: type) -> bool:
 
 
 def program_name(value: Any) -> str:
-    """By which it is checked that the restored object has the same part of the program."""
+    """A name that identifies a function, class or dtype; restore compares it."""
     if is_instance(value, (np.dtype, th.dtype, types.GenericAlias)):
         return str(value)
     if is_instance(value, re.Pattern):

@@ -114,7 +114,7 @@ def _new_object(walk: Restore, name: str, old: Any, path: str) -> Any:
             if type(value) is cls:
                 return copy.deepcopy(value)
     if is_passing_class(cls):
-        raise walk.unknown(path, f"a {name}, of which there is none here whose state it could be")
+        raise walk.unknown(path, f"a {name}, but the resumed run has no such object to restore it into")
     base: Any = builtin_base(cls)
     return base.__new__(cls)
 

@@ -191,7 +191,7 @@ def _capture_optimizer(walk: Capture, value: th.optim.Optimizer, path: str) -> d
 
 def _restore_optimizer(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if not is_instance(old, th.optim.Optimizer):
-        raise walk.unknown(path, "an optimiser, of which there is none here whose state it could be")
+        raise walk.unknown(path, "an optimiser, but the resumed run has no such object to restore it into")
     walk.made(node, old)
     # Not in place: load_state_dict compares the new param_groups with the old ones
     old.load_state_dict(walk.value(node["state"], None, path))
