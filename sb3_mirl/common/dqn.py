@@ -33,12 +33,12 @@ class BaseDQN(ExportableDQN, ResumableDQN):
     SB3's DQN, resumable and exportable. It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
 
     :param loss: ``"huber"`` (DQN's) or ``"mse"``
-    :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, which is faster
-        and differs by rounding only. Needs a C++ compiler; the first gradient step takes up to a minute. The network's
-        ``forward()`` is traced once for each shape of its input. Python side effects (counting, drawing random numbers) happen
-        only during tracing; attributes that are not parameters keep the value that they had then. Networks with dropout,
-        buffers (batch norm), hooks or TorchScript are refused. On a GPU the function is recorded as a CUDA graph (not measured
-        yet)
+    :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, and the choice of
+        actions as another. This is faster and differs by rounding only. It needs a C++ compiler; the first gradient step takes
+        up to a minute. The network's ``forward()`` is traced once for each shape of its input. Python side effects (counting,
+        drawing random numbers) happen only during tracing; attributes that are not parameters keep the value that they had
+        then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a GPU the functions are recorded
+        as CUDA graphs (not measured yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
@@ -167,6 +167,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
                     "set compile_update=False"
                 )
             check_compiler(self.device)
+            self.policy.compile_acting()
 
     def check_model_arguments(self) -> None:
         """

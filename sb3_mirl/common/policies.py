@@ -1,5 +1,6 @@
-"""SB3's DQN policies with faster gradient steps: fused Adam, and images in channels-last format for NatureCNN."""
+"""SB3's DQN policies with fused Adam, images in channels-last format for NatureCNN, and compiled acting."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,12 @@ from stable_baselines3.dqn import policies
 from stable_baselines3.dqn.policies import QNetwork
 
 from sb3_mirl.common.export.onnx import Acting
-from sb3_mirl.common.gradient import channels_last
+from sb3_mirl.common.gradient import CompiledActing, channels_last
+
+
+def greedy_actions(q_values: th.Tensor) -> list[th.Tensor]:
+    """argmaxₐ Q(s,a), [batch], of Q(s, ·), [batch, n_actions]."""
+    return [q_values.argmax(dim=1)]
 
 
 class DQNPolicy(policies.DQNPolicy):
@@ -20,6 +26,9 @@ class DQNPolicy(policies.DQNPolicy):
     otherwise. The action space may start at another number than 0.
     """
 
+    #: What acting computes: a pure function of Q(s, ·) and further tensors; its last result is the network's actions
+    acting: Callable[..., list[th.Tensor]] = staticmethod(greedy_actions)
+    _compiled_acting: CompiledActing | None = None
     #: Outputs of :meth:`onnx_module`
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
 
@@ -35,6 +44,31 @@ class DQNPolicy(policies.DQNPolicy):
             self.optimizer_kwargs = kwargs
             self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
+
+    def compute_acting(self, obs: PyTorchObs, *tensors: th.Tensor) -> list[th.Tensor]:
+        """
+        :attr:`acting`, as one compiled function with the network after :meth:`compile_acting`.
+
+        :param obs: observations, as the network takes them
+        :param tensors: further arguments of :attr:`acting`
+        """
+        if self._compiled_acting is None:
+            return self.acting(self.q_net(obs), *tensors)
+        if self._compiled_acting.q_net is not self.q_net:
+            self.compile_acting()
+        return self._compiled_acting(obs, *tensors)
+
+    def compile_acting(self) -> None:
+        """
+        Make :meth:`predict` run the network and :attr:`acting` as one compiled function, which differs by rounding only. It is
+        compiled in the next call, and again for each new number of observations.
+
+        :raises ValueError: if the network cannot be compiled; the message says why
+        """
+        self._compiled_acting = CompiledActing(self.q_net, self.acting)
+
+    def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
+        return self.compute_acting(obs)[-1]
 
     def predict(
         self,

@@ -65,7 +65,7 @@ class MIRL(BaseDQN):
 
     It takes the arguments of :class:`~sb3_mirl.common.dqn.BaseDQN`, which are DQN's with DQN's defaults, and the ones below.
     The paper's values for Atari are :data:`~sb3_mirl.PAPER_ATARI`. With ``n_steps > 1`` the penalties KL(π‖ρ)/β of the steps
-    between are left out of the target. With ``compile_update=True`` the choice of actions is compiled as well.
+    between are left out of the target.
 
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"``: 20 divided by the
         ``total_timesteps`` of the first :meth:`learn`, see :func:`~sb3_mirl.mirl.callbacks.auto_prior_lr`
@@ -137,8 +137,6 @@ class MIRL(BaseDQN):
             prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_init)
-        if self.compile_update:
-            self.policy.compile_acting()
 
     @property
     def prior(self) -> np.ndarray:

@@ -16,12 +16,18 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_mirl.common import policies
 from sb3_mirl.common.export.onnx import Acting
-from sb3_mirl.common.gradient import CompiledActing
 from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
+
+
+def soft_actions(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
+    """π(·|s), float64 [batch, n_actions], and argmaxₐ π(a|s), [batch]."""
+    # In float64, because a float32 π would take ρ off the simplex
+    probabilities = soft_policy(q_values.detach().double(), prior, beta)
+    return [probabilities, probabilities.argmax(dim=1)]
 
 
 class MIRLPolicy(policies.DQNPolicy):
@@ -41,7 +47,7 @@ class MIRLPolicy(policies.DQNPolicy):
     beta: th.Tensor
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
-    _compiled_acting: CompiledActing | None = None
+    acting: Callable[..., list[th.Tensor]] = staticmethod(soft_actions)
 
     def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,30 +109,9 @@ class MIRLPolicy(policies.DQNPolicy):
             self._buffers[name] = buffer.to(self._buffers[name].device)  # type: ignore[union-attr]
         return self
 
-    @property
-    def device(self) -> th.device:
-        """The device of ρ, which is that of the network."""
-        # SB3's walks through the parameters at every step
-        return self.prior.device if "prior" in self._buffers else super().device
-
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
-        if self._compiled_acting is None:
-            probabilities, actions = _act(self.q_net(obs), self.reference_prior, self.beta)
-        else:
-            if self._compiled_acting.q_net is not self.q_net:
-                self.compile_acting()
-            probabilities, actions = self._compiled_acting(obs, self.reference_prior, self.beta)
-        self.last_action_probabilities = probabilities
+        self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
         return actions
-
-    def compile_acting(self) -> None:
-        """
-        Makes :meth:`predict` run the network, π and its maximum as one compiled function, with the same result but for
-        rounding. It is compiled in the next call, and again for each new number of observations.
-
-        :raises ValueError: if the network cannot be compiled; the message says why
-        """
-        self._compiled_acting = CompiledActing(self.q_net, _act)
 
     def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
         """
@@ -165,13 +150,6 @@ class MIRLPolicy(policies.DQNPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
-
-
-def _act(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
-    """π(·|s), float64 [batch, n_actions], and argmaxₐ π(a|s), [batch]."""
-    # In float64, because a float32 π would take ρ off the simplex
-    probabilities = soft_policy(q_values.detach().double(), prior, beta)
-    return [probabilities, probabilities.argmax(dim=1)]
 
 
 class SoftActing(Acting):
