@@ -10,7 +10,9 @@ episodes without exploration, whose returns are counted with the rewards as the 
 CartPole: ten calls `learn(5000, reset_num_timesteps=False)`, and `learn(10**9)` stopped by a callback after 50,000 steps.
 
 The share that a return R reaches of DQN's is (R - worst) / (DQN - worst), where worst is the least return that is possible or,
-where rewards have no bound (LunarLander), the mean return of the worst constant action in 100 episodes.
+where rewards have no bound (LunarLander), the mean return of the worst constant action in 100 episodes. The aim is a share of
+0.9. DQN counts as having learned if its mean return is above that of random actions (100 episodes) by more than two standard
+errors over seeds; other conditions are shown and do not count.
 """
 
 import argparse
@@ -119,55 +121,64 @@ def read(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def mean_return(env_id: str, action: int | None) -> float:
+    """Of 100 episodes with one action, or with random actions for None."""
+    env = gym.make(env_id)
+    env.action_space.seed(0)
+    total = 0.0
+    for episode in range(100):
+        env.reset(seed=episode)
+        ended = False
+        while not ended:
+            chosen = env.action_space.sample() if action is None else action
+            _, reward, terminated, truncated, _ = env.step(chosen)
+            total, ended = total + float(reward), terminated or truncated
+    return total / 100
+
+
 def worst_return(env_id: str) -> float:
     """The least return that is possible, or that of the worst constant action where rewards have no bound."""
-    if ENVIRONMENTS[env_id] is not None:
-        return ENVIRONMENTS[env_id]  # type: ignore[return-value]
-    env = gym.make(env_id)
-    means = []
-    for action in range(int(env.action_space.n)):  # type: ignore[attr-defined]
-        total = 0.0
-        for episode in range(100):
-            env.reset(seed=episode)
-            ended = False
-            while not ended:
-                _, reward, terminated, truncated, _ = env.step(action)
-                total, ended = total + float(reward), terminated or truncated
-        means.append(total / 100)
-    return min(means)
+    if (worst := ENVIRONMENTS[env_id]) is not None:
+        return worst
+    n_actions = int(gym.make(env_id).action_space.n)  # type: ignore[attr-defined]
+    return min(mean_return(env_id, action) for action in range(n_actions))
 
 
 def report(path: Path) -> str:
     """The table, in Markdown: mean returns, and the share of DQN's with a bootstrap interval over seeds."""
-    results = read(path)
+    results = [result for result in read(path) if "settings" not in result]
     generator = np.random.default_rng(0)
+    worst = {env: worst_return(env) for env in ENVIRONMENTS}
+    random = {env: mean_return(env, None) for env in ENVIRONMENTS}
     lines = [
-        "| environment | rewards | condition | seeds | DQN | MIRL | share of DQN's [95%] |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| environment | rewards | condition | seeds | random | DQN | MIRL | share of DQN's [95%] | DQN learned |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---|",
     ]
     for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:
         env, scale, condition = job["env"], job["scale"], job["condition"]
-        rows = [
-            r for r in results if (r["env"], r["scale"], r["condition"]) == (env, scale, condition) and "settings" not in r
-        ]
+        rows = [r for r in results if (r["env"], r["scale"], r["condition"]) == (env, scale, condition)]
         returns = {name: np.array([r["return"] for r in rows if r["algorithm"] == name]) for name in ("dqn", "mirl")}
-        if not all(map(len, returns.values())):
+        if min(map(len, returns.values())) < 2:
             continue
-        worst = worst_return(env)
-        share = (returns["mirl"].mean() - worst) / (returns["dqn"].mean() - worst)
-        draws = {name: generator.choice(values, (10_000, len(values))).mean(1) for name, values in returns.items()}
+        dqn, mirl = returns["dqn"], returns["mirl"]
+        draws = {
+            name: generator.choice(values, (10_000, len(values))).mean(1) - worst[env] for name, values in returns.items()
+        }
         with np.errstate(divide="ignore", invalid="ignore"):
-            shares = (draws["mirl"] - worst) / (draws["dqn"] - worst)
-        low, high = np.nanpercentile(shares, (2.5, 97.5))
-        counts = "/".join(str(len(values)) for values in returns.values())
-        cells = " | ".join(_mean_and_spread(values) for values in returns.values())
-        interval = f" [{low:.2f}, {high:.2f}]" if min(map(len, returns.values())) > 1 else ""
-        lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {share:.2f}{interval} |")
+            shares = draws["mirl"] / draws["dqn"]
+        # Where resampled DQN reaches nothing at all, any share is possible
+        low, high = np.quantile(np.where(np.isnan(shares), np.inf, shares), (0.025, 0.975), method="inverted_cdf")
+        share = (mirl.mean() - worst[env]) / (dqn.mean() - worst[env]) if dqn.mean() > worst[env] else np.nan
+        learned = dqn.mean() - random[env] > 2 * dqn.std(ddof=1) / np.sqrt(len(dqn))
+        counts = f"{len(dqn)}/{len(mirl)}"
+        cells = f"{random[env]:.2f} | {_mean_and_spread(dqn)} | {_mean_and_spread(mirl)}"
+        interval = f"{share:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {interval} | {'yes' if learned else 'no'} |")
     return "\n".join(lines)
 
 
 def _mean_and_spread(values: np.ndarray) -> str:
-    return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
 def main() -> None:
