@@ -179,7 +179,8 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             raise ValueError(f"The file was saved by {self.algorithm}: load it with {self.algorithm}.load")
         policy, base = self.policy_class, self.base_policy
         if not inputs.is_class(policy, base):
-            got = f"{policy.__module__}.{policy.__qualname__}" if inputs.is_class(policy) else repr(policy)
+            got = policy.__qualname__ if inputs.is_class(policy) else repr(policy)
+            got = f"{policy.__module__}.{got}" if inputs.is_class(policy, BasePolicy) else got
             raise ValueError(
                 f"policy must be one of {sorted(self.policy_aliases)} or a subclass of {base.__module__}.{base.__qualname__}, "
                 f"got {got}. (When loading: the file was saved by another algorithm than {self.algorithm}.)"

@@ -100,9 +100,7 @@ def check_size(file: str, text: str, tags: Collection[str] | None = None) -> Non
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place, tag = f"{file}:{event.start_mark.line + 1}", getattr(event, "tag", None)  # type: ignore[union-attr]
         if tags is not None and tag is not None and tag not in tags:
-            raise HyperparametersError(
-                f"{place}: the tag {tag} is not accepted; use no tag, or a standard tag such as !!float"
-            )
+            raise HyperparametersError(f"{place}: the tag {tag} is refused: values have none, or one such as !!float")
         anchor, size = getattr(event, "anchor", None), 1
         if isinstance(event, yaml.CollectionStartEvent):
             if len(open_collections) > MAX_DEPTH_LEVELS:

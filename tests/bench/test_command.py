@@ -8,7 +8,7 @@ import pytest
 from bench_results import write_text
 from bench_runs import CARTPOLE, COMMAND, TINY, fresh
 
-from sb3_mirl.bench import engines
+from sb3_mirl.bench import local_engine
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.cli.main import main
 
@@ -85,7 +85,7 @@ def test_invalid_run_is_refused_before_a_job_starts(prepare, changed, message, t
     def start(*_):
         raise AssertionError("a job was started")
 
-    monkeypatch.setattr(engines, "_start", start)
+    monkeypatch.setattr(local_engine, "_start", start)
     out = tmp_path / "out"
     prepare(out)
     assert main([*COMMAND, "--out", str(out), *(one.replace("{tmp}", str(tmp_path)) for one in changed)]) == 2

@@ -12,7 +12,7 @@ import pytest
 from bench_results import write_text
 from bench_runs import CARTPOLE, TINY, fresh, in_process, without_time
 
-from sb3_mirl.bench import engines
+from sb3_mirl.bench import local_engine
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.run import run
 
@@ -33,7 +33,7 @@ def test_process_that_dies_is_recorded_as_failure(ending, reason, tmp_path, monk
     def start(job, folder, options):
         return subprocess.Popen([sys.executable, "-S", "-c", f"import os, sys; {ending}"], stdin=subprocess.PIPE)
 
-    monkeypatch.setattr(engines, "_start", start)
+    monkeypatch.setattr(local_engine, "_start", start)
     assert run(TINY, [CARTPOLE], tmp_path / "out") == [CARTPOLE]
     assert reason in CARTPOLE.failure(tmp_path / "out")
     assert f"[1/1] {CARTPOLE}: failed: " in capsys.readouterr().out
@@ -46,8 +46,8 @@ def test_closing_the_engine_kills_its_processes(tmp_path, monkeypatch):
         started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE))
         return started[-1]
 
-    monkeypatch.setattr(engines, "_start", start)
-    engine = engines.run_locally([CARTPOLE, Job("dqn", "CartPole-v1", 0), Job("sql", "CartPole-v1", 0)], tmp_path, 2)
+    monkeypatch.setattr(local_engine, "_start", start)
+    engine = local_engine.run_locally([CARTPOLE, Job("dqn", "CartPole-v1", 0), Job("sql", "CartPole-v1", 0)], tmp_path, 2)
     assert next(engine) is None
     engine.close()
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
@@ -59,12 +59,12 @@ def test_job_whose_process_cannot_start_is_recorded_as_failure(tmp_path, monkeyp
     write_text(jobs[0].run_folder(folder), "a file where a folder belongs")
     jobs[1].run_folder(folder).mkdir()
     os.mkfifo(jobs[1].run_folder(folder) / "log.txt")
-    monkeypatch.setattr(engines, "process_command", lambda *_: [sys.executable, "-S", "-c", "print('started')"])
+    monkeypatch.setattr(local_engine, "process_command", lambda *_: [sys.executable, "-S", "-c", "print('started')"])
     assert run(TINY, jobs, folder) == jobs
     assert all("could not be started: " in job.failure(folder) for job in jobs[:2])
     assert jobs[2].state(folder) == "missing" and (jobs[2].run_folder(folder) / "log.txt").read_text() == "started\n"
 
 
 def test_folder_name_may_begin_with_a_dash():
-    command = engines.process_command(CARTPOLE, Path("-x"), {"device": "cpu"})
+    command = local_engine.process_command(CARTPOLE, Path("-x"), {"device": "cpu"})
     assert command[-5:] == ["--", "-x", "mirl", "CartPole-v1", "0"] and command[-7:-5] == ["--device", "cpu"]

@@ -13,7 +13,7 @@ from bench_results import write_text
 from bench_runs import CARTPOLE, COMMAND, TINY, disk_is_full, fresh, in_process, without_time
 
 from sb3_mirl import MIRL
-from sb3_mirl.bench import engines
+from sb3_mirl.bench import local_engine
 from sb3_mirl.bench import run as bench
 from sb3_mirl.bench.jobs import Job, write_progress
 from sb3_mirl.cli.main import main
@@ -100,7 +100,7 @@ def test_full_disk_is_reported(tmp_path, capsys, monkeypatch):
         job.run_folder(folder).mkdir(exist_ok=True)
         return subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.exit(1)"], stdin=subprocess.PIPE)
 
-    monkeypatch.setattr(engines, "_start", process)
+    monkeypatch.setattr(local_engine, "_start", process)
     for touch, state in ((Path.touch, "failed"), (disk_is_full, "missing")):
         CARTPOLE.failure_file(folder).unlink(missing_ok=True)
         with monkeypatch.context() as patch:
