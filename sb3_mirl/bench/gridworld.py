@@ -28,7 +28,7 @@ from sb3_mirl.tabular.solvers import (
 )
 
 PRIOR_COLUMNS = [*(f"prior_{name}" for name in MOVES), "prior_useless"]
-#: Settings that may have several values, of which every combination is run
+#: Settings that may have several values; every combination is run
 SWEPT = ("extra_actions", "slip_probability", "gamma", "prior_lr", "beta_lr")
 #: Learners advanced together; more are not faster, and an evaluation needs memory for each
 RUNS_AT_ONCE = 240

@@ -19,7 +19,7 @@ from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import is_locked
 from sb3_mirl.common.text import printable
 
-#: Seconds between two updates of the progress: of the bar on a terminal, else of lines, of which the first comes sooner
+#: Seconds between two updates of the progress: of the bar on a terminal, else of lines; the first line comes sooner
 BAR_PERIOD_S, LINE_PERIOD_S, FIRST_LINE_S = 2.0, 60.0, 10.0
 #: Bytes free on a disk below which it counts as full
 FULL_DISK_BYTES = 2**20

@@ -169,7 +169,7 @@ def check_integer(name: str, value: Any, low: int) -> int:
     :param value: a whole number
     :param low: the least
     :return: the value as an int
-    :raises ValueError: if it is none
+    :raises ValueError: if the value is not an integer >= ``low``
     """
     return integer(low)(name, value, {})
 
@@ -178,7 +178,7 @@ def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_rem
     """
     :param schedule: the function that gives the learning rate
     :param progress_remaining: from 1 to 0
-    :raises ValueError: if what it gives is no finite number >= 0
+    :raises ValueError: if its value is not a finite number >= 0
     """
     value = schedule(progress_remaining)
     # A tensor without axes is as good as a number for SB3
@@ -339,8 +339,8 @@ def check_observations(
     :param observations: of all environments, [n_envs, ...], or a dict of such
     :param step: environment step, for the error
     :param name: of the quantity, for the error
-    :param first_env: of which environment the first observation is, for the error
-    :raises ValueError: if one is not; the message says which, and of which environment
+    :param first_env: index of the environment of the first observation, for the error
+    :raises ValueError: if one is not valid; the message names it and its environment
     """
     if isinstance(space, spaces.Dict):
         for key, entry in space.spaces.items():

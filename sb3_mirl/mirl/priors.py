@@ -59,7 +59,7 @@ def inspect_file(path: str | Path, algorithm: type = DQN) -> dict[str, Any]:
     :param path: of an export or of SB3's zip; its suffix may be left out
     :param algorithm: the class whose constructor arguments are looked for in a zip
     :return: plain JSON, with ``prior`` and ``beta``; both are None if the file has none
-    :raises ValueError: if the file is neither, or damaged, or if ρ and β are no float64 [n_actions] and float64 []
+    :raises ValueError: if the file is neither, or damaged, or if ρ and β are not float64 [n_actions] and float64 []
     """
     found, tensors = read_model_file(path, ("prior", "beta"), algorithm)
     if not tensors:
@@ -80,7 +80,7 @@ def checked_prior(found: dict[str, Any], path: str | Path) -> np.ndarray:
     :param found: of :func:`inspect_file`
     :param path: of the file, for error messages
     :return: ρ, float64 [n_actions], sums to 1
-    :raises ValueError: if there is none, or if it is no distribution
+    :raises ValueError: if there is no prior, or if it is not a distribution
     """
     if found["prior"] is None:
         raise ValueError(f"{str(path)!r} has no prior: it is no model of MIRL, SQL or SQLm")

@@ -156,7 +156,7 @@ def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
 
 
 def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequence[str], factor: float = 1.0) -> None:
-    """Points with intervals, one in each line; NaN is no interval."""
+    """Points with intervals, one in each line; NaN means no interval."""
     values, low, high = (factor * np.array([row[key] for row in rows]) for key in ("value", "low", "high"))
     places = np.arange(len(rows))
     axis.hlines(places, low, high, colors=colors, linewidth=4, alpha=0.5)

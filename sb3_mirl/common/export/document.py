@@ -176,7 +176,7 @@ def check_document(document: Any, path: Path) -> None:
 
     :param document: JSON
     :param path: of the file, for error messages
-    :raises ValueError: if it is no document
+    :raises ValueError: if it is not a document
     """
     try:
         _check_document(document)
@@ -203,7 +203,7 @@ def _check_document(document: Any) -> None:
         if not all(isinstance(value, str) for value in values):
             raise ValueError(f"{name} must hold text, got {shortened(content)}")
     if not learning_curve.is_curve(document.get("learning_curve", learning_curve.new_curve())):
-        raise ValueError(f"learning_curve must be one, got {shortened(document['learning_curve'])}")
+        raise ValueError(f"learning_curve must be a learning curve, got {shortened(document['learning_curve'])}")
 
 
 def _check_sizes(document: dict[str, Any]) -> None:

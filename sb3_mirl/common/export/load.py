@@ -83,7 +83,7 @@ def _arguments(
 
 
 def _attributes(cls: type[ExportableModel], document: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the model that are no arguments."""
+    """The attributes of the model that are not constructor arguments."""
     space, action_space = (decode_space(document[name], name) for name in ("observation_space", "action_space"))
     if not isinstance(action_space, spaces.Discrete):
         raise ValueError(f"action_space: must be Discrete, the file has {action_space}")

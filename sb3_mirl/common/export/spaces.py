@@ -35,7 +35,7 @@ def encode_space(space: spaces.Space, where: str) -> dict[str, Any]:
 
 
 def decode_space(value: Any, where: str) -> spaces.Space:
-    """The inverse of :func:`encode_space`, for JSON whose depth was checked; raises ValueError if it is no space."""
+    """The inverse of :func:`encode_space`, for JSON whose depth was checked; raises ValueError if it is not a space."""
     kind, content = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (None, None)
     try:
         if kind == "Dict":

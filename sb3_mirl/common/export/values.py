@@ -199,7 +199,7 @@ def _find_class(name: str, where: str, classes: Mapping[str, Any]) -> Any:
 
 
 def decode_array(content: dict[str, Any], where: str) -> np.ndarray:
-    """The array whose dtype, shape and values :func:`encode` wrote; raises ValueError if it is none."""
+    """The array whose dtype, shape and values :func:`encode` wrote; raises ValueError if it is not an array."""
     if content.keys() != {"dtype", "shape", "values"}:
         raise ValueError(f"{where}: an array must have dtype, shape and values, the file has {sorted(content)}")
     try:
@@ -214,7 +214,7 @@ def decode_array(content: dict[str, Any], where: str) -> np.ndarray:
 
 
 def _element(value: Any, dtype: np.dtype) -> Any:
-    # Each in its own type: the largest int64 is no float64
+    # Each in its own type: float64 cannot hold the largest int64
     if value in ("inf", "-inf", "nan"):
         return dtype.type(float(value))
     if type(value) not in (int, float, bool):
@@ -223,7 +223,7 @@ def _element(value: Any, dtype: np.dtype) -> Any:
 
 
 def decode_dtype(name: Any) -> np.dtype:
-    """The dtype of this name; raises ValueError if it is none of :data:`DTYPES`."""
+    """The dtype of this name; raises ValueError if it is not one of :data:`DTYPES`."""
     if not isinstance(name, str) or name not in DTYPES:
         raise ValueError(f"dtype must be one of {[*DTYPES]}, got {shortened(name)}")
     return DTYPES[name]

@@ -15,7 +15,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
     SB3's ``CheckpointCallback``, with checkpoints from which ``resume()`` continues the run exactly.
 
     A checkpoint is written between two rollouts, as soon as ``save_freq`` calls have passed, and at the end of the training.
-    It is written atomically. It includes the replay buffer, of which each checkpoint writes only the new part. The oldest
+    It is written atomically. It includes the replay buffer; each checkpoint writes only the new part of it. The oldest
     checkpoints are removed when a newer one is complete. If a checkpoint cannot be written, for example because the disk is
     full, the callback warns and training continues.
 

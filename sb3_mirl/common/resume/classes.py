@@ -44,7 +44,7 @@ _OUTPUT_MODULES = tuple(
 )
 #: Modules of what stands for a resource of the system: processes, connections, files
 _RESOURCE_MODULES = ("subprocess", "multiprocessing", "concurrent", "asyncio", "socket", "ssl", "selectors", "tempfile")
-#: Attributes of these classes that are no state
+#: Attributes of these classes that are not state
 _PASSING: tuple[tuple[type, Collection[str]], ...] = (
     (DummyVecEnv, frozenset({"buf_infos", "reset_infos"})),  # of the latest step
     (VecEnvWrapper, frozenset({"class_attributes"})),  # a table of methods
@@ -186,7 +186,7 @@ def all_attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """:func:`all_attributes` without those that are no state."""
+    """:func:`all_attributes` without those that are not state."""
     passing = {name for cls, names in _PASSING if is_instance(value, cls) for name in names}
     return ((name, attribute) for name, attribute in all_attributes(value) if name not in passing)
 

@@ -24,7 +24,7 @@ _FACTORIES = {f"builtins.{cls.__name__}": cls for cls in (bool, int, float, str,
 _OWN_NODES = IMMUTABLE - {int}
 _DATES = (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone)
 _IMMUTABLE_CLASSES = (*_DATES, complex, range, slice, decimal.Decimal, fractions.Fraction, th.Size)
-#: Classes of which objects are made by a call with arguments; those of pygame, if it is installed
+#: Classes that are instantiated by a call with arguments; those of pygame, if it is installed
 _VALUES: dict[str, type] = {qualified_name(cls): cls for cls in _IMMUTABLE_CLASSES}
 _VALUES_OF_PYGAME = ("pygame.rect.Rect", "pygame.rect.FRect", "pygame.math.Vector2", "pygame.math.Vector3")
 _BIT_GENERATORS: dict[str, type[np.random.BitGenerator]] = {

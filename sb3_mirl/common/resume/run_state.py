@@ -68,7 +68,7 @@ def versions() -> dict[str, Any]:
 
 
 def stateful_callbacks(callbacks: list[BaseCallback]) -> list[BaseCallback]:
-    """Those of which a checkpoint holds the state."""
+    """The callbacks whose state a checkpoint holds."""
     return [callback for callback in callbacks if not isinstance(callback, _STATELESS)]
 
 
@@ -152,6 +152,6 @@ class ArrayTable:
         return {"tree": state.tree, "missing": state.missing, "first": first, "count": len(state.arrays)}
 
     def get(self, node: dict[str, Any]) -> State:
-        """The state of which :meth:`add` returned ``node``."""
+        """The state for which :meth:`add` returned ``node``."""
         numbers = range(node["first"], node["first"] + node["count"])
         return State(node["tree"], [self.arrays[str(number)] for number in numbers], node["missing"])

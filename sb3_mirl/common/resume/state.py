@@ -24,7 +24,7 @@ def capture(root: Any, own: Mapping[str, Any] | None = None) -> State:
     """
     The state of an object and of all that it refers to.
 
-    :param root: an environment, or a dict of values by name, each of which is captured completely or left out
+    :param root: an environment, or a dict of values by name; each value is captured completely or left out
     :param own: objects of the program by name, such as the model of the run: only their names are written
     """
     walk = Capture(_KINDS, own or {})

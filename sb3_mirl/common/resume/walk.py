@@ -2,7 +2,7 @@
 The walks of :mod:`~sb3_mirl.common.resume.state`: one over the object to be captured, one back over the captured tree.
 
 A captured value is a node of a tree: None, a bool, number or text, or ``{"is": kind, "id": number, ...}``. The kinds are in
-the modules ``kinds_*``; the walks know those that are no objects of their own: ``same`` (a reference to an earlier node),
+the modules ``kinds_*``; the walks know those that are not objects of their own: ``same`` (a reference to an earlier node),
 ``own`` and ``program`` (the restored run has its own), ``output``, ``missing``, ``time`` and ``long`` (a long integer).
 """
 
@@ -43,7 +43,7 @@ from sb3_mirl.common.resume.classes import (
 #: Python refuses to write longer integers in decimals
 _MAX_BITS_IN_DECIMALS = 10_000
 _MAX_DEPTH = 300
-#: Classes of Python's own of which objects may be made
+#: Classes of Python itself that may be instantiated
 _HARMLESS = (collections.Counter, collections.UserDict, collections.UserList, collections.UserString, types.SimpleNamespace)
 #: Containers that are copied where two parts of a state must not share one
 _COPIED = (list, dict, collections.OrderedDict, collections.defaultdict, collections.Counter, collections.deque)
@@ -180,7 +180,7 @@ class Capture:
         return {name: self.value(value, f"{path}.{name}") for name, value in values}
 
     def complete_values(self, values: Iterable[tuple[str, Any]], path: str) -> dict[str, Any]:
-        """Nodes by name. A value of which a part is missing is left out; of environments inside it, only the part."""
+        """Nodes by name. A value with a missing part is left out; of environments inside it, only that part is left out."""
         nodes: dict[str, Any] = {}
         for name, value in values:
             count = self._count
