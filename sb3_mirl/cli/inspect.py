@@ -10,7 +10,7 @@ from sb3_mirl.common.export.model_file import ZIP_FORMAT
 from sb3_mirl.mirl import priors
 from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
 
-ALGORITHMS: dict[str, type[BaseDQN]] = {cls.algorithm: cls for cls in (MIRL, SQL, SQLm, BaseDQN, DQNMSE)}
+CLASSES_BY_SAVED_NAME: dict[str, type[BaseDQN]] = {cls.algorithm: cls for cls in (MIRL, SQL, SQLm, BaseDQN, DQNMSE)}
 #: Characters of a value in the text
 MAX_VALUE_LENGTH = 120
 
@@ -90,9 +90,11 @@ def onnx_main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         found = inspect_file(args.model)
-        if str(found["algorithm"]) not in ALGORITHMS:
-            raise ValueError(f"the algorithm must be one of {sorted(ALGORITHMS)}, the file has {found['algorithm']!r}")
-        cls = ALGORITHMS[found["algorithm"]]
+        if str(found["algorithm"]) not in CLASSES_BY_SAVED_NAME:
+            raise ValueError(
+                f"the algorithm must be one of {sorted(CLASSES_BY_SAVED_NAME)}, the file has {found['algorithm']!r}"
+            )
+        cls = CLASSES_BY_SAVED_NAME[found["algorithm"]]
         load = cls.load if found["file_format"] == ZIP_FORMAT else cls.load_exported
         # Acting needs no replay buffer
         buffer: dict[str, Any] = {"buffer_size": 1, "replay_buffer_class": None, "replay_buffer_kwargs": {}}
