@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequen
 
 from sb3_mirl.common import inputs
 from sb3_mirl.common.export.exportable import ExportableDQN
+from sb3_mirl.common.export.model import attribute_name
 from sb3_mirl.common.gradient import CompiledGradient, check_compiler, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
@@ -189,8 +190,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             raise ValueError("env must be an environment or its id, got None")
         inputs.check_action_space(self.action_space)
         inputs.check_observation_space(self.observation_space)
-        # SB3 keeps this one under another name
-        names = {name: "_stats_window_size" if name == "stats_window_size" else name for name in self.argument_rules}
+        names = {name: attribute_name(name) for name in self.argument_rules}
         arguments = {name: getattr(self, attribute) for name, attribute in names.items()}
         sizes = {"n_envs": self.n_envs, "n_actions": int(self.action_space.n)}  # type: ignore[attr-defined]
         for name, value in inputs.check_arguments({**arguments, **sizes}, self.argument_rules).items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -19,6 +20,15 @@ from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.common.resume.replay_log import slot_arrays, values_beside_slots
 from sb3_mirl.common.resume.state import capture
 
+#: Warnings of SB3, of Box2D and of torch that interrupted runs cause
+IGNORED_WARNINGS = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning",
+    "ignore:`n_steps=3` is ignored",
+    "ignore:.*Monitor",
+    "ignore:builtin type (Swig|swig)",
+    "ignore:torch.quantize",
+    "ignore:`torch.jit:DeprecationWarning",
+)
 SETTINGS: dict[str, Any] = {
     "learning_starts": 50,
     "buffer_size": 150,

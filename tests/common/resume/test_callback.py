@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 from probes import ConstantReward
-from resuming import SETTINGS
+from resuming import IGNORED_WARNINGS, SETTINGS
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import (
     EveryNTimesteps,
@@ -14,14 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_mirl import MIRL, CheckpointCallback
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 @pytest.mark.parametrize("arguments", [{"save_freq": 0}, {"save_freq": 1.5}, {"save_freq": 5, "keep": 0}])

@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from resuming import SETTINGS, cartpole, run
+from resuming import IGNORED_WARNINGS, SETTINGS, cartpole, run
 from stable_baselines3.common.callbacks import (
     ConvertCallback,
 )
@@ -12,14 +12,7 @@ from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL, CheckpointCallback
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 def test_log_files_hold_each_entry_once(tmp_path):

@@ -1,18 +1,11 @@
 """Manifests that are malformed, copied, or of another run."""
 
 import pytest
-from resuming import SETTINGS
+from resuming import IGNORED_WARNINGS, SETTINGS
 
 from sb3_mirl import MIRL, CheckpointCallback
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import Image, Mixed
-from resuming import CNN, SETTINGS, cartpole, content, copy, manifest_names, run
+from resuming import CNN, IGNORED_WARNINGS, SETTINGS, cartpole, content, copy, manifest_names, run
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import (
     EvalCallback,
@@ -25,14 +25,7 @@ from sb3_mirl.common.resume import replay_log, run_state
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.envs.atari import AtariVecEnv
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 def atari(game, folder, n_envs=1, **kwargs):

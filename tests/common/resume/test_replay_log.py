@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from probes import Image
-from resuming import CNN, SETTINGS
+from resuming import CNN, IGNORED_WARNINGS, SETTINGS
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
@@ -11,14 +11,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 def test_only_new_transitions_are_written(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from held_values import CANNOT_BE_READ, VALUES_OF_OTHERS
 from probes import ConstantReward
-from resuming import SETTINGS
+from resuming import IGNORED_WARNINGS, SETTINGS
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     StopTrainingOnMaxEpisodes,
@@ -21,14 +21,7 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.common.resume.run_state import pair_with_saved
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 def test_missing_callbacks_are_named_in_a_warning(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
-from resuming import SETTINGS, cartpole, content, manifest_names, run
+from resuming import IGNORED_WARNINGS, SETTINGS, cartpole, content, manifest_names, run
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     ConvertCallback,
@@ -22,14 +22,7 @@ from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.common.resume import manifest
 from sb3_mirl.common.resume.reader import Checkpoint
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning",
-    "ignore:`n_steps=3` is ignored",
-    "ignore:.*Monitor",
-    "ignore:builtin type (Swig|swig)",
-    "ignore:torch.quantize",
-    "ignore:`torch.jit:DeprecationWarning",
-)
+pytestmark = IGNORED_WARNINGS
 
 
 def test_newest_checkpoints_are_kept(tmp_path):
