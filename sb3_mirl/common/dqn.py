@@ -161,6 +161,8 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             ) from error
         except MemoryError as error:
             raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
+        # SB3 has seeded NumPy's generator
+        self.random_state = np.random.get_state(legacy=False)
         if self.compile_update:
             if type(self)._compute_gradient is not BaseDQN._compute_gradient:
                 raise ValueError(
@@ -350,22 +352,33 @@ class BaseDQN(ExportableDQN, ResumableDQN):
         if not losses:
             return
         numbers = th.stack([*losses, *values.values()]).tolist()
-        loss_values, further = numbers[: len(losses)], dict(zip(values, numbers[len(losses) :], strict=True))
-        finite = np.isfinite(loss_values)
+        further = dict(zip(values, numbers[len(losses) :], strict=True))
+        self.record_training(numbers[: len(losses)], q_values, **further)
+
+    def record_training(self, losses: list[float], q_values: list[th.Tensor], **values: float) -> None:
+        """
+        Record what one call of :meth:`train` did. :attr:`_n_updates` counts its gradient steps already.
+
+        :param losses: of every gradient step
+        :param q_values: Q(s, ·) of every gradient step's batch, [batch, n_actions]
+        :param values: further values to be recorded by name
+        :raises ValueError: if a loss was not finite
+        """
+        finite = np.isfinite(losses)
         if not finite.all():
             first = int(np.argmin(finite))
             raise ValueError(
-                f"The {self.loss} loss was {loss_values[first]} at gradient step {self._n_updates - len(losses) + first + 1} "
+                f"The {self.loss} loss was {losses[first]} at gradient step {self._n_updates - len(losses) + first + 1} "
                 f"(environment step {self.num_timesteps}), with "
-                + "".join(f"{name} = {value:g} and " for name, value in further.items())
+                + "".join(f"{name} = {value:g} and " for name, value in values.items())
                 + f"largest |Q| = {q_values[first].abs().max():g} and largest |reward| in the replay buffer = "
                 f"{np.abs(self.replay_buffer.rewards).max():g}. "  # type: ignore[union-attr]
                 "Training stopped: the weights are lost. A smaller learning_rate, loss='huber', or rewards and observations "
                 "that are normalised may help."
             )
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/loss", np.mean(loss_values))
-        for name, value in further.items():
+        self.logger.record("train/loss", np.mean(losses))
+        for name, value in values.items():
             self.logger.record(f"train/{name}", value)
 
     def __getstate__(self) -> dict[str, Any]:

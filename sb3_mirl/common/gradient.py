@@ -3,7 +3,7 @@ The gradient step: DQN's loss, and faster ways to compute gradients and actions 
 
 - :func:`td_loss` is DQN's loss; :func:`regression_loss` is the part that algorithms with another target share.
 - :func:`without_denormals` avoids numbers with which processors are slow.
-- :class:`Compiled` is a function of tensors compiled by Inductor, recorded as a CUDA graph on a GPU.
+- :class:`Compiled` is a function of tensors traced once and compiled by Inductor, recorded as a CUDA graph on a GPU.
 - :class:`CompiledGradient` is the forward passes, the loss and its gradient as one compiled function;
   :class:`CompiledActing` is the forward pass and what is computed from Q(s, ·). ``compile_update=True`` uses both.
 
@@ -135,10 +135,18 @@ class Compiled:
 
     :param function: takes tensors, changes none of them, and returns a list of tensors
     :param name: of what is compiled, for errors
+    :param wanted_by: what asks for the compilation, for errors
+    :param inductor: compile; otherwise run the traced operations one by one
     """
 
-    def __init__(self, function: Callable[..., list[th.Tensor]], name: str) -> None:
-        self.function, self.name = function, name
+    def __init__(
+        self,
+        function: Callable[..., list[th.Tensor]],
+        name: str,
+        wanted_by: str = "compile_update=True",
+        inductor: bool = True,
+    ) -> None:
+        self.function, self.name, self.wanted_by, self.inductor = function, name, wanted_by, inductor
         self._compiled: dict[Any, Callable] = {}
 
     @th.no_grad()
@@ -163,18 +171,20 @@ class Compiled:
                 graph = make_fx(self.function)(*examples)
         except Exception as error:  # whatever a network's forward() may raise
             raise ValueError(
-                f"compile_update=True cannot compile {self.name}: {type(error).__name__}: {error}. "
-                "Set compile_update=False, or keep forward() free of choices that depend on the values of tensors"
+                f"{self.wanted_by} cannot compile {self.name}: {type(error).__name__}: {error}. "
+                "Keep forward() free of choices that depend on the values of tensors, or train without it"
             ) from error
         for node in graph.graph.nodes:
             if th.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise ValueError(
-                    f"compile_update=True needs a network without random numbers, such as dropout draws, but {self.name} uses "
-                    f"{node.target}; set compile_update=False"
+                    f"{self.wanted_by} needs a network without random numbers, such as dropout draws, but {self.name} uses "
+                    f"{node.target}; train without it"
                 )
             node.meta.clear()  # tensors that belong to make_fx, which Inductor does not accept
         if examples[0].is_cuda:
-            return _CudaGraph(_inductor.compile(graph, examples), len(state))
+            return _CudaGraph(_inductor.compile(graph, examples) if self.inductor else graph, len(state))
+        if not self.inductor:
+            return graph
         return _inductor.compile(graph, examples, options={"cpp_wrapper": True})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -269,10 +279,10 @@ class CompiledGradient:
         :param tensors: the further arguments of the loss
         :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
         """
-        self._names, parameters = _named_parameters(self.q_net)
-        self._target_names, target_parameters = _named_parameters(self.q_net_target)
+        self._names, parameters = named_parameters(self.q_net)
+        self._target_names, target_parameters = named_parameters(self.q_net_target)
         self._trained = [parameter.requires_grad for parameter in parameters]
-        self._keys, inputs = _as_list(observations)
+        self._keys, inputs = observation_list(observations)
         next_inputs = [next_observations[key] for key in self._keys] if self._keys else [next_observations]  # type: ignore[index]
         self._settings = (
             check_compilable_network(self.q_net),
@@ -297,10 +307,10 @@ class CompiledGradient:
     def _function(self, *tensors: th.Tensor) -> list[th.Tensor]:
         """What is compiled."""
         remaining = list(tensors)
-        parameters = _take(remaining, len(self._names))
-        target_parameters = _take(remaining, len(self._target_names))
-        observations = _as_observations(self._keys, _take(remaining, len(self._keys) or 1))
-        next_observations = _as_observations(self._keys, _take(remaining, len(self._keys) or 1))
+        parameters = take_first(remaining, len(self._names))
+        target_parameters = take_first(remaining, len(self._target_names))
+        observations = observations_of_list(self._keys, take_first(remaining, len(self._keys) or 1))
+        next_observations = observations_of_list(self._keys, take_first(remaining, len(self._keys) or 1))
         with self._network_precision():
             target = dict(zip(self._target_names, target_parameters, strict=True))
             next_q_values = functional_call(self.q_net_target, target, (next_observations,)).float()
@@ -338,8 +348,8 @@ class CompiledActing:
         :param tensors: the further arguments of the function, which stay where they are in memory
         :return: what the function returns
         """
-        self._names, parameters = _named_parameters(self.q_net)
-        self._keys, inputs = _as_list(observations)
+        self._names, parameters = named_parameters(self.q_net)
+        self._keys, inputs = observation_list(observations)
         settings = (check_compilable_network(self.q_net), tuple(self._names), tuple(self._keys))
         return self._compiled(settings, [*parameters, *tensors], inputs)
 
@@ -347,28 +357,30 @@ class CompiledActing:
         """What is compiled."""
         n_inputs = len(self._keys) or 1
         remaining = list(tensors[:-n_inputs])
-        parameters = dict(zip(self._names, _take(remaining, len(self._names)), strict=True))
-        observations = _as_observations(self._keys, list(tensors[-n_inputs:]))
+        parameters = dict(zip(self._names, take_first(remaining, len(self._names)), strict=True))
+        observations = observations_of_list(self._keys, list(tensors[-n_inputs:]))
         return self.function(functional_call(self.q_net, parameters, (observations,)), *remaining)
 
 
-def _named_parameters(network: th.nn.Module) -> tuple[list[str], list[th.Tensor]]:
+def named_parameters(network: th.nn.Module) -> tuple[list[str], list[th.Tensor]]:
+    """The names of the parameters of a network, and the parameters."""
     named = dict(network.named_parameters())
     return [*named], [*named.values()]
 
 
-def _as_list(observations: PyTorchObs) -> tuple[list[str], list[th.Tensor]]:
+def observation_list(observations: PyTorchObs) -> tuple[list[str], list[th.Tensor]]:
     """The keys of a dictionary, which has an order of its own, and its tensors; no keys for a tensor."""
     if isinstance(observations, dict):
         return [*observations], [*observations.values()]
     return [], [observations]
 
 
-def _as_observations(keys: Sequence[str], tensors: list[th.Tensor]) -> PyTorchObs:
+def observations_of_list(keys: Sequence[str], tensors: list[th.Tensor]) -> PyTorchObs:
+    """The counterpart of :func:`observation_list`."""
     return dict(zip(keys, tensors, strict=True)) if keys else tensors[0]
 
 
-def _take(tensors: list[th.Tensor], number: int) -> list[th.Tensor]:
+def take_first(tensors: list[th.Tensor], number: int) -> list[th.Tensor]:
     """Removes the first ones from a list and returns them."""
     taken, tensors[:] = tensors[:number], tensors[number:]
     return taken
@@ -377,25 +389,26 @@ def _take(tensors: list[th.Tensor], number: int) -> list[th.Tensor]:
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def check_compilable_network(network: th.nn.Module) -> tuple:
+def check_compilable_network(network: th.nn.Module, wanted_by: str = "compile_update=True") -> tuple:
     """
     :param network: the network to be compiled
+    :param wanted_by: what asks for the compilation, for errors
     :return: a hashable value that changes with the kinds and the modes of its modules
     :raises ValueError: if it cannot be compiled; the message says why
     """
     modules = [*network.modules()]
     for module in modules:
         if isinstance(module, th.jit.ScriptModule):
-            _refuse("TorchScript", module)
+            _refuse(wanted_by, "TorchScript", module)
         if module._buffers:
-            _refuse("buffers, such as batch norm has", module)
+            _refuse(wanted_by, "buffers, such as batch norm has", module)
         if isinstance(module, th.nn.modules.dropout._DropoutNd) and module.p > 0:
-            _refuse("random numbers, such as dropout draws", module)
+            _refuse(wanted_by, "random numbers, such as dropout draws", module)
         if any(getattr(module, hooks) for hooks in _HOOKS):
-            _refuse("hooks", module)
+            _refuse(wanted_by, "hooks", module)
     for name, parameter in network.named_parameters():
         if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            _refuse("hooks", f"parameter {name}")
+            _refuse(wanted_by, "hooks", f"parameter {name}")
     return tuple((type(module), module.training) for module in modules)
 
 
@@ -408,5 +421,5 @@ def check_compiler(device: th.device) -> None:
         raise ValueError("compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none")
 
 
-def _refuse(what: str, where: object) -> None:
-    raise ValueError(f"compile_update=True needs a network without {what}, got {where}; set compile_update=False")
+def _refuse(wanted_by: str, what: str, where: object) -> None:
+    raise ValueError(f"{wanted_by} needs a network without {what}, got {where}; train without it")

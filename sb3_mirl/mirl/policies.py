@@ -113,15 +113,16 @@ class MIRLPolicy(policies.DQNPolicy):
         self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
         return actions
 
-    def sample_prior(self, shape: tuple[int, ...]) -> np.ndarray:
+    def sample_prior(self, shape: tuple[int, ...], random: Any = np.random) -> np.ndarray:
         """
-        Actions of the environment drawn from ρ with NumPy's global generator, which ``set_random_seed`` seeds.
+        Actions of the environment drawn from ρ.
 
         :param shape: the shape of the result
+        :param random: an ``np.random.RandomState``; NumPy's global generator, which ``set_random_seed`` seeds, unless given
         """
         prior = self.prior.cpu().numpy()
         # Normalised here, because ρ may come from outside: set_parameters, a callback of the user's
-        return self.to_env_actions(np.random.choice(len(prior), size=shape, p=prior / prior.sum()))
+        return self.to_env_actions(random.choice(len(prior), size=shape, p=prior / prior.sum()))
 
     def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
         """

@@ -1,6 +1,8 @@
 """Runs of DQN that can be interrupted: events for callbacks, ``learn()`` and ``resume()``."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
@@ -38,6 +40,8 @@ class ResumableDQN(ResumableModel):
         # ResumableModel says who may write these
         self.active_callbacks: list[BaseCallback] = []
         self.run_id, self.checkpoint_serial = new_run_id(), 0
+        #: Of NumPy's global generator after the construction or the latest :meth:`learn`. Joint training goes on from it
+        self.random_state = np.random.get_state(legacy=False)
         self.resumed_from: Checkpoint | None = None
         self._gradient_step_callbacks: list[GradientStepCallback] = []
 
@@ -99,6 +103,25 @@ class ResumableDQN(ResumableModel):
         progress_bar: bool = False,
     ) -> SelfDQN:
         """SB3's ``learn()``. After :meth:`resume` it continues the interrupted call."""
+        with self.learning(total_timesteps, reset_num_timesteps) as (total_timesteps, reset_num_timesteps):
+            return super().learn(
+                total_timesteps=total_timesteps,
+                callback=callback,
+                log_interval=log_interval,
+                tb_log_name=tb_log_name or self.algorithm,
+                reset_num_timesteps=reset_num_timesteps,
+                progress_bar=progress_bar,
+            )
+
+    @contextmanager
+    def learning(self, total_timesteps: int, reset_num_timesteps: bool = True) -> Iterator[tuple[int, bool]]:
+        """
+        The context of a training. After :meth:`resume` it is that of the interrupted one.
+
+        :param total_timesteps: of :meth:`learn`
+        :param reset_num_timesteps: of :meth:`learn`
+        :return: both, as SB3's ``_setup_learn()`` needs them
+        """
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
         # A callback may call learn() inside of another learn(), which then continues with its own attributes
         outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self.active_callbacks else {}
@@ -108,17 +131,28 @@ class ResumableDQN(ResumableModel):
                 total_timesteps += self._num_timesteps_at_start - self.num_timesteps
                 reset_num_timesteps = False
         try:
-            return super().learn(
-                total_timesteps=total_timesteps,
-                callback=callback,
-                log_interval=log_interval,
-                tb_log_name=tb_log_name or self.algorithm,
-                reset_num_timesteps=reset_num_timesteps,
-                progress_bar=progress_bar,
-            )
+            yield total_timesteps, reset_num_timesteps
         finally:
             self._gradient_step_callbacks, self.active_callbacks = [], []
+            self.random_state = np.random.get_state(legacy=False)
             self.__dict__.update(outer)
+
+    def take_default_callbacks(self, callback: CallbackList) -> list[GradientStepCallback]:
+        """
+        Take out the callbacks that :meth:`learn` has added, for a training that does their work in another way.
+
+        :param callback: that ``_setup_learn()`` returned; the callbacks are removed from it
+        :return: those that are of the very classes of :attr:`default_callbacks`
+        """
+        taken = [item for item in callback.callbacks if type(item) in self.default_callbacks]
+        callback.callbacks = [item for item in callback.callbacks if item not in taken]
+        self._gradient_step_callbacks = [item for item in self._gradient_step_callbacks if item not in taken]
+        return taken  # type: ignore[return-value]
+
+    @property
+    def has_gradient_step_callbacks(self) -> bool:
+        """Whether :meth:`_after_gradient_step` has anybody to call."""
+        return bool(self._gradient_step_callbacks)
 
     @classmethod
     def resume(
@@ -169,7 +203,7 @@ class ResumableDQN(ResumableModel):
         return {**self.__dict__, "_gradient_step_callbacks": [], "active_callbacks": [], **own}
 
     def _excluded_save_params(self) -> list[str]:
-        own = ["_gradient_step_callbacks", "active_callbacks", "run_id", "checkpoint_serial", "resumed_from"]
+        own = ["_gradient_step_callbacks", "active_callbacks", "run_id", "checkpoint_serial", "resumed_from", "random_state"]
         return [*super()._excluded_save_params(), *own]
 
 

@@ -1,0 +1,122 @@
+"""Which models can be trained together: what must agree between them, and what a subclass must leave as it is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.gradient import check_compilable_network
+from sb3_mirl.common.policies import DQNPolicy
+from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback
+from sb3_mirl.mirl.mirl import MIRL
+from sb3_mirl.mirl.policies import MIRLPolicy
+
+#: Methods that joint training does not call, because it does their work for all runs at once
+REPLACED_METHODS = (
+    *("learn", "collect_rollouts", "train", "predict", "_sample_action", "_on_step", "_compute_gradient", "_log_training"),
+    *("_update_current_progress_remaining", "_after_gradient_step"),
+)
+REPLACED_POLICY_METHODS = ("_predict", "predict", "forward", "explore", "sample_prior", "compute_acting")
+#: Optimisers that treat each number by itself, so that one can hold the parameters of all runs
+OPTIMIZERS = (th.optim.Adam, th.optim.AdamW, th.optim.RMSprop, th.optim.SGD)
+
+#: What must agree, by the name in the error
+_AGREEING: dict[str, Callable[[BaseDQN], Any]] = {
+    "observation_space": lambda model: model.observation_space,
+    "action_space": lambda model: model.action_space,
+    "n_envs": lambda model: model.n_envs,
+    "device": lambda model: model.device,
+    "policy's network": lambda model: str(model.q_net),
+    "policy's parameters": lambda model: [
+        (name, tuple(value.shape), value.dtype, value.requires_grad) for name, value in model.q_net.named_parameters()
+    ],
+    "optimizer": lambda model: type(model.policy.optimizer).__name__,
+    "optimizer_kwargs": lambda model: {
+        name: value for name, value in model.policy.optimizer.param_groups[0].items() if name not in ("params", "lr")
+    },
+    "loss": lambda model: model.loss,
+    "batch_size": lambda model: model.batch_size,
+    "train_freq": lambda model: model.train_freq,
+    "gradient_steps": lambda model: model.gradient_steps,
+    "learning_starts": lambda model: model.learning_starts,
+    "tau": lambda model: model.tau,
+    "target_update_interval": lambda model: model.target_update_interval,
+    "n_steps": lambda model: model.n_steps,
+    "replay_buffer_class": lambda model: type(model.replay_buffer).__name__,
+    "buffer_size": lambda model: model.replay_buffer.buffer_size,  # type: ignore[union-attr]
+    "optimize_memory_usage": lambda model: model.optimize_memory_usage,
+    "compile_update": lambda model: model.compile_update,
+    "mixed_precision": lambda model: model.mixed_precision,
+}
+
+
+def check_models(models: Sequence[BaseDQN]) -> None:
+    """
+    :param models: to be trained together
+    :raises ValueError: if they cannot; the message names what disagrees, and both values
+    :raises TypeError: if one is not a model of this package
+    """
+    if not models:
+        raise ValueError("models must hold at least one model, got none")
+    for index, model in enumerate(models):
+        _check_model(index, model)
+    for name, value_of in _AGREEING.items():
+        first = value_of(models[0])
+        for index, model in enumerate(models):
+            if (value := value_of(model)) != first:
+                raise ValueError(
+                    f"models must agree in {name} to be trained jointly, got {first!r} in model 0 and {value!r} in model {index}"
+                )
+    if len(set(map(id, models))) < len(models):
+        raise ValueError("models must be different objects, got one twice")
+    if len({id(model.env) for model in models}) < len(models):
+        raise ValueError("models must have environments of their own, got one environment in two models")
+
+
+def _check_model(index: int, model: Any) -> None:
+    if not isinstance(model, BaseDQN):
+        raise TypeError(
+            f"models must be models of sb3_mirl (MIRL, SQL, SQLm, DQNMSE, BaseDQN), got {type(model).__name__} in model {index}"
+        )
+    where = f"model {index}, {type(model).__name__},"
+    if model.env is None:
+        raise ValueError(f"models must have environments, but {where} has none: set_env() gives it one")
+    if model.train_freq.unit is not TrainFrequencyUnit.STEP:  # type: ignore[union-attr]
+        raise ValueError(f"train_freq must count steps in joint training, got {model.train_freq} in model {index}")
+    known = MIRL if isinstance(model, MIRL) else BaseDQN
+    known_policy = MIRLPolicy if isinstance(model, MIRL) else DQNPolicy
+    for kind, base, names in (
+        (type(model), known, REPLACED_METHODS),
+        (type(model.policy), known_policy, REPLACED_POLICY_METHODS),
+    ):
+        own = [name for name in names if getattr(kind, name, None) is not getattr(base, name, None)]
+        if own:
+            raise ValueError(
+                f"Joint training acts and learns for all models at once and does not call {own[0]}(), but {where} has "
+                f"{kind.__name__}.{own[0]}() of its own: train it with learn()"
+            )
+    if isinstance(model, MIRL) and model.default_callbacks != (PriorUpdateCallback, BetaUpdateCallback):
+        raise ValueError(
+            f"Joint training needs MIRL's default_callbacks, but {where} has others: pass them to train_jointly(callback=...)"
+        )
+    optimizer = model.policy.optimizer
+    if type(optimizer) not in OPTIMIZERS or len(optimizer.param_groups) != 1:
+        names = ", ".join(kind.__name__ for kind in OPTIMIZERS)
+        raise ValueError(
+            f"Joint training needs one of torch's optimisers {names}, with one group of parameters, got "
+            f"{type(optimizer).__name__} with {len(optimizer.param_groups)} in model {index}"
+        )
+    check_compilable_network(model.q_net, "Joint training")
+
+
+def give_seeds(models: Sequence[BaseDQN]) -> None:
+    """Give each model without a seed a random one, and print it: a run has random numbers of its own."""
+    for index, model in enumerate(models):
+        if model.seed is None and model.num_timesteps == 0:
+            model.seed = int(np.random.SeedSequence().generate_state(1)[0]) % 2**31
+            model.set_random_seed(model.seed)
+            model.random_state = np.random.get_state(legacy=False)
+            print(f"Joint training gave model {index}, {type(model).__name__}, the seed {model.seed}")

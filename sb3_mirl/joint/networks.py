@@ -1,0 +1,296 @@
+"""
+The networks of all runs as one: parameters stacked along a first axis R, and the functions that act and compute gradients.
+
+While :class:`StackedNetworks` exists, the parameters of each model, its ρ and its β are views of the stacks: what changes a
+stack changes the models, and the other way round. So callbacks, evaluations and ``save()`` need nothing special.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.utils import polyak_update
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.gradient import Compiled, named_parameters, observations_of_list, take_first
+from sb3_mirl.mirl.mirl import MIRL
+from sb3_mirl.mirl.operators import update_prior
+
+#: Observations of all runs by key, the key of an observation that is no dictionary is ""
+Observations = dict[str, th.Tensor]
+
+
+class _Group(NamedTuple):
+    """Neighbouring runs with the same loss."""
+
+    rows: slice
+    batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]]
+    acting: Callable[..., list[th.Tensor]]
+    soft: bool
+
+
+class Gradients(NamedTuple):
+    """What :meth:`StackedNetworks.compute_gradients` returns."""
+
+    #: [R]
+    losses: th.Tensor
+    #: Mean squared TD errors, [R]
+    squared_td_errors: th.Tensor
+    #: Q(s, ·), [R, batch, n_actions]
+    q_values: th.Tensor
+    #: By parameter name, clipped, [R, ...]
+    gradients: dict[str, th.Tensor]
+
+
+class StackedNetworks:
+    """
+    :param models: those of MIRL first, and those with the same loss beside each other; they agree in all that
+        :func:`~sb3_mirl.joint.compatibility.check_models` checks
+    """
+
+    def __init__(self, models: Sequence[BaseDQN]) -> None:
+        self.models = [*models]
+        self.n_soft = sum(isinstance(model, MIRL) for model in models)
+        first = models[0]
+        self.device, self._network, self._target_network = first.device, first.q_net, first.q_net_target
+        self.names, _ = named_parameters(self._network)
+        self.parameters = self._stack_parameters([model.q_net for model in models])
+        self.target_parameters = self._stack_parameters([model.q_net_target for model in models])
+        self._trained = [parameter.requires_grad for parameter in named_parameters(self._network)[1]]
+        self._used: list[bool] = []
+        self._groups = _groups_of(models)
+        dtype = next(iter(self.parameters.values())).dtype
+        self._max_norms = self._numbers([model.max_grad_norm for model in models], dtype)
+        self._gammas = self._numbers([model.gamma for model in models], dtype)
+        self._stack_priors()
+        self._keys: list[str] = []
+        compiled = partial(Compiled, wanted_by="Joint training", inductor=first.compile_update)
+        self._compiled_acting = compiled(self._acting, "the choice of actions")
+        self._compiled_gradients = compiled(self._gradients, "the gradient step")
+
+    def _numbers(self, values: Sequence[float], dtype: th.dtype = th.float64) -> th.Tensor:
+        return th.tensor(values, dtype=dtype, device=self.device)
+
+    @th.no_grad()
+    def _stack_parameters(self, networks: Sequence[th.nn.Module]) -> dict[str, th.Tensor]:
+        stacks = {}
+        for named in zip(*(network.named_parameters() for network in networks), strict=True):
+            name, parameters = named[0][0], [parameter for _, parameter in named]
+            stacks[name] = th.stack([parameter.detach() for parameter in parameters])
+            for parameter, row in zip(parameters, stacks[name], strict=True):
+                parameter.data = row
+        return stacks
+
+    def _stack_priors(self) -> None:
+        soft = [model for model in self.models if isinstance(model, MIRL)]
+        if not soft:
+            return
+        policies = [model.policy for model in soft]
+        self.prior, self.beta = (th.stack([getattr(policy, name) for policy in policies]) for name in ("prior", "beta"))
+        for policy, prior, beta in zip(policies, self.prior, self.beta, strict=True):
+            policy.prior, policy.beta = prior, beta
+        self._uniform = th.full_like(self.prior, 1 / self.prior.shape[1])
+        self._learned = th.tensor([[p.regularization == "mutual_information"] for p in policies], device=self.device)
+        #: α_ρ of the runs whose ρ is moved here, [n_soft]; 0 leaves ρ as it is
+        self.prior_step_sizes = th.zeros(len(soft), dtype=th.float64, device=self.device)
+
+    def reference_prior(self) -> th.Tensor:
+        """The distributions that target and π are regularised towards, float64 [n_soft, n_actions]."""
+        return th.where(self._learned, self.prior, self._uniform)
+
+    def release(self, row: int) -> None:
+        """Give one model tensors of its own. Its row of the stacks is computed on, and not used."""
+        model = self.models[row]
+        for network in (model.q_net, model.q_net_target):
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()
+        if row < self.n_soft:
+            model.policy.prior, model.policy.beta = model.policy.prior.clone(), model.policy.beta.clone()
+
+    def update_targets(self, rows: Sequence[int], tau: float) -> None:
+        """
+        Move target networks towards the networks.
+
+        :param rows: of the runs whose turn it is
+        :param tau: 1 copies
+        """
+        pairs = [(self.parameters[name], self.target_parameters[name]) for name in self.names]
+        if len(rows) < len(self.models):
+            pairs = [(parameter[row], target[row]) for row in rows for parameter, target in pairs]
+        polyak_update([pair[0] for pair in pairs], [pair[1] for pair in pairs], tau)
+
+    def act(self, observations: Observations) -> tuple[th.Tensor, th.Tensor | None, th.Tensor | None]:
+        """
+        :param observations: as the networks take them, [R, n_envs, ...]
+        :return: the best actions [R, n_envs]; π(·|s) float64 [n_soft, n_envs, n_actions] and the ρ that follows it
+            [n_soft, n_actions], None without MIRL
+        """
+        self._keys = [*observations]
+        state = [*self.parameters.values()]
+        if self.n_soft:
+            state += [self.prior, self.beta, self.prior_step_sizes]
+        actions, *soft = self._compiled_acting(tuple(self._keys), state, [*observations.values()])
+        return (actions, *soft) if soft else (actions, None, None)  # type: ignore[return-value]
+
+    def _acting(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        """What is compiled."""
+        remaining = list(tensors)
+        parameters = take_first(remaining, len(self.names))
+        soft = take_first(remaining, 3 if self.n_soft else 0)
+        q_values = self._q_values(self._network, parameters, remaining)
+        actions, probabilities, priors = [], [], []
+        for group in self._groups:
+            if not group.soft:
+                actions.append(vmap(group.acting)(q_values[group.rows])[-1])
+                continue
+            prior, beta, step_sizes = (tensor[group.rows] for tensor in soft)
+            reference = th.where(self._learned[group.rows], prior, self._uniform[group.rows])
+            policy, best = vmap(group.acting)(q_values[group.rows], reference, beta)
+            moved = vmap(update_prior)(prior, policy, step_sizes)
+            actions.append(best)
+            probabilities.append(policy)
+            priors.append(th.where(step_sizes.unsqueeze(1) > 0, moved, prior))
+        return [th.cat(actions), *([th.cat(probabilities), th.cat(priors)] if priors else [])]
+
+    def compute_gradients(
+        self, observations: Observations, next_observations: Observations, *batch: th.Tensor, discounts: th.Tensor | None
+    ) -> Gradients:
+        """
+        Losses and clipped gradients of one batch for each run.
+
+        :param observations: s, [R, batch, ...]
+        :param next_observations: s', [R, batch, ...]
+        :param batch: actions, rewards and dones, each [R, batch, 1]
+        :param discounts: γⁿ [R, batch, 1]; γ of each model for None
+        """
+        self._keys = [*observations]
+        inputs = [*observations.values(), *(next_observations[key] for key in self._keys), *batch]
+        state = [*self.parameters.values(), *self.target_parameters.values(), self._max_norms]
+        if self.n_soft:
+            state += [self.prior, self.beta]
+        inputs.append(self._gammas if discounts is None else discounts)
+        losses, errors, q_values, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
+        names = [name for name, used in zip(self.names, self._used, strict=True) if used]
+        return Gradients(losses, errors, q_values, dict(zip(names, gradients, strict=True)))
+
+    def _gradients(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        """What is compiled."""
+        remaining = list(tensors)
+        parameters = take_first(remaining, len(self.names))
+        target_parameters = take_first(remaining, len(self.names))
+        (max_norms,) = take_first(remaining, 1)
+        soft = take_first(remaining, 2 if self.n_soft else 0)
+        observations = take_first(remaining, len(self._keys))
+        next_observations = take_first(remaining, len(self._keys))
+        next_q_values = self._q_values(self._target_network, target_parameters, next_observations)
+        with th.enable_grad():
+            parameters = [p.requires_grad_(trained) for p, trained in zip(parameters, self._trained, strict=True)]
+            q_values = self._q_values(self._network, parameters, observations)
+            losses, errors = self._losses(q_values, next_q_values, remaining, soft)
+            trained = [parameter for parameter in parameters if parameter.requires_grad]
+            # The loss of a run depends on its parameters only
+            found = iter(th.autograd.grad(losses.sum(), trained, allow_unused=True))
+        gradients = [next(found) if trained else None for trained in self._trained]
+        self._used = [gradient is not None for gradient in gradients]
+        clipped = _clip([gradient for gradient in gradients if gradient is not None], max_norms)
+        return [losses.detach(), errors.detach(), q_values.detach(), *clipped]
+
+    def _losses(
+        self, q_values: th.Tensor, next_q_values: th.Tensor, batch: list[th.Tensor], soft: list[th.Tensor]
+    ) -> tuple[th.Tensor, th.Tensor]:
+        results = []
+        for group in self._groups:
+            coefficients = []
+            if group.soft:
+                prior, beta = (tensor[group.rows] for tensor in soft)
+                coefficients = [th.where(self._learned[group.rows], prior, self._uniform[group.rows]), beta]
+            loss = vmap(partial(group.batch_loss, loss=self.models[0].loss))
+            rows = (tensor[group.rows] for tensor in (q_values, next_q_values, *batch))
+            results.append(loss(*rows, *coefficients))
+        losses, errors = zip(*results, strict=True)
+        return th.cat(losses), th.cat(errors)
+
+    def _q_values(self, network: th.nn.Module, parameters: list[th.Tensor], observations: list[th.Tensor]) -> th.Tensor:
+        """Q(s, ·) of every run, [R, batch, n_actions]."""
+        keys = [key for key in self._keys if key]
+
+        def forward(own_parameters: list[th.Tensor], own_observations: list[th.Tensor]) -> th.Tensor:
+            named = dict(zip(self.names, own_parameters, strict=True))
+            return functional_call(network, named, (observations_of_list(keys, own_observations),))
+
+        precision = th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
+        with _ConvolutionsAsProducts(), precision:
+            q_values = vmap(forward)(parameters, observations)
+        return q_values.float() if self.models[0].mixed_precision else q_values
+
+
+def _groups_of(models: Sequence[BaseDQN]) -> list[_Group]:
+    groups: list[_Group] = []
+    for row, model in enumerate(models):
+        own = (model.batch_loss, model.policy.acting, isinstance(model, MIRL))
+        if groups and groups[-1][1:] == own:
+            groups[-1] = _Group(slice(groups[-1].rows.start, row + 1), *own)
+        else:
+            groups.append(_Group(slice(row, row + 1), *own))
+    return groups
+
+
+def _clip(gradients: list[th.Tensor], max_norms: th.Tensor) -> list[th.Tensor]:
+    """``clip_grad_norm_`` for every run, of gradients [R, ...]."""
+    norms = th.stack([th.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+    factors = (max_norms / (th.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    # Fused optimisers take for granted that gradients lie in memory as their parameters do
+    return [(gradient * factors.view(-1, *[1] * (gradient.dim() - 1))).contiguous() for gradient in gradients]
+
+
+class _ConvolutionsAsProducts(TorchFunctionMode):
+    """
+    Convolutions as products of matrices: with weights of its own for each run, ``vmap`` makes a grouped convolution of them,
+    which is several times slower on processors.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is not F.conv2d or not _is_plain(*args, **kwargs):
+            return function(*args, **kwargs)
+        return _convolution(*args, **kwargs)
+
+
+def _is_plain(
+    images: th.Tensor,
+    weight: th.Tensor,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> bool:
+    return groups == 1 and not isinstance(padding, str) and images.dim() == 4
+
+
+def _convolution(
+    images: th.Tensor,
+    weight: th.Tensor,
+    bias: th.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> th.Tensor:
+    """``F.conv2d`` of images [batch, channels, height, width]."""
+    pair: Callable[[Any], tuple[int, int]] = lambda value: (value, value) if isinstance(value, int) else tuple(value)  # noqa: E731
+    kernel, stride, padding, dilation = weight.shape[2:], pair(stride), pair(padding), pair(dilation)
+    height, width = (
+        (size + 2 * pad - spread * (length - 1) - 1) // step + 1
+        for size, pad, spread, length, step in zip(images.shape[2:], padding, dilation, kernel, stride, strict=True)
+    )
+    columns = F.unfold(images, kernel, dilation, padding, stride).transpose(0, 1).flatten(1)
+    product = weight.flatten(1) @ columns
+    if bias is not None:
+        product = product + bias.unsqueeze(1)
+    return product.view(len(weight), len(images), height, width).transpose(0, 1)

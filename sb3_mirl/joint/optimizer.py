@@ -1,0 +1,109 @@
+"""One optimiser for all runs: torch's own, on the stacked parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch as th
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.gradient import named_parameters, without_denormals
+
+
+@dataclass
+class _Segment:
+    """Neighbouring runs with one optimiser."""
+
+    rows: slice
+    optimizer: th.optim.Optimizer
+    #: Views of the stacks, by parameter name
+    stacks: dict[str, th.Tensor]
+    #: Whether the state of the models' own optimisers are views of the shared one
+    linked: bool = False
+
+
+class JointOptimizer:
+    """
+    Takes the steps of every model's optimiser. Neighbouring runs with the same learning rate and the same number of steps
+    share one optimiser, whose tensors are views of the stacks. The state of each model's own optimiser is a view of its state.
+
+    :param models: by row of the stacks
+    :param parameters: stacked parameters by name, [R, ...]
+    """
+
+    def __init__(self, models: Sequence[BaseDQN], parameters: dict[str, th.Tensor]) -> None:
+        self._models, self._stacked = [*models], parameters
+        own = set(map(id, models[0].policy.optimizer.param_groups[0]["params"]))
+        names, first_parameters = named_parameters(models[0].q_net)
+        # Of the parameters that the optimiser holds
+        self._names = [name for name, parameter in zip(names, first_parameters, strict=True) if id(parameter) in own]
+        self._parameters = [dict(model.q_net.named_parameters()) for model in models]
+        self._counts = [self._count(row) for row in range(len(models))]
+        self._segments: list[_Segment] = []
+
+    def step(self, gradients: dict[str, th.Tensor], n_updates: int) -> None:
+        """
+        Change the parameters. Learning rates are those of the models' optimisers.
+
+        :param gradients: by parameter name, [R, ...]
+        :param n_updates: gradient steps before this one
+        """
+        rates = [model.policy.optimizer.param_groups[0]["lr"] for model in self._models]
+        keys = [*zip(rates, self._counts, strict=True)]
+        wanted = []
+        for _, members in groupby(range(len(keys)), key=keys.__getitem__):
+            first, *others = members
+            wanted.append(slice(first, first + 1 + len(others)))
+        if wanted != [segment.rows for segment in self._segments]:
+            self._segments = [self._make_segment(rows) for rows in wanted]
+        for segment in self._segments:
+            segment.optimizer.param_groups[0]["lr"] = rates[segment.rows.start]
+            for name, stack in segment.stacks.items():
+                gradient = gradients.get(name)
+                stack.grad = None if gradient is None else gradient[segment.rows]
+            with without_denormals(segment.optimizer, n_updates):
+                segment.optimizer.step()
+            if not segment.linked:
+                self._link(segment)
+        self._counts = [count + 1 for count in self._counts]
+
+    def release(self, row: int) -> None:
+        """Give one model's optimiser tensors of its own."""
+        state = self._state(row)
+        for parameter in self._parameters[row].values():
+            for name, value in state.get(parameter, {}).items():
+                if isinstance(value, th.Tensor):
+                    state[parameter][name] = value.clone()
+
+    def _state(self, row: int) -> dict[th.Tensor, Any]:
+        return self._models[row].policy.optimizer.state
+
+    def _count(self, row: int) -> int:
+        """Steps that the optimiser of one model has taken."""
+        states = (self._state(row).get(parameter, {}) for parameter in self._parameters[row].values())
+        return max((int(state["step"]) for state in states if "step" in state), default=0)
+
+    def _make_segment(self, rows: slice) -> _Segment:
+        """An optimiser with the state of the models' own."""
+        numbers = range(rows.start, rows.stop)
+        own = self._models[rows.start].policy.optimizer
+        settings = {name: value for name, value in own.param_groups[0].items() if name in own.defaults}
+        stacks = {name: self._stacked[name][rows].detach() for name in self._names}
+        optimizer = type(own)([*stacks.values()], **settings)
+        for parameter, stack in stacks.items():
+            states = [self._state(row).get(self._parameters[row][parameter], {}) for row in numbers]
+            for name, value in states[0].items():
+                if isinstance(value, th.Tensor):
+                    value = value.clone() if name == "step" else th.stack([state[name] for state in states])
+                optimizer.state[stack][name] = value
+        return _Segment(rows, optimizer, stacks)
+
+    def _link(self, segment: _Segment) -> None:
+        for parameter, stack in segment.stacks.items():
+            for index, row in enumerate(range(segment.rows.start, segment.rows.stop)):
+                own = self._state(row)[self._parameters[row][parameter]]
+                for name, value in segment.optimizer.state.get(stack, {}).items():
+                    stacked = isinstance(value, th.Tensor) and name != "step"
+                    own[name] = value[index] if stacked else value
+        segment.linked = True

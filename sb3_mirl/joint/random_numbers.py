@@ -1,0 +1,65 @@
+"""NumPy's global generator, one for each run: SB3 draws coins, random actions and replay indices from it."""
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+_N_WORDS = 624
+
+
+class RunGenerator:
+    """
+    The global generator of one run. :attr:`random` draws from it; inside of ``with generator:`` NumPy's global functions do.
+
+    Changing the global generator's bits is a matter of nanoseconds, but NumPy then forgets the second of two normally
+    distributed numbers, which it computes in pairs. It is kept here. Reading it takes as long as a step of CartPole, hence it
+    is read only if code has drawn from the global generator.
+
+    :param state: of the generator, as ``np.random.get_state(legacy=False)`` returns it
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        self.bits = np.random.MT19937()
+        self.random = np.random.RandomState(self.bits)
+        self.random.set_state(dict(state))
+        self._pending = dict(state) if state["has_gauss"] else None
+        address = self.bits.ctypes.state_address
+        # The generator's words and the position among them
+        self._position = ctypes.c_int.from_address(address + 4 * _N_WORDS)
+        self._can_read = self._position.value == state["state"]["pos"]
+        self._before = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """As ``np.random.get_state(legacy=False)`` returns it."""
+        state = self.random.get_state(legacy=False)
+        return {**state, "has_gauss": 0, "gauss": 0.0} | self._gauss()
+
+    def _gauss(self) -> dict[str, Any]:
+        return {} if self._pending is None else {"has_gauss": 1, "gauss": self._pending["gauss"]}
+
+    def __enter__(self) -> "RunGenerator":
+        np.random.set_bit_generator(self.bits)
+        if self._pending is not None:
+            np.random.set_state(self.state)
+        self._before = self._position.value
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pending is not None or not self._can_read or self._position.value != self._before:
+            state = np.random.get_state(legacy=False)
+            self._pending = dict(state) if state["has_gauss"] else None  # type: ignore[call-overload]
+
+
+@contextmanager
+def global_generator_kept() -> Iterator[None]:
+    """Puts NumPy's global generator back as it was."""
+    bits, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        np.random.set_bit_generator(bits)
+        np.random.set_state(state)

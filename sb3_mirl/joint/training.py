@@ -1,0 +1,309 @@
+"""
+:func:`train_jointly`: the loop of SB3's ``learn()``, ``collect_rollouts()`` and ``train()`` for many models at once.
+
+Read it beside ``stable_baselines3/common/off_policy_algorithm.py``: the order within a step is the same.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.inputs import check_integer
+from sb3_mirl.joint.acting import Acting
+from sb3_mirl.joint.callbacks import JointCallbacks
+from sb3_mirl.joint.compatibility import check_models, give_seeds
+from sb3_mirl.joint.environments import Environments, Transitions, own_observations
+from sb3_mirl.joint.networks import StackedNetworks
+from sb3_mirl.joint.optimizer import JointOptimizer
+from sb3_mirl.joint.random_numbers import RunGenerator, global_generator_kept
+from sb3_mirl.joint.records import TrainingRecords
+from sb3_mirl.joint.regularization import Regularization
+from sb3_mirl.joint.replay import OwnBuffers, StackedBuffers
+from sb3_mirl.joint.storing import store_transitions
+from sb3_mirl.mirl.mirl import MIRL
+
+#: Of SB3's learn()
+LOG_INTERVAL = 4
+
+
+def train_jointly(
+    models: Sequence[BaseDQN],
+    total_timesteps: int,
+    callback: Sequence[BaseCallback | None] | Callable[[BaseDQN], BaseCallback | None] | None = None,
+    progress_bar: bool = False,
+) -> list[ValueError | None]:
+    """
+    Train several models in lock-step, which takes a fraction of the time of training them one after the other.
+
+    Each model ends as if it had been trained alone with ``model.learn(total_timesteps, callback)`` right after its
+    construction: the same random numbers are drawn in the same order, results differ by rounding only, and one run changes
+    nothing in another. MIRL, SQL, SQLm, BaseDQN and DQNMSE may be mixed. Models may differ in seed, environment, learning
+    rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
+    agree.
+
+    A run whose loss, reward or observation is not finite ends with a warning; the others go on. Python's ``random`` and
+    torch's generator are not kept apart: environments should draw from their own generators, or from NumPy's global one.
+
+    :param models: new or loaded models, each with an environment of its own. A model without a seed gets a random one,
+        which is printed
+    :param total_timesteps: environment transitions of each model
+    :param callback: one callback (or None) for each model, or a function that makes one for a model. A callback that returns
+        False ends its run only
+    :param progress_bar: show one progress bar, in environment transitions of each model; it needs tqdm and rich
+    :return: for each model None, or the error that ended its run
+    :raises ValueError: if the models disagree in something that must agree; the message names it and both values
+    :raises TypeError: if a model is not one of this package
+    """
+    models = [*models]
+    total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
+    check_models(models)
+    callbacks = _callbacks_of(models, callback)
+    with global_generator_kept():
+        give_seeds(models)
+        # MIRL first, equal losses and learning rates beside each other: they share operations
+        order = sorted(range(len(models)), key=lambda index: _place(models[index]))
+        training = JointTraining([models[index] for index in order])
+        training.learn(total_timesteps, [callbacks[index] for index in order], progress_bar)
+    errors = dict(zip(order, training.errors, strict=True))
+    return [errors[index] for index in range(len(models))]
+
+
+def _place(model: BaseDQN) -> tuple[Any, ...]:
+    loss = model.batch_loss
+    return not isinstance(model, MIRL), loss.__module__, loss.__qualname__, model.policy.optimizer.param_groups[0]["lr"]
+
+
+def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | None]:
+    if callback is None:
+        return [None] * len(models)
+    if isinstance(callback, BaseCallback):
+        raise ValueError(
+            f"callback must be a list of {len(models)} callbacks, or a function that makes one for a model, got one "
+            f"{type(callback).__name__}: each run needs its own"
+        )
+    callbacks = [callback(model) for model in models] if callable(callback) else [*callback]
+    if len(callbacks) != len(models):
+        raise ValueError(f"callback must hold one callback for each of the {len(models)} models, got {len(callbacks)}")
+    for given in callbacks:
+        if given is not None and not isinstance(given, BaseCallback):
+            raise ValueError(f"callback must hold callbacks of SB3 or None, got {given!r}")
+    given = [id(item) for item in callbacks if item is not None]
+    if len(set(given)) < len(given):
+        raise ValueError("callback must hold an object of its own for each model, got one twice")
+    return callbacks
+
+
+class JointTraining:
+    """
+    One training of several models.
+
+    :param models: in an order in which equal losses are neighbours, MIRL's first
+    """
+
+    def __init__(self, models: list[BaseDQN]) -> None:
+        self.models = models
+        self.generators = [RunGenerator(model.random_state) for model in models]
+        #: The runs that go on, by row
+        self.rows = [*range(len(models))]
+        self.errors: list[ValueError | None] = [None] * len(models)
+        self._n_updates = 0
+
+    def learn(self, total_timesteps: int, callbacks: list[BaseCallback | None], progress_bar: bool = False) -> None:
+        """
+        :param total_timesteps: environment transitions of each model
+        :param callbacks: by row
+        :param progress_bar: show one progress bar
+        """
+        with ExitStack() as trainings:
+            totals = self._begin(trainings, total_timesteps, callbacks)
+            bar = self._progress_bar(totals) if progress_bar else None
+            try:
+                while self.rows and self._first.num_timesteps < totals:
+                    self._collect_rollout(bar)
+                    if self.rows and self._first.num_timesteps > self._first.learning_starts:
+                        self._train()
+                for row in self.rows:
+                    self._log(row)
+                    self.callbacks.on_training_end(row)
+            finally:
+                for row in self.rows:
+                    self._release(row)
+                if bar is not None:
+                    bar.on_training_end()
+
+    @property
+    def _first(self) -> BaseDQN:
+        """A model that goes on: what the loop asks for agrees between models."""
+        return self.models[self.rows[0]]
+
+    def _begin(self, trainings: ExitStack, total_timesteps: int, callbacks: list[BaseCallback | None]) -> int:
+        started, totals = [], []
+        for model, generator, callback in zip(self.models, self.generators, callbacks, strict=True):
+            with generator:
+                total, reset = trainings.enter_context(model.learning(total_timesteps, reset_num_timesteps=True))
+                total, started_callback = model._setup_learn(total, callback, reset, model.algorithm)
+            started.append(started_callback)
+            totals.append((total, model.num_timesteps))
+        if len(set(totals)) > 1:
+            raise ValueError(
+                f"models must be at the same step, got {totals[0][1]} of {totals[0][0]} in one and "
+                + next(f"{step} of {total}" for total, step in totals if (total, step) != totals[0])
+                + " in another: resume_jointly() reads checkpoints of the same step"
+            )
+        self.callbacks = JointCallbacks(self.models, self.generators, started, callbacks)
+        for row in self.rows:
+            self.callbacks.on_training_start(row)
+        self.networks = StackedNetworks(self.models)
+        self.regularization = Regularization(self.networks, self.callbacks.taken)
+        self.optimizer = JointOptimizer(self.models, self.networks.parameters)
+        self.acting = Acting(self.networks, self.generators)
+        self.environments = Environments(self.models, self.generators)
+        stacked = all(map(StackedBuffers.fits, self.models))
+        self.replay = (StackedBuffers if stacked else OwnBuffers)(self.models, self.generators)
+        self.records = TrainingRecords(self.models, self.networks)
+        return totals[0][0]
+
+    def _progress_bar(self, total_timesteps: int) -> ProgressBarCallback:
+        bar = ProgressBarCallback()
+        bar.init_callback(self.models[0])
+        bar.on_training_start({"total_timesteps": total_timesteps}, {})
+        return bar
+
+    def _collect_rollout(self, bar: BaseCallback | None) -> None:
+        for row in self.rows:
+            self.callbacks.on_rollout_start(row)
+        for _ in range(self._first.train_freq.frequency):  # type: ignore[union-attr]
+            self._step()
+            if bar is not None:
+                bar.on_step()
+            if not self.rows:
+                return
+        for row in self.rows:
+            self.callbacks.on_rollout_end(row)
+
+    def _step(self) -> None:
+        """One step of every environment."""
+        actions, network_actions = self.acting.choose(self.rows, self.environments.observations)
+        self.regularization.show_probabilities(self.acting.probabilities, self.callbacks.with_callbacks)
+        transitions = self.environments.step(self.rows, actions)
+        for row in self.rows:
+            self.models[row].num_timesteps += self.models[row].n_envs
+        self.regularization.after_step(self.acting.moved_prior)
+        self._call_back(actions, network_actions, transitions)
+        for row in self.rows:
+            # Most steps have nothing for the statistics
+            if transitions.dones[row].any() or any("episode" in info for info in transitions.infos[row]):
+                self.models[row]._update_info_buffer(transitions.infos[row], transitions.dones[row])
+        for row, error in store_transitions(
+            self.models, self.rows, self.environments, self.replay, network_actions, transitions
+        ):
+            self._fail(row, error)
+        self.environments.observations = transitions.observations
+        self._after_step(transitions)
+
+    def _call_back(self, actions: np.ndarray, network_actions: np.ndarray, transitions: Transitions) -> None:
+        for row in [row for row in self.rows if row in self.callbacks.with_callbacks]:
+            local_variables = {
+                "actions": actions[row],
+                "buffer_actions": network_actions[row],
+                "new_obs": transitions.given[row][0],
+                "rewards": transitions.given[row][1],
+                "dones": transitions.dones[row],
+                "infos": transitions.infos[row],
+            }
+            if not self.callbacks.on_step(row, local_variables):
+                # SB3 does not store this transition either
+                self.callbacks.on_training_end(row)
+                self._end(row)
+
+    def _after_step(self, transitions: Transitions) -> None:
+        """Schedules, target networks and logs."""
+        due = []
+        for row in self.rows:
+            model = self.models[row]
+            model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
+            model._n_calls += 1
+            if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
+                due.append(row)
+            model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
+        if due:
+            self.networks.update_targets(due, self._first.tau)
+        for row in self.rows:
+            model, n_dones = self.models[row], int(transitions.dones[row].sum())
+            if row in self.callbacks.with_callbacks:
+                self._log(row)
+            for _ in range(n_dones):
+                model._episode_num += 1
+                if model._episode_num % LOG_INTERVAL == 0:
+                    self._log(row)
+                    model.dump_logs()
+
+    def _log(self, row: int) -> None:
+        """Record what SB3 records at each step and after each rollout, here only where it is read."""
+        self.models[row].logger.record("rollout/exploration_rate", self.models[row].exploration_rate)
+        self.records.write(row)
+
+    def _train(self) -> None:
+        """SB3's ``train()``, for all runs."""
+        first = self._first
+        n_steps = first.gradient_steps
+        if n_steps < 0:
+            n_steps = first.train_freq.frequency * first.n_envs  # type: ignore[union-attr]
+        if n_steps == 0:
+            return
+        for row in self.rows:
+            self.models[row]._update_learning_rate(self.models[row].policy.optimizer)
+        for _ in range(n_steps):
+            batch = self.replay.sample(self.rows)
+            results = self.networks.compute_gradients(
+                batch.observations, batch.next_observations, *batch.transitions, discounts=batch.discounts
+            )
+            self.optimizer.step(results.gradients, self._n_updates)
+            self._n_updates += 1
+            self.records.add(results)
+            self.regularization.after_gradient_step(results.squared_td_errors)
+            for row in self.rows:
+                self.callbacks.on_gradient_step(row, results.squared_td_errors[row])
+        for row in self.rows:
+            self.models[row]._n_updates += n_steps
+        self.records.close()
+        for row, error in self.records.check(self.rows):
+            self._fail(row, error)
+        for row in self.rows:
+            if row in self.callbacks.with_callbacks:
+                self.records.write(row)
+
+    def _fail(self, row: int, error: ValueError) -> None:
+        """Ends one run, as an error ends a solo training; the others go on."""
+        model = self.models[row]
+        self.errors[row] = error
+        warnings.warn(
+            f"Joint training goes on without the {type(model).__name__} with seed {model.seed} (learning_rate="
+            f"{model.learning_rate}, gamma={model.gamma}), which ended at step {model.num_timesteps}: {error}",
+            stacklevel=6,
+        )
+        self._end(row)
+
+    def _end(self, row: int) -> None:
+        self.records.write(row)
+        self._release(row)
+        self.rows.remove(row)
+
+    def _release(self, row: int) -> None:
+        self.networks.release(row)
+        self.optimizer.release(row)
+        self.replay.release(row)
+        model = self.models[row]
+        model._last_obs = _copied(own_observations(self.environments.observations, row))
+        model.random_state = self.generators[row].state
+
+
+def _copied(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: array.copy() for key, array in observations.items()}
+    return observations.copy()
