@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sb3_mirl.common.resume.callback import CheckpointCallback
     from sb3_mirl.envs.atari import AtariVecEnv
     from sb3_mirl.envs.gridworld import GridWorld
+    from sb3_mirl.joint.resume import resume_jointly
+    from sb3_mirl.joint.training import train_jointly
     from sb3_mirl.mirl.arguments import PAPER_ATARI
     from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
     from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
@@ -42,6 +44,8 @@ _MODULES = {
     "CheckpointCallback": "common.resume.callback",
     "DeviceReplayBuffer": "common.buffers",
     "FrameReplayBuffer": "common.buffers",
+    "resume_jointly": "joint.resume",
+    "train_jointly": "joint.training",
     "AtariVecEnv": "envs.atari",
     "GridWorld": "envs.gridworld",
     "discounted_visitation": "tabular.solvers",
@@ -73,7 +77,9 @@ __all__ = [
     "load_prior",
     "mutual_information",
     "optimize_prior",
+    "resume_jointly",
     "soft_value_iteration",
+    "train_jointly",
 ]
 
 

@@ -13,7 +13,7 @@ from sb3_mirl.joint.random_numbers import RunGenerator
 
 class JointCallbacks:
     """
-    The callbacks of all runs. The default callbacks of MIRL are taken out: joint training does their work for all runs at once.
+    The callbacks of all runs. The default callbacks of MIRL are taken out: their work is done for all runs at once.
 
     :param models: by row
     :param generators: by row
@@ -78,10 +78,8 @@ class JointCallbacks:
 
     def on_gradient_step(self, row: int, squared_td_error: th.Tensor) -> None:
         """
-        :param row: of a run
+        :param row: of a run that has gradient-step callbacks
         :param squared_td_error: of its batch, []
         """
-        model = self._models[row]
-        if model.has_gradient_step_callbacks:
-            with self._generators[row]:
-                model._after_gradient_step(squared_td_error)
+        with self._generators[row]:
+            self._models[row]._after_gradient_step(squared_td_error)

@@ -68,7 +68,8 @@ def check_models(models: Sequence[BaseDQN]) -> None:
         for index, model in enumerate(models):
             if (value := value_of(model)) != first:
                 raise ValueError(
-                    f"models must agree in {name} to be trained jointly, got {first!r} in model 0 and {value!r} in model {index}"
+                    f"models must agree in {name} to be trained jointly, got {first!r} in model 0 and {value!r} in model "
+                    f"{index}"
                 )
     if len(set(map(id, models))) < len(models):
         raise ValueError("models must be different objects, got one twice")
@@ -79,7 +80,7 @@ def check_models(models: Sequence[BaseDQN]) -> None:
 def _check_model(index: int, model: Any) -> None:
     if not isinstance(model, BaseDQN):
         raise TypeError(
-            f"models must be models of sb3_mirl (MIRL, SQL, SQLm, DQNMSE, BaseDQN), got {type(model).__name__} in model {index}"
+            f"models must be of sb3_mirl (MIRL, SQL, SQLm, DQNMSE or BaseDQN), got {type(model).__name__} in model {index}"
         )
     where = f"model {index}, {type(model).__name__},"
     if model.env is None:
@@ -104,9 +105,9 @@ def _check_model(index: int, model: Any) -> None:
         )
     optimizer = model.policy.optimizer
     if type(optimizer) not in OPTIMIZERS or len(optimizer.param_groups) != 1:
-        names = ", ".join(kind.__name__ for kind in OPTIMIZERS)
+        accepted = ", ".join(kind.__name__ for kind in OPTIMIZERS)
         raise ValueError(
-            f"Joint training needs one of torch's optimisers {names}, with one group of parameters, got "
+            f"Joint training needs one of torch's optimisers {accepted}, with one group of parameters, got "
             f"{type(optimizer).__name__} with {len(optimizer.param_groups)} in model {index}"
         )
     check_compilable_network(model.q_net, "Joint training")

@@ -26,8 +26,16 @@ class Transitions(NamedTuple):
     timeouts: np.ndarray
     #: By row, as SB3's vector environments give them
     infos: list[list[dict[str, Any]]]
-    #: By row, observations and rewards as the vector environment gave them
-    given: list[tuple[Any, np.ndarray]]
+    #: Observations and rewards as the vector environment gave them, by row of those that were asked
+    given: dict[int, tuple[Any, np.ndarray]]
+    #: Rows and environments whose episode has ended
+    ended: list[tuple[int, int]]
+    #: Rows whose infos have something for SB3's statistics
+    eventful: list[int]
+
+    def of_row(self, row: int) -> tuple[Any, np.ndarray]:
+        """Observations and rewards of one run, as its vector environment gives them."""
+        return self.given[row] if row in self.given else (own_observations(self.observations, row), self.rewards[row])
 
 
 class Environments:
@@ -57,38 +65,55 @@ class Environments:
         :param actions: of the environments, [R, n_envs]
         :return: what happened; :attr:`observations` stays as it is
         """
-        n_runs, n_envs = len(self._models), self._n_envs
-        observations = {key: np.empty_like(array) for key, array in self.observations.items()}
-        rewards = np.zeros((n_runs, n_envs), np.float32)
-        dones, timeouts = np.zeros((n_runs, n_envs), bool), np.zeros((n_runs, n_envs), bool)
-        infos: list[list[dict[str, Any]]] = [[] for _ in range(n_runs)]
-        given: list[tuple[Any, np.ndarray]] = [(None, rewards)] * n_runs
+        shape = (len(self._models), self._n_envs)
+        transitions = Transitions(
+            observations={key: np.empty_like(array) for key, array in self.observations.items()},
+            rewards=np.zeros(shape, np.float32),
+            dones=np.zeros(shape, bool),
+            timeouts=np.zeros(shape, bool),
+            infos=[[] for _ in self._models],
+            given={},
+            ended=[],
+            eventful=[],
+        )
         for row in rows:
-            envs = self._inner[row]
             with self._generators[row]:
-                if envs is None:
-                    new = self._models[row].env.step(actions[row])  # type: ignore[union-attr]
-                    for key, array in as_arrays(new[0]).items():
-                        observations[key][row] = array
-                    rewards[row], dones[row], infos[row] = new[1], new[2], new[3]
-                    timeouts[row] = [info.get("TimeLimit.truncated", False) for info in new[3]]
-                    given[row] = new[0], new[1]
-                    continue
-                for number, env in enumerate(envs):
-                    observation, rewards[row, number], terminated, truncated, info = env.step(actions[row, number])
-                    timeouts[row, number] = info["TimeLimit.truncated"] = truncated and not terminated
-                    if terminated or truncated:
-                        dones[row, number] = True
-                        info["terminal_observation"] = observation
-                        observation, self._models[row].env.reset_infos[number] = env.reset()  # type: ignore[union-attr]
-                    if self.keys == [""]:
-                        observations[""][row, number] = observation
-                    else:
-                        for key in self.keys:
-                            observations[key][row, number] = observation[key]
-                    infos[row].append(info)
-                given[row] = own_observations(observations, row), rewards[row]
-        return Transitions(observations, rewards, dones, timeouts, infos, given)
+                if self._inner[row] is None:
+                    self._step_vector_environment(row, actions[row], transitions)
+                else:
+                    self._step_environments(row, actions[row], transitions)
+        return transitions
+
+    def _step_vector_environment(self, row: int, actions: np.ndarray, transitions: Transitions) -> None:
+        new = self._models[row].env.step(actions)  # type: ignore[union-attr]
+        observations, transitions.rewards[row], transitions.dones[row], transitions.infos[row] = new
+        for key, array in as_arrays(observations).items():
+            transitions.observations[key][row] = array
+        transitions.timeouts[row] = [info.get("TimeLimit.truncated", False) for info in new[3]]
+        transitions.ended.extend((row, int(number)) for number in np.flatnonzero(new[2]))
+        transitions.given[row] = new[0], new[1]
+        transitions.eventful.append(row)
+
+    def _step_environments(self, row: int, actions: np.ndarray, transitions: Transitions) -> None:
+        infos = transitions.infos[row]
+        eventful = False
+        for number, env in enumerate(self._inner[row]):  # type: ignore[arg-type]
+            observation, transitions.rewards[row, number], terminated, truncated, info = env.step(actions[number])
+            info["TimeLimit.truncated"] = truncated and not terminated
+            if terminated or truncated:
+                transitions.dones[row, number] = True
+                transitions.timeouts[row, number] = info["TimeLimit.truncated"]
+                transitions.ended.append((row, number))
+                info["terminal_observation"] = observation
+                observation, self._models[row].env.reset_infos[number] = env.reset()  # type: ignore[union-attr]
+                eventful = True
+            elif "episode" in info:
+                eventful = True
+            for key, array in transitions.observations.items():
+                array[row, number] = observation[key] if key else observation
+            infos.append(info)
+        if eventful:
+            transitions.eventful.append(row)
 
 
 def as_arrays(observations: Any) -> Arrays:

@@ -109,7 +109,7 @@ class StackedNetworks:
         for network in (model.q_net, model.q_net_target):
             for parameter in network.parameters():
                 parameter.data = parameter.data.clone()
-        if row < self.n_soft:
+        if isinstance(model, MIRL):
             model.policy.prior, model.policy.beta = model.policy.prior.clone(), model.policy.beta.clone()
 
     def update_targets(self, rows: Sequence[int], tau: float) -> None:
@@ -155,7 +155,7 @@ class StackedNetworks:
             actions.append(best)
             probabilities.append(policy)
             priors.append(th.where(step_sizes.unsqueeze(1) > 0, moved, prior))
-        return [th.cat(actions), *([th.cat(probabilities), th.cat(priors)] if priors else [])]
+        return [_joined(actions), *([_joined(probabilities), _joined(priors)] if priors else [])]
 
     def compute_gradients(
         self, observations: Observations, next_observations: Observations, *batch: th.Tensor, discounts: th.Tensor | None
@@ -213,7 +213,7 @@ class StackedNetworks:
             rows = (tensor[group.rows] for tensor in (q_values, next_q_values, *batch))
             results.append(loss(*rows, *coefficients))
         losses, errors = zip(*results, strict=True)
-        return th.cat(losses), th.cat(errors)
+        return _joined([*losses]), _joined([*errors])
 
     def _q_values(self, network: th.nn.Module, parameters: list[th.Tensor], observations: list[th.Tensor]) -> th.Tensor:
         """Q(s, ·) of every run, [R, batch, n_actions]."""
@@ -238,6 +238,10 @@ def _groups_of(models: Sequence[BaseDQN]) -> list[_Group]:
         else:
             groups.append(_Group(slice(row, row + 1), *own))
     return groups
+
+
+def _joined(parts: list[th.Tensor]) -> th.Tensor:
+    return parts[0] if len(parts) == 1 else th.cat(parts)
 
 
 def _clip(gradients: list[th.Tensor], max_norms: th.Tensor) -> list[th.Tensor]:

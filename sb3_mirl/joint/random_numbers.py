@@ -42,7 +42,7 @@ class RunGenerator:
         return {} if self._pending is None else {"has_gauss": 1, "gauss": self._pending["gauss"]}
 
     def __enter__(self) -> "RunGenerator":
-        np.random.set_bit_generator(self.bits)
+        np.random.set_bit_generator(self.bits)  # type: ignore[attr-defined]
         if self._pending is not None:
             np.random.set_state(self.state)
         self._before = self._position.value
@@ -57,9 +57,10 @@ class RunGenerator:
 @contextmanager
 def global_generator_kept() -> Iterator[None]:
     """Puts NumPy's global generator back as it was."""
-    bits, state = np.random.get_bit_generator(), np.random.get_state(legacy=False)
+    bits = np.random.get_bit_generator()  # type: ignore[attr-defined]
+    state = np.random.get_state(legacy=False)
     try:
         yield
     finally:
-        np.random.set_bit_generator(bits)
+        np.random.set_bit_generator(bits)  # type: ignore[attr-defined]
         np.random.set_state(state)

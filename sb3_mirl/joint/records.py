@@ -33,6 +33,7 @@ class TrainingRecords:
         self._results, self._open = self._open, []
         self._losses = th.stack([results.losses for results in self._results]).cpu()
         self._unwritten = {*range(len(self._models))}
+        self._penalties: list[tuple[float, float]] | None = None
         if self._networks.n_soft:
             self._reference, self._beta = self._networks.reference_prior().clone(), self._networks.beta.clone()
 
@@ -59,7 +60,14 @@ class TrainingRecords:
         q_values = [results.q_values[row] for results in self._results]
         values = {}
         if row < self._networks.n_soft:
-            prior, beta = self._reference[row], self._beta[row]
-            kl = kl_divergence(soft_policy(q_values[-1], prior, beta), prior).mean()
-            values = {"beta": beta.item(), "kl": kl.item()}
+            values = dict(zip(("beta", "kl"), self._beta_and_kl()[row], strict=True))
         self._models[row].record_training(self._losses[:, row].tolist(), q_values, **values)
+
+    def _beta_and_kl(self) -> list[tuple[float, float]]:
+        """β, and the penalty on the last batch, of every run: computed for all when the first one asks."""
+        if self._penalties is None:
+            prior = self._reference.unsqueeze(1)
+            q_values = self._results[-1].q_values[: self._networks.n_soft]
+            kl = kl_divergence(soft_policy(q_values, prior, self._beta.unsqueeze(1)), prior).mean(dim=1)
+            self._penalties = [*zip(self._beta.tolist(), kl.tolist(), strict=True)]
+        return self._penalties

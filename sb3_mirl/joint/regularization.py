@@ -28,7 +28,7 @@ class Regularization:
         for row, model in enumerate(self._models):
             kinds = {type(callback) for callback in taken[row]}
             if PriorUpdateCallback in kinds:
-                networks.prior_step_sizes[row] = model.prior_step_size
+                networks.prior_step_sizes[row] = model.prior_step_size  # type: ignore[assignment]  # learn() has resolved it
             if BetaUpdateCallback in kinds:
                 self._schedules.setdefault(model.beta_schedule, []).append(row)
         as_tensor = networks.beta.new_tensor

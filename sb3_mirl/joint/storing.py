@@ -34,7 +34,7 @@ def store_transitions(
         return _store_one_by_one(models, rows, replay.generators, actions, transitions)
     failed = [] if _all_valid(models[rows[0]], rows, transitions) else _find_invalid(models, rows, transitions)
     wrong = [row for row, _ in failed]
-    next_observations = _next_observations(rows, transitions)
+    next_observations = _next_observations(transitions)
     (key,) = environments.keys
     stored = [row for row in rows if row not in wrong]
     if stored:
@@ -63,7 +63,7 @@ def _store_one_by_one(
 ) -> list[tuple[int, ValueError]]:
     failed = []
     for row in rows:
-        model, (observations, rewards) = models[row], transitions.given[row]
+        model, (observations, rewards) = models[row], transitions.of_row(row)
         dones, infos = transitions.dones[row], transitions.infos[row]
         with generators[row]:
             try:
@@ -73,16 +73,15 @@ def _store_one_by_one(
     return failed
 
 
-def _next_observations(rows: Sequence[int], transitions: Transitions) -> np.ndarray:
+def _next_observations(transitions: Transitions) -> np.ndarray:
     """s' of all runs, [R, n_envs, ...]: the last observations of the episodes that have ended."""
     (observations,) = transitions.observations.values()
-    if not transitions.dones.any():
+    if not transitions.ended:
         return observations
     next_observations = observations.copy()
-    for row in rows:
-        for env in np.flatnonzero(transitions.dones[row]):
-            if (last := transitions.infos[row][env].get("terminal_observation")) is not None:
-                next_observations[row, env] = last
+    for row, env in transitions.ended:
+        if (last := transitions.infos[row][env].get("terminal_observation")) is not None:
+            next_observations[row, env] = last
     return next_observations
 
 
@@ -93,8 +92,7 @@ def _all_valid(model: BaseDQN, rows: Sequence[int], transitions: Transitions) ->
     try:
         inputs.check_rewards(transitions.rewards[used].reshape(-1), _reward_limit(model), 0)
         inputs.check_observations(model.observation_space, observations[used].reshape(-1, *observations.shape[2:]), 0)
-        for row in rows:
-            _check_last_observations(model, row, transitions)
+        _check_last_observations(model, transitions.ended, transitions)
     except ValueError:
         return False
     return True
@@ -108,16 +106,16 @@ def _find_invalid(models: Sequence[BaseDQN], rows: Sequence[int], transitions: T
         try:
             inputs.check_rewards(transitions.rewards[row], _reward_limit(model), step)
             inputs.check_observations(space, own_observations(transitions.observations, row), step)
-            _check_last_observations(model, row, transitions)
+            _check_last_observations(model, [ended for ended in transitions.ended if ended[0] == row], transitions)
         except ValueError as error:
             failed.append((row, error))
     return failed
 
 
-def _check_last_observations(model: BaseDQN, row: int, transitions: Transitions) -> None:
-    for env in np.flatnonzero(transitions.dones[row]):
+def _check_last_observations(model: BaseDQN, ended: list[tuple[int, int]], transitions: Transitions) -> None:
+    for row, env in ended:
         if (last := transitions.infos[row][env].get("terminal_observation")) is not None:
-            inputs.check_terminal_observation(model.observation_space, last, int(env), model.num_timesteps)
+            inputs.check_terminal_observation(model.observation_space, last, env, model.num_timesteps)
 
 
 def _reward_limit(model: BaseDQN) -> float:

@@ -112,6 +112,7 @@ class JointTraining:
         self.rows = [*range(len(models))]
         self.errors: list[ValueError | None] = [None] * len(models)
         self._n_updates = 0
+        self._target_interval = max(models[0].target_update_interval // models[0].n_envs, 1)
 
     def learn(self, total_timesteps: int, callbacks: list[BaseCallback | None], progress_bar: bool = False) -> None:
         """
@@ -195,9 +196,8 @@ class JointTraining:
             self.models[row].num_timesteps += self.models[row].n_envs
         self.regularization.after_step(self.acting.moved_prior)
         self._call_back(actions, network_actions, transitions)
-        for row in self.rows:
-            # Most steps have nothing for the statistics
-            if transitions.dones[row].any() or any("episode" in info for info in transitions.infos[row]):
+        for row in transitions.eventful:
+            if row in self.rows:
                 self.models[row]._update_info_buffer(transitions.infos[row], transitions.dones[row])
         for row, error in store_transitions(
             self.models, self.rows, self.environments, self.replay, network_actions, transitions
@@ -208,11 +208,12 @@ class JointTraining:
 
     def _call_back(self, actions: np.ndarray, network_actions: np.ndarray, transitions: Transitions) -> None:
         for row in [row for row in self.rows if row in self.callbacks.with_callbacks]:
+            observations, rewards = transitions.of_row(row)
             local_variables = {
                 "actions": actions[row],
                 "buffer_actions": network_actions[row],
-                "new_obs": transitions.given[row][0],
-                "rewards": transitions.given[row][1],
+                "new_obs": observations,
+                "rewards": rewards,
                 "dones": transitions.dones[row],
                 "infos": transitions.infos[row],
             }
@@ -224,20 +225,24 @@ class JointTraining:
     def _after_step(self, transitions: Transitions) -> None:
         """Schedules, target networks and logs."""
         due = []
+        first = self._first
+        # All runs have made as many steps of as many
+        first._update_current_progress_remaining(first.num_timesteps, first._total_timesteps)
+        progress = first._current_progress_remaining
         for row in self.rows:
             model = self.models[row]
-            model._update_current_progress_remaining(model.num_timesteps, model._total_timesteps)
+            model._current_progress_remaining = progress
             model._n_calls += 1
-            if model._n_calls % max(model.target_update_interval // model.n_envs, 1) == 0:
+            if model._n_calls % self._target_interval == 0:
                 due.append(row)
-            model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
+            model.exploration_rate = model.exploration_schedule(progress)
         if due:
-            self.networks.update_targets(due, self._first.tau)
-        for row in self.rows:
-            model, n_dones = self.models[row], int(transitions.dones[row].sum())
-            if row in self.callbacks.with_callbacks:
-                self._log(row)
-            for _ in range(n_dones):
+            self.networks.update_targets(due, first.tau)
+        for row in self.callbacks.with_callbacks.intersection(self.rows):
+            self._log(row)
+        for row, _ in transitions.ended:
+            if row in self.rows:
+                model = self.models[row]
                 model._episode_num += 1
                 if model._episode_num % LOG_INTERVAL == 0:
                     self._log(row)
@@ -268,7 +273,8 @@ class JointTraining:
             self.records.add(results)
             self.regularization.after_gradient_step(results.squared_td_errors)
             for row in self.rows:
-                self.callbacks.on_gradient_step(row, results.squared_td_errors[row])
+                if self.models[row].has_gradient_step_callbacks:
+                    self.callbacks.on_gradient_step(row, results.squared_td_errors[row])
         for row in self.rows:
             self.models[row]._n_updates += n_steps
         self.records.close()

@@ -136,7 +136,7 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
 
 
-def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Tensor:
+def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float | th.Tensor) -> th.Tensor:
     """
     ρ ← (1 - α_ρ) ρ + α_ρ π(·|s).
 
@@ -160,11 +160,16 @@ def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float) -> th.Te
     return th.where(total - total == 0, moved / total, prior)
 
 
-def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float) -> th.Tensor:
+def update_beta(
+    beta: th.Tensor | float,
+    squared_td_error: th.Tensor | float,
+    step_size: float | th.Tensor,
+    beta_max: float | th.Tensor,
+) -> th.Tensor:
     """
     β ← (1 - α_β) β + α_β / L, L floored at :data:`MIN_SQUARED_TD_ERROR`, the result capped at ``beta_max``.
 
-    An L that is not a number leaves β as it was.
+    An L that is not a number leaves β as it was. The arguments may also be tensors [R], of R runs.
 
     :param beta: β, a number or a tensor without axes
     :param squared_td_error: L, the mean squared TD error of one batch, in reward²
@@ -179,7 +184,11 @@ def update_beta(beta: th.Tensor | float, squared_td_error: th.Tensor | float, st
 
 
 def update_beta_normalized(
-    beta: th.Tensor | float, squared_td_error: th.Tensor | float, step_size: float, beta_max: float, scale: float
+    beta: th.Tensor | float,
+    squared_td_error: th.Tensor | float,
+    step_size: float | th.Tensor,
+    beta_max: float | th.Tensor,
+    scale: float | th.Tensor,
 ) -> th.Tensor:
     """
     β ← (1 - α_β) β + α_β k / √L: :func:`update_beta` with a target in 1/reward, the unit of β.

@@ -67,16 +67,19 @@ class Checkpoint:
         self.model_file = folder / f"{self.manifest['name']}.zip"
 
     @classmethod
-    def newest(cls, folder: str | os.PathLike[str]) -> "Checkpoint":
+    def newest(cls, folder: str | os.PathLike[str], num_timesteps: int | None = None) -> "Checkpoint":
         """
         The newest undamaged checkpoint of a folder. Warns of newer ones that are damaged.
 
         :param folder: that :class:`~sb3_mirl.CheckpointCallback` has written to
+        :param num_timesteps: consider only the checkpoints of this step
         :raises FileNotFoundError: if there is no checkpoint
         :raises ValueError: if all checkpoints are damaged, or if they are of several runs
         """
         folder = Path(folder)
         manifests, damaged = _read_manifests(folder)
+        if num_timesteps is not None:
+            manifests = [found for found in manifests if found[1]["num_timesteps"] == num_timesteps]
         for path, _ in sorted(manifests, key=lambda found: (found[1]["serial"], found[0]), reverse=True):
             try:
                 checkpoint = cls(folder, path)
@@ -95,6 +98,17 @@ class Checkpoint:
             "If only a file in replay/ is damaged, load() can still read the model from its zip file. To begin a new run in "
             f"the folder, remove {file_names(damaged)}."
         )
+
+    @staticmethod
+    def steps(folder: str | os.PathLike[str]) -> list[int]:
+        """
+        The steps of the checkpoints in a folder, ascending. Only their manifests are read.
+
+        :param folder: that :class:`~sb3_mirl.CheckpointCallback` has written to
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ValueError: if they are of several runs
+        """
+        return sorted({manifest["num_timesteps"] for _, manifest in _read_manifests(Path(folder))[0]})
 
     @property
     def finished(self) -> bool:
