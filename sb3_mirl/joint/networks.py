@@ -8,16 +8,15 @@ stack changes the models, and the other way round. So callbacks, evaluations and
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.gradient import Compiled, named_parameters, observations_of_list, take_first
+from sb3_mirl.joint.layers import LayersAsProducts
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.operators import update_prior
 
@@ -174,7 +173,8 @@ class StackedNetworks:
         if self.n_soft:
             state += [self.prior, self.beta]
         inputs.append(self._gammas if discounts is None else discounts)
-        losses, errors, q_values, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
+        losses, errors, q_values, factors, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
+        _clip(gradients, factors)
         names = [name for name, used in zip(self.names, self._used, strict=True) if used]
         return Gradients(losses, errors, q_values, dict(zip(names, gradients, strict=True)))
 
@@ -197,8 +197,9 @@ class StackedNetworks:
             found = iter(th.autograd.grad(losses.sum(), trained, allow_unused=True))
         gradients = [next(found) if trained else None for trained in self._trained]
         self._used = [gradient is not None for gradient in gradients]
-        clipped = _clip([gradient for gradient in gradients if gradient is not None], max_norms)
-        return [losses.detach(), errors.detach(), q_values.detach(), *clipped]
+        # Optimisers take for granted that gradients lie in memory as their parameters do
+        used = [gradient.contiguous() for gradient in gradients if gradient is not None]
+        return [losses.detach(), errors.detach(), q_values.detach(), _clipping_factors(used, max_norms), *used]
 
     def _losses(
         self, q_values: th.Tensor, next_q_values: th.Tensor, batch: list[th.Tensor], soft: list[th.Tensor]
@@ -224,7 +225,7 @@ class StackedNetworks:
             return functional_call(network, named, (observations_of_list(keys, own_observations),))
 
         precision = th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
-        with _ConvolutionsAsProducts(), precision:
+        with LayersAsProducts(), precision:
             q_values = vmap(forward)(parameters, observations)
         return q_values.float() if self.models[0].mixed_precision else q_values
 
@@ -244,57 +245,14 @@ def _joined(parts: list[th.Tensor]) -> th.Tensor:
     return parts[0] if len(parts) == 1 else th.cat(parts)
 
 
-def _clip(gradients: list[th.Tensor], max_norms: th.Tensor) -> list[th.Tensor]:
-    """``clip_grad_norm_`` for every run, of gradients [R, ...]."""
+def _clipping_factors(gradients: list[th.Tensor], max_norms: th.Tensor) -> th.Tensor:
+    """What ``clip_grad_norm_`` multiplies the gradients of each run by, [R], for gradients [R, ...]."""
     norms = th.stack([th.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-    factors = (max_norms / (th.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-    # Fused optimisers take for granted that gradients lie in memory as their parameters do
-    return [(gradient * factors.view(-1, *[1] * (gradient.dim() - 1))).contiguous() for gradient in gradients]
+    return (max_norms / (th.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
 
 
-class _ConvolutionsAsProducts(TorchFunctionMode):
-    """
-    Convolutions as products of matrices: with weights of its own for each run, ``vmap`` makes a grouped convolution of them,
-    which is several times slower on processors.
-    """
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function is not F.conv2d or not _is_plain(*args, **kwargs):
-            return function(*args, **kwargs)
-        return _convolution(*args, **kwargs)
-
-
-def _is_plain(
-    images: th.Tensor,
-    weight: th.Tensor,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    return groups == 1 and not isinstance(padding, str) and images.dim() == 4
-
-
-def _convolution(
-    images: th.Tensor,
-    weight: th.Tensor,
-    bias: th.Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> th.Tensor:
-    """``F.conv2d`` of images [batch, channels, height, width]."""
-    pair: Callable[[Any], tuple[int, int]] = lambda value: (value, value) if isinstance(value, int) else tuple(value)  # noqa: E731
-    kernel, stride, padding, dilation = weight.shape[2:], pair(stride), pair(padding), pair(dilation)
-    height, width = (
-        (size + 2 * pad - spread * (length - 1) - 1) // step + 1
-        for size, pad, spread, length, step in zip(images.shape[2:], padding, dilation, kernel, stride, strict=True)
-    )
-    columns = F.unfold(images, kernel, dilation, padding, stride).transpose(0, 1).flatten(1)
-    product = weight.flatten(1) @ columns
-    if bias is not None:
-        product = product + bias.unsqueeze(1)
-    return product.view(len(weight), len(images), height, width).transpose(0, 1)
+def _clip(gradients: list[th.Tensor], factors: th.Tensor) -> None:
+    # Reading the factors would make a GPU wait
+    if factors.is_cuda or bool((factors < 1).any()):
+        for gradient in gradients:
+            gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
