@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequen
 from sb3_mirl.common import inputs
 from sb3_mirl.common.export.exportable import ExportableDQN
 from sb3_mirl.common.export.model import attribute_name
-from sb3_mirl.common.gradient import CompiledGradient, check_compiler, td_loss, without_denormals
+from sb3_mirl.common.gradient import CompiledGradient, check_compiler, full_precision, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN
@@ -319,9 +319,9 @@ class BaseDQN(ExportableDQN, ResumableDQN):
         with self._network_precision():
             with th.no_grad():
                 # Compute the next Q-values using the target network
-                next_q_values = self.q_net_target(replay_data.next_observations).float()
+                next_q_values = full_precision(self.q_net_target(replay_data.next_observations))
             # Get current Q-values estimates
-            q_values = self.q_net(replay_data.observations).float()
+            q_values = full_precision(self.q_net(replay_data.observations))
         loss, squared_td_error = self.batch_loss(q_values, next_q_values, *batch, discounts, *coefficients, loss=self.loss)
         loss.backward()
         return loss.detach(), squared_td_error.detach(), q_values.detach()

@@ -71,6 +71,11 @@ def regression_loss(
     return F.smooth_l1_loss(current_q_values, target_q_values), squared_td_error
 
 
+def full_precision(values: th.Tensor) -> th.Tensor:
+    """Numbers of a network that ran in bfloat16 as float32; others as they are."""
+    return values.float() if values.dtype == th.bfloat16 else values
+
+
 @contextmanager
 def without_denormals(optimizer: th.optim.Optimizer, n_updates: int) -> Iterator[None]:
     """
@@ -333,12 +338,13 @@ class CompiledGradient:
         next_observations = observations_of_list(self._keys, take_first(remaining, len(self._keys) or 1))
         with self._network_precision():
             target = dict(zip(self._target_names, target_parameters, strict=True))
-            next_q_values = functional_call(self.q_net_target, target, (next_observations,)).float()
+            next_q_values = functional_call(self.q_net_target, target, (next_observations,))
         with th.enable_grad():
             parameters = [p.requires_grad_(trained) for p, trained in zip(parameters, self._trained, strict=True)]
             with self._network_precision():
                 online = dict(zip(self._names, parameters, strict=True))
-                q_values = functional_call(self.q_net, online, (observations,)).float()
+                q_values = functional_call(self.q_net, online, (observations,))
+            q_values, next_q_values = full_precision(q_values), full_precision(next_q_values)
             loss, squared_td_error = self.loss(q_values, next_q_values, *remaining)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             gradients = th.autograd.grad(loss, trained, allow_unused=True)

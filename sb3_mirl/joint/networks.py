@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import polyak_update
 from torch.func import functional_call, vmap
 
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.gradient import Compiled, named_parameters, observations_of_list, take_first
+from sb3_mirl.common.gradient import Compiled, full_precision, named_parameters, observations_of_list, take_first
 from sb3_mirl.joint.layers import LayersAsProducts
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.operators import update_prior
@@ -227,7 +227,7 @@ class StackedNetworks:
         precision = th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
         with LayersAsProducts(), precision:
             q_values = vmap(forward)(parameters, observations)
-        return q_values.float() if self.models[0].mixed_precision else q_values
+        return full_precision(q_values)
 
 
 def _groups_of(models: Sequence[BaseDQN]) -> list[_Group]:

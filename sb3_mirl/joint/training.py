@@ -5,8 +5,8 @@ Read it beside ``stable_baselines3/common/off_policy_algorithm.py``: the order w
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ class JointTraining:
         :param callbacks: by row
         :param progress_bar: show one progress bar
         """
-        with ExitStack() as trainings:
+        with self._states_of_generators(), ExitStack() as trainings:
             totals = self._begin(trainings, total_timesteps, callbacks)
             bar = self._progress_bar(totals) if progress_bar else None
             try:
@@ -136,6 +136,15 @@ class JointTraining:
                     self._release(row)
                 if bar is not None:
                     bar.on_training_end()
+
+    @contextmanager
+    def _states_of_generators(self) -> Iterator[None]:
+        """Sets the state that each model's next training goes on from, after the training has ended."""
+        try:
+            yield
+        finally:
+            for model, generator in zip(self.models, self.generators, strict=True):
+                model.random_state = generator.state
 
     @property
     def _first(self) -> BaseDQN:
@@ -306,7 +315,6 @@ class JointTraining:
         self.replay.release(row)
         model = self.models[row]
         model._last_obs = _copied(own_observations(self.environments.observations, row))
-        model.random_state = self.generators[row].state
 
 
 def _copied(observations: Any) -> Any:

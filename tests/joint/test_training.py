@@ -1,0 +1,455 @@
+"""Joint training equals solo training of each model, whatever the models are."""
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from joint_runs import DIFFERENT, SAME, check_equal, make_models, train_alone
+from probes import ConstantReward, Image, Mixed
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
+
+from sb3_mirl import (
+    DQNMSE,
+    MIRL,
+    BetaUpdateCallback,
+    CheckpointCallback,
+    FrameReplayBuffer,
+    GradientStepCallback,
+    PriorUpdateCallback,
+    train_jointly,
+)
+
+NO_TIMEOUTS = {"handle_timeout_termination": False}
+RMSPROP = {"net_arch": [16], "optimizer_class": th.optim.RMSprop, "optimizer_kwargs": {"weight_decay": 0.1}}
+
+
+def cartpole():
+    return "CartPole-v1"
+
+
+def check_jointly(specifications, make_env, policy="MlpPolicy", steps=300, tolerance=1e-4, **settings):
+    alone = train_alone(specifications, make_env, policy, steps, **settings)
+    joint = make_models(specifications, make_env, policy, **settings)
+    assert train_jointly(joint, steps) == [None] * len(joint)
+    for one, other in zip(alone, joint, strict=True):
+        assert one._n_updates >= 25
+        check_equal(one, other, tolerance)
+    return alone, joint
+
+
+def test_one_run_equals_solo_training():
+    check_jointly(DIFFERENT[:1], cartpole)
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_different_runs_equal_solo_training(loss):
+    check_jointly(DIFFERENT, cartpole, loss=loss)
+
+
+class InFloat64(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 4)
+
+    def forward(self, observations):
+        return observations.double()
+
+
+def in_float64(models):
+    for model in models:
+        model.policy.double()
+        model.policy.optimizer = th.optim.Adam(model.q_net.parameters(), lr=model.lr_schedule(1.0))
+    return models
+
+
+def test_float64_leaves_differences_of_rounding_only():
+    settings = {"policy_kwargs": {"net_arch": [32], "features_extractor_class": InFloat64}}
+    alone = []
+    for specification in DIFFERENT:
+        (model,) = in_float64(make_models([specification], cartpole, "MlpPolicy", **settings))
+        alone.append(model.learn(300))
+    joint = in_float64(make_models(DIFFERENT, cartpole, "MlpPolicy", **settings))
+    train_jointly(joint, 300)
+    for one, other in zip(alone, joint, strict=True):
+        assert next(other.q_net.parameters()).dtype == th.float64
+        check_equal(one, other, tolerance=1e-9)
+
+
+def test_a_run_does_not_change_the_others():
+    few = make_models(DIFFERENT[:2], cartpole, "MlpPolicy")
+    train_jointly(few, 200)
+    many = make_models([DIFFERENT[4], *DIFFERENT[:2], DIFFERENT[2]], cartpole, "MlpPolicy")
+    train_jointly(many, 200)
+    for one, other in zip(few, many[1:3], strict=True):
+        check_equal(one, other, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "policy", "settings"),
+    [
+        pytest.param(lambda: make_vec_env("CartPole-v1", 3, seed=0), "MlpPolicy", {}, id="three environments"),
+        pytest.param(cartpole, "MlpPolicy", {"n_steps": 3}, id="n steps"),
+        pytest.param(cartpole, "MlpPolicy", {"gradient_steps": 3, "tau": 0.5, "train_freq": 4}, id="several gradient steps"),
+        pytest.param(cartpole, "MlpPolicy", {"gradient_steps": -1, "train_freq": 3}, id="as many gradient steps"),
+        pytest.param(
+            cartpole,
+            "MlpPolicy",
+            {"optimize_memory_usage": True, "replay_buffer_kwargs": NO_TIMEOUTS},
+            id="memory",
+        ),
+        pytest.param(lambda: VecNormalize(make_vec_env("CartPole-v1", 2, seed=0)), "MlpPolicy", {}, id="normalised"),
+        pytest.param(lambda: gym.make("FrozenLake-v1"), "MlpPolicy", {}, id="categories"),
+        pytest.param(Mixed, "MultiInputPolicy", {"buffer_size": 100, "policy_kwargs": {"net_arch": [8]}}, id="dictionary"),
+        pytest.param(Image, "CnnPolicy", {"buffer_size": 100, "policy_kwargs": {}, "batch_size": 4}, id="image"),
+        pytest.param(
+            lambda: VecFrameStack(make_vec_env(Image, 1, seed=0), 3),
+            "CnnPolicy",
+            {"buffer_size": 100, "policy_kwargs": {}, "batch_size": 4, "replay_buffer_class": FrameReplayBuffer},
+            id="frames",
+        ),
+        pytest.param(
+            lambda: BitFlippingEnv(4, max_steps=8),
+            "MultiInputPolicy",
+            {"replay_buffer_class": HerReplayBuffer, "policy_kwargs": {"net_arch": [16]}},
+            id="hindsight",
+        ),
+        pytest.param(
+            cartpole,
+            "MlpPolicy",
+            {
+                "policy_kwargs": {
+                    "net_arch": [16],
+                    "optimizer_class": th.optim.RMSprop,
+                    "optimizer_kwargs": {"weight_decay": 0.1},
+                }
+            },
+            id="RMSprop",
+        ),
+        pytest.param(cartpole, "MlpPolicy", {"compile_update": True, "policy_kwargs": {"net_arch": [16]}}, id="compiled"),
+    ],
+)
+def test_kinds_of_training(make_env, policy, settings):
+    specifications = [*SAME[:2], (DQNMSE, {"seed": 5})]
+    steps = 150 if "image" in str(policy).lower() or policy != "MlpPolicy" else 300
+    check_jointly(specifications, make_env, policy, steps, **settings)
+
+
+def test_action_space_may_start_at_another_number():
+    class Shifted(ConstantReward):
+        def __init__(self):
+            super().__init__()
+            self.action_space = spaces.Discrete(2, start=3)
+
+    check_jointly([*SAME[:2], (DQNMSE, {"seed": 5})], Shifted)
+
+
+class Drawing(ConstantReward):
+    """Draws observations from NumPy's global generator, an odd number of normally distributed ones."""
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.random.randn(3).astype(np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.random.randn(3).astype(np.float32), float(action), self.steps >= self.length, False, {}
+
+
+def test_environments_may_draw_from_the_global_generator():
+    check_jointly(SAME, Drawing)
+
+
+def test_the_global_generator_is_put_back():
+    np.random.seed(1)
+    np.random.randn()  # the second of the pair is pending
+    expected = np.random.get_state(legacy=False)
+    models = make_models(SAME, Drawing, "MlpPolicy")
+    np.random.set_state(expected)
+    train_jointly(models, 100)
+    state = np.random.get_state(legacy=False)
+    assert state["has_gauss"] == 1 and state["gauss"] == expected["gauss"]
+    np.testing.assert_array_equal(state["state"]["key"], expected["state"]["key"])
+
+
+def test_model_can_be_used_afterwards_as_if_trained_alone(tmp_path):
+    alone, joint = check_jointly(SAME, cartpole)
+    observation = np.zeros(4, np.float32)
+    for number, (one, other) in enumerate(zip(alone, joint, strict=True)):
+        assert other.predict(observation, deterministic=True)[0] == one.predict(observation, deterministic=True)[0]
+        other.save(tmp_path / str(number))
+        loaded = MIRL.load(tmp_path / str(number))
+        np.testing.assert_array_equal(loaded.prior, other.prior)
+        other.export(tmp_path / f"{number}.safetensors")
+        # The models share nothing
+        before = [parameter.clone() for parameter in joint[number - 1].q_net.parameters()]
+        other.learn(100, reset_num_timesteps=False)
+        assert other.num_timesteps == 400
+        for old, new in zip(before, joint[number - 1].q_net.parameters(), strict=True):
+            assert th.equal(old, new)
+        arrays = [other.replay_buffer.observations, *other.policy.optimizer.state.values()]
+        assert arrays[0].base is None
+
+
+def test_trained_models_can_be_trained_jointly():
+    alone = train_alone(DIFFERENT, cartpole, "MlpPolicy", 200)
+    joint = make_models(DIFFERENT, cartpole, "MlpPolicy")
+    train_jointly(joint, 200)
+    for model in alone:
+        np.random.set_state(model.random_state)
+        model.learn(150)
+    train_jointly(joint, 150)
+    for one, other in zip(alone, joint, strict=True):
+        check_equal(one, other, 1e-3)
+
+
+def test_new_and_loaded_models_train_together(tmp_path):
+    def load():
+        return MIRL.load(tmp_path / "model", gym.make("CartPole-v1"))
+
+    make_models(SAME[:1], cartpole, "MlpPolicy")[0].learn(120).save(tmp_path / "model")
+    alone = load()
+    alone.learn(150)
+    (new,) = train_alone(SAME[1:2], cartpole, "MlpPolicy", 150)
+    joint = [load(), *make_models(SAME[1:2], cartpole, "MlpPolicy")]
+    train_jointly(joint, 150)
+    check_equal(alone, joint[0])
+    check_equal(new, joint[1])
+
+
+class Counting(BaseCallback):
+    """Counts its events, and ends the training at a step."""
+
+    def __init__(self, end=None):
+        super().__init__()
+        self.end, self.events, self.rewards = end, [], []
+
+    def _on_training_start(self):
+        self.events.append("start")
+
+    def _on_rollout_start(self):
+        self.events.append("rollout")
+
+    def _on_step(self):
+        self.events.append(self.num_timesteps)
+        self.rewards.append((float(self.locals["rewards"][0]), bool(self.locals["dones"][0]), len(self.locals["infos"])))
+        assert self.locals["self"] is self.model and self.training_env is self.model.env
+        assert self.locals["new_obs"].shape == (1, 4)
+        return self.end is None or self.num_timesteps < self.end
+
+    def _on_rollout_end(self):
+        self.events.append("rollout end")
+
+    def _on_training_end(self):
+        self.events.append("end")
+
+
+def test_events_of_callbacks_are_those_of_solo_training():
+    callbacks = [Counting(), Counting(end=77), Counting(end=120)]
+    alone = []
+    for specification, end in zip(SAME, (None, 77, 120), strict=True):
+        (model,) = make_models([specification], cartpole, "MlpPolicy")
+        alone.append((model, Counting(end)))
+        model.learn(150, callback=alone[-1][1])
+    joint = make_models(SAME, cartpole, "MlpPolicy")
+    assert train_jointly(joint, 150, callback=callbacks) == [None] * 3
+    for (model, expected), other, callback in zip(alone, joint, callbacks, strict=True):
+        assert callback.events == expected.events and callback.rewards == expected.rewards
+        check_equal(model, other)
+    assert [model.num_timesteps for model in joint] == [150, 77, 120]
+
+
+def test_callbacks_from_a_function():
+    made = []
+
+    def make(model):
+        made.append((model, Counting()))
+        return made[-1][1]
+
+    models = make_models(SAME, cartpole, "MlpPolicy")
+    train_jointly(models, 60, callback=make)
+    assert [model for model, _ in made] == models
+    assert all(callback.model is model and callback.num_timesteps == 60 for model, callback in made)
+
+
+def test_evaluations_of_each_run(tmp_path):
+    def evaluation(folder):
+        return EvalCallback(
+            Monitor(gym.make("CartPole-v1")), eval_freq=50, log_path=str(folder), best_model_save_path=str(folder), verbose=0
+        )
+
+    results = {}
+    for how in ("alone", "jointly"):
+        models = [] if how == "alone" else make_models(SAME, cartpole, "MlpPolicy")
+        callbacks = []
+        for number, specification in enumerate(SAME):
+            callbacks.append(evaluation(tmp_path / how / str(number)))
+            callbacks[-1].eval_env.seed(number)
+            if how == "alone":
+                make_models([specification], cartpole, "MlpPolicy")[0].learn(200, callback=callbacks[-1])
+        if models:
+            train_jointly(models, 200, callback=callbacks)
+        results[how] = [np.load(tmp_path / how / str(number) / "evaluations.npz")["results"] for number in range(3)]
+        assert all((tmp_path / how / str(number) / "best_model.zip").exists() for number in range(3))
+    np.testing.assert_array_equal(results["alone"], results["jointly"])
+
+
+class HalfWay(PriorUpdateCallback):
+    """A rule of a user's: ρ moves twice as slowly."""
+
+    def _on_step(self):
+        before = self.prior.clone()
+        super()._on_step()
+        self.prior.copy_((before + self.prior) / 2)
+        return True
+
+
+class Errors(GradientStepCallback):
+    def __init__(self):
+        super().__init__()
+        self.errors = []
+
+    def _on_gradient_step(self, squared_td_error):
+        self.errors.append(squared_td_error.item())
+
+
+def test_gradient_step_callbacks_and_own_rules_of_users():
+    def callbacks():
+        return [CallbackList([HalfWay(), Errors()]), Errors(), BetaUpdateCallback()]
+
+    alone, expected = [], callbacks()
+    for specification, callback in zip(SAME, expected, strict=True):
+        (model,) = make_models([specification], cartpole, "MlpPolicy")
+        alone.append(model.learn(200, callback=callback))
+    joint, given = make_models(SAME, cartpole, "MlpPolicy"), callbacks()
+    train_jointly(joint, 200, callback=given)
+    for one, other in zip(alone, joint, strict=True):
+        check_equal(one, other)
+    np.testing.assert_allclose(given[1].errors, expected[1].errors, rtol=1e-3)
+    np.testing.assert_allclose(given[0].callbacks[1].errors, expected[0].callbacks[1].errors, rtol=1e-3)
+    assert len(given[1].errors) == joint[1]._n_updates > 50
+
+
+class Invalid(ConstantReward):
+    """Gives a value that is not finite at a step."""
+
+    def __init__(self, what, at=70):
+        super().__init__()
+        self.what, self.at, self.total = what, at, 0
+
+    def step(self, action):
+        self.total += 1
+        observation, reward, *rest = super().step(action)
+        if self.total >= self.at and self.what == "reward":
+            reward = np.nan
+        if self.total >= self.at and self.what == "observation":
+            observation = observation * np.inf
+        return observation, reward, *rest
+
+
+@pytest.mark.parametrize("what", ["reward", "observation", "loss"])
+def test_a_run_that_fails_is_reported_and_the_others_go_on(what):
+    def environments(kind):
+        waiting = iter([ConstantReward(), Invalid(kind), ConstantReward()])
+        return lambda: next(waiting)
+
+    alone = train_alone([SAME[0], SAME[2]], ConstantReward, "MlpPolicy", 150)
+    joint = make_models(SAME, environments(what), "MlpPolicy")
+    callbacks = [None, Breaking() if what == "loss" else None, None]
+    with pytest.warns(UserWarning, match=r"goes on without the MIRL with seed 1 \(learning_rate=0.0001"):
+        errors = train_jointly(joint, 150, callback=callbacks)
+    assert errors[0] is None and errors[2] is None
+    assert {"reward": "reward", "observation": "observation", "loss": "loss was nan"}[what] in str(errors[1])
+    assert joint[1].num_timesteps < 150
+    check_equal(alone[0], joint[0])
+    check_equal(alone[1], joint[2])
+
+
+class Breaking(BaseCallback):
+    def _on_step(self):
+        if self.num_timesteps == 80:
+            with th.no_grad():
+                next(iter(self.model.q_net.parameters())).fill_(th.nan)
+        return True
+
+
+class Interrupting(BaseCallback):
+    def _on_step(self):
+        if self.num_timesteps == 90:
+            raise KeyboardInterrupt
+        return True
+
+
+def test_an_exception_leaves_models_that_can_be_saved(tmp_path):
+    joint = make_models(SAME, cartpole, "MlpPolicy")
+    with pytest.raises(KeyboardInterrupt):
+        train_jointly(joint, 150, callback=[None, Interrupting(), None])
+    before = [parameter.clone() for parameter in joint[0].q_net.parameters()]
+    for model in joint:
+        model.save(tmp_path / "model")
+        assert model.active_callbacks == [] and model.replay_buffer.observations.base is None
+    joint[1].learn(100)
+    assert all(th.equal(old, new) for old, new in zip(before, joint[0].q_net.parameters(), strict=True))
+
+
+def test_models_without_a_seed_get_one(capsys):
+    models = make_models([(MIRL, {}), (MIRL, {}), (MIRL, {"seed": 3})], cartpole, "MlpPolicy")
+    train_jointly(models, 80)
+    printed = capsys.readouterr().out
+    for number in (0, 1):
+        assert f"gave model {number}, MIRL, the seed {models[number].seed}" in printed
+    assert models[0].seed != models[1].seed and "model 2" not in printed
+    assert (models[0].replay_buffer.actions != models[1].replay_buffer.actions).any()
+
+
+def test_progress_bar_and_no_steps(capsys):
+    models = make_models(SAME, cartpole, "MlpPolicy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_jointly(models, 60, progress_bar=True)
+    assert "60/60" in "".join(capsys.readouterr())
+    before = [parameter.clone() for parameter in models[0].q_net.parameters()]
+    train_jointly(models, 0)
+    assert all(th.equal(old, new) for old, new in zip(before, models[0].q_net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (Counting(), "one Counting: each run needs its own"),
+        ([None], "one callback for each of the 3 models, got 1"),
+        ([Counting(), "x", None], "callbacks of SB3 or None, got 'x'"),
+        ([None, None, 3], "callbacks of SB3 or None, got 3"),
+    ],
+)
+def test_wrong_callbacks(callback, message):
+    models = make_models(SAME, cartpole, "MlpPolicy")
+    with pytest.raises(ValueError, match=message):
+        train_jointly(models, 60, callback=callback)
+
+
+def test_one_callback_for_two_models_is_refused():
+    callback = Counting()
+    with pytest.raises(ValueError, match="an object of its own for each model"):
+        train_jointly(make_models(SAME, cartpole, "MlpPolicy"), 60, callback=[callback, callback, None])
+
+
+def test_wrong_total_timesteps():
+    with pytest.raises(ValueError, match="total_timesteps must be"):
+        train_jointly(make_models(SAME[:1], cartpole, "MlpPolicy"), -5)
+
+
+def test_checkpoint_of_one_run_goes_on_alone(tmp_path):
+    models = make_models(SAME, cartpole, "MlpPolicy")
+    callbacks = [CheckpointCallback(40, tmp_path / str(number)) for number in range(3)]
+    train_jointly(models, 100, callback=callbacks)
+    resumed = MIRL.resume(tmp_path / "1", gym.make("CartPole-v1"))
+    resumed.learn(50, callback=CheckpointCallback(40, tmp_path / "1"), reset_num_timesteps=False)
+    assert resumed.num_timesteps == 150
