@@ -80,17 +80,17 @@ class JointOptimizer:
         return self._models[row].policy.optimizer.state
 
     def _count(self, row: int) -> int:
-        """Steps that the optimiser of one model has taken."""
-        states = (self._state(row).get(parameter, {}) for parameter in self._parameters[row].values())
-        return max((int(state["step"]) for state in states if "step" in state), default=0)
+        """Steps that the optimiser of one model has taken; at most 1 for optimisers that do not count them."""
+        states = [self._state(row).get(parameter, {}) for parameter in self._parameters[row].values()]
+        return max(int(state.get("step", bool(state))) for state in states)
 
     def _make_segment(self, rows: slice) -> _Segment:
         """An optimiser with the state of the models' own."""
         numbers = range(rows.start, rows.stop)
         own = self._models[rows.start].policy.optimizer
-        settings = {name: value for name, value in own.param_groups[0].items() if name in own.defaults}
         stacks = {name: self._stacked[name][rows].detach() for name in self._names}
-        optimizer = type(own)([*stacks.values()], **settings)
+        optimizer = type(own)([*stacks.values()])  # type: ignore[call-arg]
+        optimizer.param_groups[0].update({name: value for name, value in own.param_groups[0].items() if name != "params"})
         for parameter, stack in stacks.items():
             states = [self._state(row).get(self._parameters[row][parameter], {}) for row in numbers]
             for name, value in states[0].items():

@@ -21,15 +21,18 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, os.path.dirname(__file__))
 
 import torch as th
+from joint_runs import SAME, run_jointly
 from probes import Image
 from resuming import content, run
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
+from sb3_mirl import DQNMSE
 from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.common.resume.writer import CheckpointWriter
 
@@ -102,9 +105,18 @@ class Killer:
 
 
 def train(name: str, folder: Path, total: int, save_freq: int) -> str:
-    make_env, policy, settings = RUNS[name]
-    model = run(folder, lambda: make_env(folder), total, save_freq, settings, policy)
-    return hashlib.sha256(json.dumps(content(model, folder), sort_keys=True, default=str).encode()).hexdigest()
+    found: list[dict[str, Any]] = []
+    if name == "joint":
+        specifications = [*SAME, (DQNMSE, {"seed": 5})]
+        for number, model in enumerate(run_jointly(folder, cartpole, total, save_freq, specifications)):
+            state = model.random_state["state"]
+            own = content(model, folder / str(number))
+            found.append({**own, "random": [state["key"].tolist(), state["pos"]]})
+    else:
+        make_env, policy, settings = RUNS[name]
+        model = run(folder, lambda: make_env(folder), total, save_freq, settings, policy)
+        found.append(content(model, folder))
+    return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def life(prepare: Callable[[], None], name: str, folder: Path, total: int, save_freq: int) -> int:
@@ -191,7 +203,7 @@ def kill_at_operations(name: str, total: int, save_freq: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("how", choices=("random", "operations"))
-    parser.add_argument("--run", choices=RUNS, default="cartpole")
+    parser.add_argument("--run", choices=(*RUNS, "joint"), default="cartpole")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--total", type=int, default=1500)
     parser.add_argument("--save-freq", type=int, default=20)

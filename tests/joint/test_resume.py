@@ -1,0 +1,72 @@
+"""Interrupted joint trainings go on exactly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from joint_runs import SAME, run_jointly
+from resuming import IGNORED_WARNINGS, Interrupt, cartpole, content, interrupt_at
+
+from sb3_mirl import DQNMSE, MIRL, resume_jointly
+
+pytestmark = IGNORED_WARNINGS
+RUNS = [*SAME[:2], (DQNMSE, {"seed": 3, "learning_rate": 1e-3})]
+
+
+def contents(models, folder):
+    found = []
+    for number, model in enumerate(models):
+        own = content(model, folder / str(number))
+        state = model.random_state["state"]
+        found.append({**own, "random": [state["key"].tolist(), state["pos"]]})
+    return found
+
+
+def test_interrupted_training_equals_an_uninterrupted_one(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    expected = contents(run_jointly(whole, cartpole, 220, 40, RUNS), whole)
+    for at in (95, 130):
+        with pytest.raises(Interrupt):
+            run_jointly(broken, cartpole, 220, 40, RUNS, lambda run, at=at: [interrupt_at(at)] if run == 1 else [])
+    assert contents(run_jointly(broken, cartpole, 220, 40, RUNS), broken) == expected
+
+
+def test_runs_with_a_newer_checkpoint_go_back_to_the_common_step(tmp_path):
+    with pytest.raises(Interrupt):
+        run_jointly(tmp_path, cartpole, 220, 40, RUNS, lambda run: [interrupt_at(130)] if run == 2 else [])
+    (tmp_path / "2" / "checkpoints" / "rl_model_120_steps.json").unlink()  # as if killed before the last run had written its checkpoint
+    envs = [cartpole(tmp_path / str(run)) for run in range(3)]
+    folders = [tmp_path / str(run) / "checkpoints" for run in range(3)]
+    models = resume_jointly([MIRL, MIRL, DQNMSE], folders, envs)
+    assert [model.num_timesteps for model in models] == [80, 80, 80]
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"equally many, got \{'algorithms': 1, 'folders': 2, 'envs': 1\}"):
+        resume_jointly([MIRL], [tmp_path, tmp_path], ["CartPole-v1"])
+    with pytest.raises(FileNotFoundError, match="holds none"):
+        resume_jointly([MIRL], [tmp_path], ["CartPole-v1"])
+    with pytest.raises(Interrupt):
+        run_jointly(tmp_path, cartpole, 220, 40, SAME[:2], lambda run: [interrupt_at(130)] if run == 1 else [])
+    for path in (tmp_path / "0" / "checkpoints").glob("rl_model_[48]0_steps.json"):
+        path.unlink()
+    for path in (tmp_path / "1" / "checkpoints").glob("rl_model_120_steps.json"):
+        path.unlink()
+    folders = [tmp_path / str(run) / "checkpoints" for run in range(2)]
+    with pytest.raises(ValueError, match=r"checkpoints of one step, got those of .*\[120\].*\[40, 80\]"):
+        resume_jointly([MIRL, MIRL], folders, ["CartPole-v1"] * 2)
+
+
+@pytest.mark.parametrize("kills", ["5", pytest.param("100", marks=pytest.mark.slow)])
+def test_killed_training_equals_an_uninterrupted_one(kills):
+    script = Path(__file__).parents[1] / "helpers" / "killed_run.py"
+    arguments = ["random", "--run", "joint", "--kills", kills, "--total", "400", "--longest", "1.2"]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["failures"] == 0 and summary["equal"] == summary["runs"] > 0
+    assert summary["kills"] == int(kills)
