@@ -2,12 +2,16 @@
 MIRL with its defaults beside SB3's DQN with its own: final returns after 50,000 steps.
 
     python benchmarks/defaults.py run --jobs 2      # writes results/defaults.json as runs finish; finished ones are skipped
+    python benchmarks/defaults.py run --joint       # the same, a condition's missing runs as one joint training
     python benchmarks/defaults.py report            # the table of docs/results.md
 
 Environments are CartPole, Acrobot, LunarLander and FrozenLake, each with its rewards multiplied by 1, 0.01 and 100. A run is
 one model with `MIRL("MlpPolicy", env, seed=seed)` or `DQN(...)` and no other argument, trained and then evaluated on 30
 episodes without exploration, whose returns are counted with the rewards as the environment gives them. Two more conditions, on
 CartPole: ten calls `learn(5000, reset_num_timesteps=False)`, and `learn(10**9)` stopped by a callback after 50,000 steps.
+
+With ``--joint`` the DQN is :class:`~sb3_mirl.BaseDQN`, which is SB3's DQN but for rounding (tests/common/test_dqn.py); those
+results have ``"jointly": true``. Ten calls are always trained alone.
 
 The share that a return R reaches of DQN's is (R - worst) / (DQN - worst), where worst is the least return that is possible or,
 where rewards have no bound (LunarLander), the mean return of the worst constant action in 100 episodes. The aim is a share of
@@ -30,7 +34,7 @@ from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from sb3_mirl import MIRL
+from sb3_mirl import MIRL, BaseDQN, train_jointly
 
 RESULTS = Path(__file__).parent.parent / "results" / "defaults.json"
 STEPS = 50_000
@@ -76,12 +80,41 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         model.learn(10**9, callback=StopAfterSteps(STEPS))
     else:
         model.learn(STEPS)
+    return evaluate(job, model, round(time.perf_counter() - start))
+
+
+def evaluate(job: dict[str, Any], model: DQN, seconds: int) -> dict[str, Any]:
+    """
+    :param job: of :func:`jobs`
+    :param model: trained
+    :param seconds: of the training
+    :return: the job with its result
+    """
     # Monitor is below the change of scale, so that these returns are the environment's
     returns, _ = evaluate_policy(model, make_env(job["env"], job["scale"]), n_eval_episodes=30, return_episode_rewards=True)
-    result = {**job, "return": float(np.mean(returns)), "seconds": round(time.perf_counter() - start)}
+    result = {**job, "return": float(np.mean(returns)), "seconds": seconds}
     if isinstance(model, MIRL):
         result.update(beta=model.beta, prior=[round(probability, 4) for probability in model.prior.tolist()])
     return result
+
+
+def train_together(together: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """
+    :param together: jobs of one condition
+    :return: the jobs with their results
+    """
+    th.set_num_threads(1)
+    start = time.perf_counter()
+    algorithms = {"dqn": BaseDQN, "mirl": MIRL}
+    models = [
+        algorithms[job["algorithm"]]("MlpPolicy", make_env(job["env"], job["scale"]), seed=job["seed"]) for job in together
+    ]
+    stopped = together[0]["condition"] == "stopped"
+    callbacks = [StopAfterSteps(STEPS) if stopped else None for _ in models]
+    errors = train_jointly(models, 10**9 if stopped else STEPS, callback=callbacks)
+    assert errors == [None] * len(models), errors
+    seconds = round((time.perf_counter() - start) / len(models))
+    return [evaluate({**job, "jointly": True}, model, seconds) for job, model in zip(together, models, strict=True)]
 
 
 def jobs(algorithms: list[str]) -> list[dict[str, Any]]:
@@ -100,21 +133,31 @@ def key(job: dict[str, Any]) -> tuple:
     return (*(job[name] for name in ("algorithm", "env", "scale", "condition", "seed")), str(job.get("settings", {})))
 
 
-def run(todo: list[dict[str, Any]], n_jobs: int, path: Path) -> None:
+def run(todo: list[dict[str, Any]], n_jobs: int, path: Path, joint: bool) -> None:
     """
     :param todo: runs
     :param n_jobs: how many at once
+    :param joint: train the missing runs of a condition jointly
     :param path: of the results, of which finished runs are skipped
     """
     done = read(path)
     finished = set(map(key, done))
     todo = [job for job in todo if key(job) not in finished]
+    packs: dict[tuple, list[dict[str, Any]]] = {}
+    for job in todo:
+        alone = not joint or job["condition"] == "ten calls"
+        packs.setdefault(key(job) if alone else (job["env"], job["scale"], job["condition"]), []).append(job)
     with ProcessPoolExecutor(n_jobs, max_tasks_per_child=1) as pool:
-        for future in as_completed([pool.submit(train, job) for job in todo]):
-            done = [*done, future.result()]
+        for future in as_completed([pool.submit(train_pack, pack) for pack in packs.values()]):
+            done = [*done, *future.result()]
             lines = ",\n".join(json.dumps(result) for result in sorted(done, key=key))
             path.write_text(f"[\n{lines}\n]\n")
-            print(json.dumps(future.result()), flush=True)
+            print(*map(json.dumps, future.result()), sep="\n", flush=True)
+
+
+def train_pack(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Train one run alone, or several jointly."""
+    return [train(pack[0])] if len(pack) == 1 else train_together(pack)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -186,10 +229,11 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "report"))
     parser.add_argument("--algos", nargs="+", choices=("dqn", "mirl"), default=["dqn", "mirl"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("--joint", action="store_true", help="train the missing runs of a condition jointly")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run(jobs(arguments.algos), arguments.jobs, arguments.results)
+        run(jobs(arguments.algos), arguments.jobs, arguments.results, arguments.joint)
     else:
         print(report(arguments.results))
 
