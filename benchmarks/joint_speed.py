@@ -1,6 +1,6 @@
 """
-Joint training beside solo training: environment steps per second, summed over runs, with the same hyper-parameters and threads.
-The competitors take turns in one process, and medians of the turns and their ratios to SB3's DQN are printed.
+Joint training beside solo training: environment steps per second, summed over runs, with the same hyper-parameters and
+threads. The competitors take turns in one process; medians of the turns and their ratios to SB3's DQN are printed.
 
     python benchmarks/joint_speed.py                                  # the table of docs/performance.md
     python benchmarks/joint_speed.py --work cartpole --runs 1 8 32    # other numbers of runs
