@@ -38,7 +38,9 @@ def test_interrupted_training_equals_an_uninterrupted_one(tmp_path):
 def test_runs_with_a_newer_checkpoint_go_back_to_the_common_step(tmp_path):
     with pytest.raises(Interrupt):
         run_jointly(tmp_path, cartpole, 220, 40, RUNS, lambda run: [interrupt_at(130)] if run == 2 else [])
-    (tmp_path / "2" / "checkpoints" / "rl_model_120_steps.json").unlink()  # as if killed before the last run had written its checkpoint
+    (
+        tmp_path / "2" / "checkpoints" / "rl_model_120_steps.json"
+    ).unlink()  # as if killed before the last run had written its checkpoint
     envs = [cartpole(tmp_path / str(run)) for run in range(3)]
     folders = [tmp_path / str(run) / "checkpoints" for run in range(3)]
     models = resume_jointly([MIRL, MIRL, DQNMSE], folders, envs)
