@@ -34,6 +34,7 @@ def train_jointly(
     callback: Sequence[BaseCallback | None] | Callable[[BaseDQN], BaseCallback | None] | None = None,
     progress_bar: bool = False,
     log_interval: int | None = 4,
+    on_error: Callable[[BaseDQN, ValueError], None] | None = None,
 ) -> list[ValueError | None]:
     """
     Train several models in lock-step, which takes a fraction of the time of training them one after the other.
@@ -44,7 +45,7 @@ def train_jointly(
     rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
     agree.
 
-    A run whose loss, reward or observation is not finite ends with a warning; the others go on. Python's ``random`` and
+    A run whose loss, reward or observation is not finite ends with an error; the others go on. Python's ``random`` and
     torch's generator are not kept apart: environments should draw from their own generators, or from NumPy's global one.
 
     :param models: new or loaded models, each with an environment of its own. A model without a seed gets a random one,
@@ -54,6 +55,7 @@ def train_jointly(
         False ends its run only
     :param progress_bar: show one progress bar, in environment transitions of each model; it needs tqdm and rich
     :param log_interval: episodes of a model between two writes of its logs; None: logs are not written
+    :param on_error: called when a run ends with an error, with its model and the error; by default there is a warning
     :return: for each model None, or the error that ended its run
     :raises ValueError: if the models disagree in something that must agree; the message names it and both values
     :raises TypeError: if a model is not one of this package
@@ -68,7 +70,7 @@ def train_jointly(
         give_seeds(models)
         # MIRL first, equal losses and learning rates beside each other: they share operations
         order = sorted(range(len(models)), key=lambda index: _place(models[index]))
-        training = JointTraining([models[index] for index in order], log_interval)
+        training = JointTraining([models[index] for index in order], log_interval, on_error)
         training.learn(total_timesteps, [callbacks[index] for index in order], progress_bar)
     errors = dict(zip(order, training.errors, strict=True))
     return [errors[index] for index in range(len(models))]
@@ -99,17 +101,31 @@ def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | N
     return callbacks
 
 
+def _warn(model: BaseDQN, error: ValueError) -> None:
+    warnings.warn(
+        f"Joint training goes on without the {type(model).__name__} with seed {model.seed} (learning_rate="
+        f"{model.learning_rate}, gamma={model.gamma}), which ended at step {model.num_timesteps}: {error}",
+        stacklevel=7,
+    )
+
+
 class JointTraining:
     """
     One training of several models.
 
     :param models: in an order in which equal losses are neighbours, MIRL's first
     :param log_interval: as in :func:`train_jointly`
+    :param on_error: as in :func:`train_jointly`
     """
 
-    def __init__(self, models: list[BaseDQN], log_interval: int | None) -> None:
+    def __init__(
+        self,
+        models: list[BaseDQN],
+        log_interval: int | None = 4,
+        on_error: Callable[[BaseDQN, ValueError], None] | None = None,
+    ) -> None:
         self.models = models
-        self._log_interval = log_interval
+        self._log_interval, self._on_error = log_interval, on_error or _warn
         self.generators = [RunGenerator(model.random_state) for model in models]
         #: The runs that go on, by row
         self.rows = [*range(len(models))]
@@ -298,13 +314,8 @@ class JointTraining:
 
     def _fail(self, row: int, error: ValueError) -> None:
         """Ends one run, as an error ends a solo training; the others go on."""
-        model = self.models[row]
         self.errors[row] = error
-        warnings.warn(
-            f"Joint training goes on without the {type(model).__name__} with seed {model.seed} (learning_rate="
-            f"{model.learning_rate}, gamma={model.gamma}), which ended at step {model.num_timesteps}: {error}",
-            stacklevel=6,
-        )
+        self._on_error(self.models[row], error)
         self._end(row)
 
     def _end(self, row: int) -> None:

@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
-from sb3_mirl.common.text import printable, printable_lines
+from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperparameters, read_document, read_places
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 from sb3_mirl.zoo.runs import FREE_OPTIONS, CommandError, Run
@@ -397,7 +397,7 @@ def main(arguments: list[str]) -> int:
     except NothingToDo as reason:
         print(reason)
     except FailedRuns as error:
-        print(f"sb3-mirl {command}: {printable_lines(str(error))}", file=sys.stderr)
+        print(f"sb3-mirl {command}: {error}", file=sys.stderr)
         return 1
     return 0
 

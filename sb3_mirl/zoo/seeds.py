@@ -15,12 +15,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import torch as th
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import HumanOutputFormat
 
 from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.text import printable
 from sb3_mirl.joint.compatibility import check_models
 from sb3_mirl.joint.training import train_jointly
 from sb3_mirl.zoo.runs import CommandError
@@ -74,7 +74,7 @@ def check_options(given: Mapping[str, Any], algorithm: str, algorithms: Collecti
         raise CommandError(f"--seeds is for --algo {' or '.join(algorithms)}, got {algorithm}")
     reasons = {
         "seed": "--seeds names all seeds: leave out --seed",
-        "resume": "--seeds begins new runs, and --resume continues one run: give it the folder of that run, without --seeds",
+        "resume": "--seeds begins new runs: continue each run by its own folder, with --resume FOLDER and without --seeds",
         "optimize_hyperparameters": "--seeds is for trainings, not for a search (--optimize-hyperparameters)",
         "track": "--seeds cannot be combined with --track: Weights & Biases records one run of a process",
     }
@@ -92,6 +92,8 @@ class SeedRuns:
     def __init__(self) -> None:
         self._seeds: list[int] = []
         self._runs: list[tuple[ExperimentManager, BaseDQN]] = []
+        #: What has ended a run, by seed
+        self._errors: dict[int, ValueError] = {}
 
     def next_seed(self, seeds: list[int]) -> int:
         """
@@ -145,34 +147,35 @@ class SeedRuns:
             settings["log_interval"] = manager.log_interval if manager.log_interval >= 0 else None
         print(f"Training the seeds {', '.join(map(str, self._seeds))} jointly")
         try:
-            try:
-                errors = train_jointly(models, manager.n_timesteps, callbacks, **settings)
-            except KeyboardInterrupt:
-                # As rl-zoo3 does, save the models as they are
-                errors = [_error_of(model) for model in models]
-            self._save(errors)
+            # As in rl-zoo3: Ctrl-C ends the training, and the models are saved as they are
+            with contextlib.suppress(KeyboardInterrupt):
+                train_jointly(models, manager.n_timesteps, callbacks, on_error=self._report, **settings)
+            self._save()
         finally:
             for model in models:
                 # As in rl-zoo3: Ctrl-C may have ended the processes of SubprocVecEnv
                 with contextlib.suppress(EOFError, ConnectionError):
                     model.env.close()  # type: ignore[union-attr]
 
-    def _save(self, errors: list[ValueError | None]) -> None:
+    def _report(self, model: BaseDQN, error: ValueError) -> None:
+        assert model.seed is not None
+        self._errors[model.seed] = error
+        text = f"seed {model.seed} ended at step {model.num_timesteps}, the others go on: {error}"
+        print(printable(text), file=sys.stderr)
+
+    def _save(self) -> None:
         failed = []
-        for (manager, model), error in zip(self._runs, errors, strict=True):
-            if error is None:
+        for manager, model in self._runs:
+            if manager.seed in self._errors:
+                failed.append(f"seed {manager.seed} ({manager.save_path}): {self._errors[manager.seed]}")
+            else:
                 # That of our manager waits
                 ExperimentManager.save_trained_model(manager, model)
-            else:
-                failed.append(f"seed {manager.seed} ({manager.save_path}): {error}")
         if failed:
-            raise FailedRuns(f"{len(failed)} of {len(errors)} runs failed and have no final model\n" + "\n".join(failed))
-
-
-def _error_of(model: BaseDQN) -> ValueError | None:
-    """What has ended a run of an interrupted training before."""
-    finite = all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
-    return None if finite else ValueError("its weights are not finite")
+            raise FailedRuns(
+                f"{len(failed)} of {len(self._runs)} runs failed and have no final model:\n"
+                + "\n".join(map(printable, failed))
+            )
 
 
 # ---- what the runs print --------------------------------------------------------------------------------------------
