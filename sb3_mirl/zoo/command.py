@@ -30,6 +30,7 @@ from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import printable
@@ -181,6 +182,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         if self.seed_runs is None:
             super().learn(model)
         else:
+            assert isinstance(model, BaseDQN)
             self.seed_runs.add(self, model)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
