@@ -231,7 +231,7 @@ class TrainParser(argparse.ArgumentParser):
         ours.add_argument(
             "--seeds",
             help="Train several seeds at once, such as 0-9, 3,5,8 or 0-4,10, in a fraction of the time of single commands. "
-            "Each seed gets the run folder that the command with --seed would write, with numbers that differ by rounding",
+            "Each seed gets the run folder that the command with --seed would write; results differ by rounding",
             type=parse_seeds,
         )
 
