@@ -26,6 +26,7 @@ SHORTER = [
     ("train", "10000", "150"),
     ("train .*CartPole-v1 --eval-freq", "$", " -n 450"),
     ("train .*--resume", "80000", "600"),
+    ("train .*--seeds", "0-9", "0-1"),
     ("train .*-optimize", "--n-trials 50", "--n-trials 8 -n 60 --n-evaluations 1 --eval-episodes 1"),
     ("train .*--trial-id", "$", " -n 100"),
     ("train .*(MinAtar|Pong)", "$", " -n 60 --eval-freq -1 -params buffer_size:100 learning_starts:50"),

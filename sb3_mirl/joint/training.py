@@ -27,15 +27,14 @@ from sb3_mirl.joint.replay import OwnBuffers, StackedBuffers
 from sb3_mirl.joint.storing import store_transitions
 from sb3_mirl.mirl.mirl import MIRL
 
-#: Of SB3's learn()
-LOG_INTERVAL = 4
-
 
 def train_jointly(
     models: Sequence[BaseDQN],
     total_timesteps: int,
     callback: Sequence[BaseCallback | None] | Callable[[BaseDQN], BaseCallback | None] | None = None,
     progress_bar: bool = False,
+    log_interval: int | None = 4,
+    on_error: Callable[[BaseDQN, ValueError], None] | None = None,
 ) -> list[ValueError | None]:
     """
     Train several models in lock-step, which takes a fraction of the time of training them one after the other.
@@ -46,7 +45,7 @@ def train_jointly(
     rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
     agree.
 
-    A run whose loss, reward or observation is not finite ends with a warning; the others go on. Python's ``random`` and
+    A run whose loss, reward or observation is not finite ends with an error; the others go on. Python's ``random`` and
     torch's generator are not kept apart: environments should draw from their own generators, or from NumPy's global one.
 
     :param models: new or loaded models, each with an environment of its own. A model without a seed gets a random one,
@@ -55,19 +54,23 @@ def train_jointly(
     :param callback: one callback (or None) for each model, or a function that makes one for a model. A callback that returns
         False ends its run only
     :param progress_bar: show one progress bar, in environment transitions of each model; it needs tqdm and rich
+    :param log_interval: episodes of a model between two writes of its logs; None: logs are not written
+    :param on_error: called when a run ends with an error, with its model and the error; by default there is a warning
     :return: for each model None, or the error that ended its run
     :raises ValueError: if the models disagree in something that must agree; the message names it and both values
     :raises TypeError: if a model is not one of this package
     """
     models = [*models]
     total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
+    if log_interval is not None:
+        log_interval = check_integer("log_interval", log_interval, 1)
     check_models(models)
     callbacks = _callbacks_of(models, callback)
     with global_generator_kept():
         give_seeds(models)
         # MIRL first, equal losses and learning rates beside each other: they share operations
         order = sorted(range(len(models)), key=lambda index: _place(models[index]))
-        training = JointTraining([models[index] for index in order])
+        training = JointTraining([models[index] for index in order], log_interval, on_error)
         training.learn(total_timesteps, [callbacks[index] for index in order], progress_bar)
     errors = dict(zip(order, training.errors, strict=True))
     return [errors[index] for index in range(len(models))]
@@ -98,15 +101,31 @@ def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | N
     return callbacks
 
 
+def _warn(model: BaseDQN, error: ValueError) -> None:
+    warnings.warn(
+        f"Joint training goes on without the {type(model).__name__} with seed {model.seed} (learning_rate="
+        f"{model.learning_rate}, gamma={model.gamma}), which ended at step {model.num_timesteps}: {error}",
+        stacklevel=7,
+    )
+
+
 class JointTraining:
     """
     One training of several models.
 
     :param models: in an order in which equal losses are neighbours, MIRL's first
+    :param log_interval: as in :func:`train_jointly`
+    :param on_error: as in :func:`train_jointly`
     """
 
-    def __init__(self, models: list[BaseDQN]) -> None:
+    def __init__(
+        self,
+        models: list[BaseDQN],
+        log_interval: int | None = 4,
+        on_error: Callable[[BaseDQN, ValueError], None] | None = None,
+    ) -> None:
         self.models = models
+        self._log_interval, self._on_error = log_interval, on_error or _warn
         self.generators = [RunGenerator(model.random_state) for model in models]
         #: The runs that go on, by row
         self.rows = [*range(len(models))]
@@ -253,7 +272,7 @@ class JointTraining:
             if row in self.rows:
                 model = self.models[row]
                 model._episode_num += 1
-                if model._episode_num % LOG_INTERVAL == 0:
+                if self._log_interval is not None and model._episode_num % self._log_interval == 0:
                     self._log(row)
                     model.dump_logs()
 
@@ -295,13 +314,8 @@ class JointTraining:
 
     def _fail(self, row: int, error: ValueError) -> None:
         """Ends one run, as an error ends a solo training; the others go on."""
-        model = self.models[row]
         self.errors[row] = error
-        warnings.warn(
-            f"Joint training goes on without the {type(model).__name__} with seed {model.seed} (learning_rate="
-            f"{model.learning_rate}, gamma={model.gamma}), which ended at step {model.num_timesteps}: {error}",
-            stacklevel=6,
-        )
+        self._on_error(self.models[row], error)
         self._end(row)
 
     def _end(self, row: int) -> None:

@@ -2,7 +2,8 @@
 rl-zoo3's commands, as ``sb3-mirl`` runs them: :func:`main` registers our algorithms and then runs the zoo's own command.
 
 ``train`` has options of our own (:class:`TrainParser`), checks the hyper-parameters of our algorithms, writes checkpoints from
-which a run can be resumed exactly, and resumes it (:class:`ExperimentManager`).
+which a run can be resumed exactly, and resumes it (:class:`ExperimentManager`). It also trains several seeds jointly
+(:mod:`sb3_mirl.zoo.seeds`).
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -25,14 +27,17 @@ import optuna
 import rl_zoo3.exp_manager
 import rl_zoo3.train
 from stable_baselines3.common import callbacks
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperparameters, read_document, read_places
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 from sb3_mirl.zoo.runs import FREE_OPTIONS, CommandError, Run
+from sb3_mirl.zoo.seeds import FailedRuns, SeedRuns, check_options, parse_seeds
 from sb3_mirl.zoo.workarounds import command_line, small_replay_buffers, training_classes, work_arounds
 
 #: What each command runs: a function of rl_zoo3, or a module to be run as a script
@@ -71,12 +76,16 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
     rl-zoo3's ``ExperimentManager``. It accepts ``--trial-id 0``, and its hyper-parameter search leaves no run folder behind.
 
     For our algorithms it checks the hyper-parameters, writes checkpoints with :class:`sb3_mirl.CheckpointCallback`, and
-    continues a run if ``args`` has the attribute ``resume``, a :class:`Resumed`.
+    continues a run if ``args`` has the attribute ``resume``, a :class:`Resumed`. With the attribute ``seed_runs``, a
+    :class:`~sb3_mirl.zoo.seeds.SeedRuns`, the model is trained and saved later, with those of other seeds.
     """
 
     def __init__(self, args: argparse.Namespace, *arguments: Any, **kwargs: Any) -> None:
         super().__init__(args, *arguments, **kwargs)
         self.resumed: Resumed | None = vars(args).pop("resume", None)
+        self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
+        # There is one progress bar for all seeds
+        self.show_progress &= self.seed_runs is None
         if self.resumed is not None:
             self.continue_training = True
             self.save_path = str(self.resumed.run.folder)
@@ -168,6 +177,19 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         if self.resumed is None:
             super()._save_config(saved_hyperparams)
 
+    def learn(self, model: BaseAlgorithm) -> None:
+        """rl-zoo3's training; one of several seeds waits for the others."""
+        if self.seed_runs is None:
+            super().learn(model)
+        else:
+            assert isinstance(model, BaseDQN)
+            self.seed_runs.add(self, model)
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """rl-zoo3's; one of several seeds is saved later."""
+        if self.seed_runs is None:
+            super().save_trained_model(model)
+
     def hyperparameters_optimization(self) -> None:
         """rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run."""
         try:
@@ -177,12 +199,17 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
 
 
 class TrainParser(argparse.ArgumentParser):
-    """The parser of ``train``: rl-zoo3's, with our options, our hyper-parameter files and the arguments of a resumed run."""
+    """
+    The parser of ``train``: rl-zoo3's, with our options, our hyper-parameter files and the arguments of a resumed run.
+
+    :param seed_runs: the runs of this command, if it has ``--seeds``; each parsing gives the arguments of the next run
+    """
 
     _NOT_GIVEN = object()
 
-    def __init__(self, *arguments: Any, **kwargs: Any) -> None:
-        super().__init__(*arguments, **kwargs)
+    def __init__(self, seed_runs: SeedRuns) -> None:
+        super().__init__()
+        self._seed_runs = seed_runs
         ours = self.add_argument_group(f"with {', '.join(ALGORITHMS)}")
         ours.add_argument(
             "--keep-checkpoints",
@@ -201,6 +228,12 @@ class TrainParser(argparse.ArgumentParser):
             nargs="?",
             const="",
         )
+        ours.add_argument(
+            "--seeds",
+            help="Train several seeds at once, such as 0-9, 3,5,8 or 0-4,10, in a fraction of the time of single commands. "
+            "Each seed gets the run folder that the command with --seed would write; results differ by rounding",
+            type=parse_seeds,
+        )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """
@@ -214,6 +247,9 @@ class TrainParser(argparse.ArgumentParser):
         given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(defaults, self._NOT_GIVEN)))
         options = {name: value for name, value in vars(given).items() if value is not self._NOT_GIVEN}
         parsed = argparse.Namespace(**{**defaults, **options})
+        if (seeds := vars(parsed).pop("seeds")) is not None:
+            check_options(options, parsed.algo, ALGORITHMS)
+            parsed.seed, parsed.seed_runs = self._seed_runs.next_seed(seeds), self._seed_runs
         if parsed.resume is None:
             if parsed.algo not in ALGORITHMS and "keep_checkpoints" in options:
                 raise CommandError(f"--keep-checkpoints is for --algo {' or '.join(ALGORITHMS)}, got {parsed.algo}")
@@ -362,6 +398,9 @@ def main(arguments: list[str]) -> int:
         return 2
     except NothingToDo as reason:
         print(reason)
+    except FailedRuns as error:
+        print(f"sb3-mirl {command}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -369,16 +408,17 @@ def _run(command: str, arguments: list[str]) -> None:
     register()
     _register_minatar(*arguments)
     module_name, _, function_name = COMMANDS[command].partition(":")
+    seed_runs = SeedRuns()
     with ExitStack() as stack:
         stack.enter_context(command_line(command, arguments))
-        stack.enter_context(training_classes(ExperimentManager, StoreDict, TrainParser))
+        stack.enter_context(training_classes(ExperimentManager, StoreDict, partial(TrainParser, seed_runs)))
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
         for work_around in work_arounds(command, main):
             stack.enter_context(work_around)
         if function_name:
             script: Callable[[], None] = getattr(importlib.import_module(module_name), function_name)
-            script()
+            seed_runs.run(script)
         else:
             # rl_zoo3 has imported some of them already
             stack.enter_context(warnings.catch_warnings())

@@ -94,7 +94,7 @@ def command_line(command: str, arguments: list[str]) -> AbstractContextManager[N
     return replaced(sys, argv=[f"sb3-mirl {command}", *arguments])
 
 
-def training_classes(manager: type, store_dict: type, parser: type) -> AbstractContextManager[None]:
+def training_classes(manager: type, store_dict: type, parser: Callable[[], Any]) -> AbstractContextManager[None]:
     """
     ``rl_zoo3.train.train`` of rl-zoo3 2.9.2 has no parameters for its classes, nor options of plug-ins.
 
