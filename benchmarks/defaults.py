@@ -149,6 +149,8 @@ def run(todo: list[dict[str, Any]], n_jobs: int, path: Path, joint: bool) -> Non
         packs.setdefault(key(job) if alone else (job["env"], job["scale"], job["condition"]), []).append(job)
     with ProcessPoolExecutor(n_jobs, max_tasks_per_child=1) as pool:
         for future in as_completed([pool.submit(train_pack, pack) for pack in packs.values()]):
+            if future.exception() is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
             done = [*done, *future.result()]
             lines = ",\n".join(json.dumps(result) for result in sorted(done, key=key))
             path.write_text(f"[\n{lines}\n]\n")

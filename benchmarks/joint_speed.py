@@ -14,9 +14,7 @@ products of one update of one run would take at the rate of a large product.
 import argparse
 import importlib
 import json
-import platform
 import resource
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -26,38 +24,15 @@ import torch as th
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.flop_counter import FlopCounterMode
+from training_speed import CARTPOLE, MINATAR, processor
 
 from sb3_mirl import MIRL, DeviceReplayBuffer, train_jointly
-from sb3_mirl.envs import minatar
-from sb3_mirl.envs.minatar import MinAtarCNN
 
-#: rl-zoo3's settings of DQN
-CARTPOLE_ZOO = {
-    "learning_rate": 2.3e-3,
-    "batch_size": 64,
-    "buffer_size": 100_000,
-    "learning_starts": 1000,
-    "target_update_interval": 10,
-    "train_freq": 256,
-    "gradient_steps": 128,
-    "exploration_fraction": 0.16,
-    "exploration_final_eps": 0.04,
-    "policy_kwargs": {"net_arch": [256, 256]},
-}
-#: The paper of MinAtar's, with another number of steps for each update
-MINATAR = {
-    "learning_rate": 1e-4,
-    "batch_size": 32,
-    "buffer_size": 20_000,
-    "learning_starts": 500,
-    "target_update_interval": 1000,
-    "policy_kwargs": {"features_extractor_class": MinAtarCNN, "net_arch": [128]},
-}
 #: Environment, hyper-parameters, number of runs, environment steps of a run that are timed
 WORK: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "cartpole": ("CartPole-v1", {"learning_starts": 500, "buffer_size": 20_000}, 32, 4000),
-    "cartpole zoo": ("CartPole-v1", CARTPOLE_ZOO, 16, 2048),
-    "minatar": ("MinAtar/Breakout-v1", {**MINATAR, "train_freq": 1}, 16, 800),
+    "cartpole zoo": ("CartPole-v1", CARTPOLE, 16, 2048),
+    "minatar": ("MinAtar/Breakout-v1", MINATAR, 16, 800),
     "minatar/4": ("MinAtar/Breakout-v1", {**MINATAR, "train_freq": 4}, 16, 2400),
 }
 
@@ -184,17 +159,6 @@ def measure(work: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        return platform.processor()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = ("Model name", "CPU family", "Model")
-    return ", ".join(f"{name} {fields[name].strip()}" for name in names if name in fields)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", nargs="+", choices=WORK, default=[*WORK])
@@ -207,7 +171,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps and two runs: whether everything runs")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    assert minatar  # registers its environments
     th.set_num_threads(args.threads)
     where = processor() if args.device == "cpu" else th.cuda.get_device_name()
     print(f"{where}; {args.threads} thread(s); torch {th.__version__}; medians of {args.turns} turns\n")

@@ -12,7 +12,9 @@ import argparse
 import importlib
 import multiprocessing
 import os
+import platform
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +41,17 @@ from sb3_mirl.common.gradient import flushed_denormals
 from sb3_mirl.envs.minatar import MinAtarCNN
 
 gym.register_envs(ale_py)
+
+
+def processor() -> str:
+    """The processor's name and family, by ``lscpu``."""
+    try:
+        lines = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return platform.processor()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = ("Model name", "CPU family", "Model")
+    return ", ".join(f"{name} {fields[name].strip()}" for name in names if name in fields)
 
 
 class Boards(gym.Env):
@@ -238,6 +251,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory of each, in a process of its own, instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="few steps: whether everything runs")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--without", choices=list(TECHNIQUES), help="leave out one of the techniques that speed MIRL up")
     args = parser.parse_args()
@@ -245,6 +259,10 @@ def main() -> None:
         parser.error("--sbx: SBX cannot take minatar's network, only its own: add --work cartpole pong")
     for replacement in TECHNIQUES.get(args.without, []):
         setattr(*replacement)
+    if args.quick:
+        for work in args.work:
+            WORK[work] = (*WORK[work][:3], 256)
+            WARM_UP[work] = 0
     th.set_num_threads(args.threads)
     # JAX takes all processors unless it has fewer; with as many as threads, everybody has the same
     if hasattr(os, "sched_setaffinity") and args.device == "cpu":
@@ -259,6 +277,7 @@ def main() -> None:
                     cells.append(f"{process.submit(peak_memory, work, name, args).result():.2f}")
             print(f"| {work} | " + " | ".join(cells) + " |", flush=True)
         return
+    print(f"{processor() if args.device == 'cpu' else th.cuda.get_device_name()}; {args.threads} thread(s)\n")
     print("| work | part | " + " | ".join([*names, *(f"{name}: ratio" for name in names[1:])]) + " |")
     print("|---|---|" + "---:|" * (2 * len(names) - 1))
     for work in args.work:

@@ -131,6 +131,8 @@ class JointTraining:
         self.rows = [*range(len(models))]
         self.errors: list[ValueError | None] = [None] * len(models)
         self._n_updates = 0
+        # Rows whose logger lacks what SB3 records at each step
+        self._unlogged: set[int] = set()
         self._target_interval = max(models[0].target_update_interval // models[0].n_envs, 1)
 
     def learn(self, total_timesteps: int, callbacks: list[BaseCallback | None], progress_bar: bool = False) -> None:
@@ -224,6 +226,8 @@ class JointTraining:
             self.models[row].num_timesteps += self.models[row].n_envs
         self.regularization.after_step(self.acting.moved_prior)
         self._call_back(actions, network_actions, transitions)
+        if not self.rows:
+            return
         for row in transitions.eventful:
             if row in self.rows:
                 self.models[row]._update_info_buffer(transitions.infos[row], transitions.dones[row])
@@ -232,7 +236,8 @@ class JointTraining:
         ):
             self._fail(row, error)
         self.environments.observations = transitions.observations
-        self._after_step(transitions)
+        if self.rows:
+            self._after_step(transitions)
 
     def _call_back(self, actions: np.ndarray, network_actions: np.ndarray, transitions: Transitions) -> None:
         for row in [row for row in self.rows if row in self.callbacks.with_callbacks]:
@@ -266,6 +271,7 @@ class JointTraining:
             model.exploration_rate = model.exploration_schedule(progress)
         if due:
             self.networks.update_targets(due, first.tau)
+        self._unlogged = set(self.rows)
         for row in self.callbacks.with_callbacks.intersection(self.rows):
             self._log(row)
         for row, _ in transitions.ended:
@@ -278,7 +284,9 @@ class JointTraining:
 
     def _log(self, row: int) -> None:
         """Record what SB3 records at each step and after each rollout, here only where it is read."""
-        self.models[row].logger.record("rollout/exploration_rate", self.models[row].exploration_rate)
+        if row in self._unlogged:
+            self._unlogged.discard(row)
+            self.models[row].logger.record("rollout/exploration_rate", self.models[row].exploration_rate)
         self.records.write(row)
 
     def _train(self) -> None:

@@ -212,6 +212,7 @@ def test_compiled_acting_follows_weights_prior_and_beta():
     assert not th.allclose(copied.policy.last_action_probabilities, model.policy.last_action_probabilities, atol=0.05)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graph():
     settings = {**FAST, "device": "cuda", "learning_rate": 1e-4}

@@ -22,6 +22,7 @@ from sb3_mirl import (
     MIRL,
     BetaUpdateCallback,
     CheckpointCallback,
+    DeviceReplayBuffer,
     FrameReplayBuffer,
     GradientStepCallback,
     PriorUpdateCallback,
@@ -266,6 +267,19 @@ def test_events_of_callbacks_are_those_of_solo_training():
     assert [model.num_timesteps for model in joint] == [150, 77, 120]
 
 
+@pytest.mark.parametrize("at", [30, 75, 76])
+def test_all_runs_may_end_at_once(at):
+    models = make_models(SAME, cartpole, "MlpPolicy")
+    assert train_jointly(models, 10**9, callback=[Counting(end=at) for _ in models]) == [None] * 3
+    assert [model.num_timesteps for model in models] == [at] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Joint training goes on")
+def test_all_runs_may_fail_at_once():
+    models = make_models(SAME, lambda: Invalid("reward"), "MlpPolicy")
+    assert ["reward" in str(error) for error in train_jointly(models, 150)] == [True] * 3
+
+
 def test_callbacks_from_a_function():
     made = []
 
@@ -453,3 +467,10 @@ def test_checkpoint_of_one_run_goes_on_alone(tmp_path):
     resumed = MIRL.resume(tmp_path / "1", gym.make("CartPole-v1"))
     resumed.learn(50, callback=CheckpointCallback(40, tmp_path / "1"), reset_num_timesteps=False)
     assert resumed.num_timesteps == 150
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("settings", [{}, {"compile_update": True}, {"replay_buffer_class": DeviceReplayBuffer}])
+def test_on_a_gpu(settings):
+    check_jointly([*SAME[:2], (DQNMSE, {"seed": 5})], cartpole, tolerance=1e-2, device="cuda", **settings)
