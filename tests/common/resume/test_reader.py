@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import Image, Mixed
-from resuming import CNN, IGNORED_WARNINGS, SETTINGS, cartpole, content, copy, manifest_names, run
+from resuming import CNN, IGNORED_WARNINGS, SETTINGS, SMALL_CNN, cartpole, content, copy, manifest_names, run
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import (
     EvalCallback,
@@ -91,7 +91,7 @@ CASES = {
     ),
     "Breakout, SB3's buffer": (
         lambda folder: atari("Breakout", folder),
-        {"policy_kwargs": {}},
+        {"policy_kwargs": SMALL_CNN},
         {"policy": "CnnPolicy", "total": 240},
     ),
 }
