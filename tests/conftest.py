@@ -22,6 +22,18 @@ else:
     gym.register_envs(ale_py)
 
 
+#: Files that take longest, in this order: begun late, one of them would run alone at the end
+LONGEST = ["common/resume/test_reader", "bench/test_ray_engine", "common/test_gradient", "test_examples", "zoo/test_command"]
+LONGEST += ["common/resume/test_writer", "envs/test_atari", "test_readme", "bench/test_training", "mirl/test_mirl"]
+LONGEST += ["zoo/test_runs", "common/test_inputs", "common/test_dqn"]
+LONGEST_FILES = [Path(__file__).parent / f"{name}.py" for name in LONGEST]
+
+
+def pytest_collection_modifyitems(items):
+    order = {path: place for place, path in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     th.set_num_threads(1)

@@ -82,7 +82,7 @@ def test_curve_equals_the_monitor_file(finished):
 
 
 def test_killed_job_resumes_to_the_same_result(tmp_path):
-    suite = replace(TINY, steps={"CartPole-v1": 1800}, hyperparams={"learning_starts": 100})
+    suite = replace(TINY, steps={"CartPole-v1": 1200}, hyperparams=EARLY, episodes=3)
     folder = fresh(tmp_path / "killed", suite, CARTPOLE)
     process = subprocess.Popen(process_command(CARTPOLE, folder, {"save_freq": 250}), stdin=subprocess.PIPE)
     checkpoints = CARTPOLE.checkpoints(folder)
@@ -98,7 +98,7 @@ def test_killed_job_resumes_to_the_same_result(tmp_path):
     assert line.startswith(f"missing  {CARTPOLE}: begun, and ended after ") and CARTPOLE.progress(folder) > 250
 
     assert run_job(CARTPOLE, folder)
-    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 1800
+    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 1200
     assert not checkpoints.exists()
     other = fresh(tmp_path / "whole", suite, CARTPOLE)
     assert run_job(CARTPOLE, other)
