@@ -22,7 +22,7 @@ else:
     gym.register_envs(ale_py)
 
 
-#: Files that take longest, in this order: begun late, one of them would run alone at the end
+#: The slowest files. Workers of pytest-xdist run them first: started late, one of them would run alone at the end
 LONGEST = ["common/resume/test_reader", "bench/test_ray_engine", "common/test_gradient", "test_examples", "zoo/test_command"]
 LONGEST += ["common/resume/test_writer", "envs/test_atari", "test_readme", "bench/test_training", "mirl/test_mirl"]
 LONGEST += ["zoo/test_runs", "common/test_inputs", "common/test_dqn"]
