@@ -1,6 +1,8 @@
 # `make demo` and `make test` set everything up by themselves, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers: the tests use one thread each. Files in the order of tests/conftest.py: the longest ones first
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Installs the versions of constraints.txt
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
@@ -22,15 +24,14 @@ test: install
 	$(MAKE) pytest
 
 test-slow: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(PYTEST) -m slow
 
-# Two workers: the tests use one thread each
 pytest:
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Statements and branches that the tests reach; child processes are not counted
 coverage:
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report term
+	$(PYTEST) -m "not slow" --cov --cov-report term
 
 format:
 	$(BIN)/ruff check --select I --fix .

@@ -1,21 +1,18 @@
 """Each example runs, shortened."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ARGUMENTS = {
-    "demo.py": ["--steps", "3000"],
+    "demo.py": ["--steps", "2100"],
     "first_run.py": ["--steps", "1300"],
     "atari_pong.py": ["--steps", "150", "--buffer-size", "200", "--learning-starts", "100", "--episodes", "0"],
     "custom_beta.py": ["--steps", "800"],
     "compare.py": ["--steps", "1500", "--seeds", "1", "--env", "CartPole-v1"],
     "transfer_prior.py": [
-        *("--source-steps", "240", "--steps", "240", "--learning-starts", "100", "--seeds", "1", "--n-envs", "2"),
+        *("--source-steps", "180", "--steps", "180", "--learning-starts", "100", "--seeds", "1", "--n-envs", "2"),
         *("--screen-size", "36"),
     ],
 }
@@ -33,10 +30,8 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
-def test_example(name, tmp_path):
-    command = [sys.executable, str(EXAMPLES / name), *ARGUMENTS[name]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_example(name, tmp_path, run_script):
+    finished = run_script(EXAMPLES / name, *ARGUMENTS[name], cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert "Warning" not in finished.stderr
     if name == "compare.py":

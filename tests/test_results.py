@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,12 @@ FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir() if folde
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
-def test_results_page_matches_result_files():
-    command = [sys.executable, str(ROOT / "benchmarks" / "results_page.py"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def test_results_page_matches_result_files(run_script):
+    checked = run_script(ROOT / "benchmarks" / "results_page.py", "--check", cwd=ROOT)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_check_fails_for_changed_result(tmp_path):
+def test_check_fails_for_changed_result(tmp_path, run_script):
     for name in ("docs/results.md", "benchmarks/results_page.py"):
         (tmp_path / name).parent.mkdir()
         shutil.copy(ROOT / name, tmp_path / name)
@@ -31,8 +28,7 @@ def test_check_fails_for_changed_result(tmp_path):
     file = next((tmp_path / "results").glob("*/results/mirl_*.json"))
     result = json.loads(file.read_text("utf-8"))
     file.write_text(json.dumps(result | {"scores": [score + 100.0 for score in result["scores"]]}), "utf-8")
-    command = [sys.executable, str(tmp_path / "benchmarks" / "results_page.py"), "--check"]
-    checked = subprocess.run(command, capture_output=True, text=True)
+    checked = run_script(tmp_path / "benchmarks" / "results_page.py", "--check")
     assert checked.returncode == 1 and "results_page.py" in checked.stderr
 
 
@@ -53,7 +49,7 @@ def test_results_match_current_suites(name):
         assert result["hyperparameters"]["n_timesteps"] == bench.suite.steps[job.env]
 
 
-def test_results_page_has_defaults_table():
-    command = [sys.executable, str(ROOT / "benchmarks" / "defaults.py"), "report"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() and printed.strip() in PAGE
+def test_results_page_has_defaults_table(run_script):
+    finished = run_script(ROOT / "benchmarks" / "defaults.py", "report")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip() and finished.stdout.strip() in PAGE

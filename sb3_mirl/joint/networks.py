@@ -98,6 +98,10 @@ class StackedNetworks:
         #: α_ρ of the runs whose ρ is moved here, [n_soft]; 0 leaves ρ as it is
         self.prior_step_sizes = th.zeros(len(soft), dtype=th.float64, device=self.device)
 
+    def _prior_state(self) -> list[th.Tensor]:
+        """What π and the target depend on beside Q, as arguments of the compiled functions."""
+        return [self.prior, self.beta, self._learned, self._uniform]
+
     def reference_prior(self) -> th.Tensor:
         """The distributions that target and π are regularised towards, float64 [n_soft, n_actions]."""
         return th.where(self._learned, self.prior, self._uniform)
@@ -132,7 +136,7 @@ class StackedNetworks:
         self._keys = [*observations]
         state = [*self.parameters.values()]
         if self.n_soft:
-            state += [self.prior, self.beta, self.prior_step_sizes]
+            state += [*self._prior_state(), self.prior_step_sizes]
         actions, *soft = self._compiled_acting(tuple(self._keys), state, [*observations.values()])
         return (actions, *soft) if soft else (actions, None, None)  # type: ignore[return-value]
 
@@ -140,15 +144,15 @@ class StackedNetworks:
         """What is compiled."""
         remaining = list(tensors)
         parameters = take_first(remaining, len(self.names))
-        soft = take_first(remaining, 3 if self.n_soft else 0)
+        soft = take_first(remaining, 5 if self.n_soft else 0)
         q_values = self._q_values(self._network, parameters, remaining)
         actions, probabilities, priors = [], [], []
         for group in self._groups:
             if not group.soft:
                 actions.append(vmap(group.acting)(q_values[group.rows])[-1])
                 continue
-            prior, beta, step_sizes = (tensor[group.rows] for tensor in soft)
-            reference = th.where(self._learned[group.rows], prior, self._uniform[group.rows])
+            prior, beta, learned, uniform, step_sizes = (tensor[group.rows] for tensor in soft)
+            reference = th.where(learned, prior, uniform)
             policy, best = vmap(group.acting)(q_values[group.rows], reference, beta)
             moved = vmap(update_prior)(prior, policy, step_sizes)
             actions.append(best)
@@ -171,7 +175,7 @@ class StackedNetworks:
         inputs = [*observations.values(), *(next_observations[key] for key in self._keys), *batch]
         state = [*self.parameters.values(), *self.target_parameters.values(), self._max_norms]
         if self.n_soft:
-            state += [self.prior, self.beta]
+            state += self._prior_state()
         inputs.append(self._gammas if discounts is None else discounts)
         losses, errors, q_values, factors, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
         _clip(gradients, factors)
@@ -184,7 +188,7 @@ class StackedNetworks:
         parameters = take_first(remaining, len(self.names))
         target_parameters = take_first(remaining, len(self.names))
         (max_norms,) = take_first(remaining, 1)
-        soft = take_first(remaining, 2 if self.n_soft else 0)
+        soft = take_first(remaining, 4 if self.n_soft else 0)
         observations = take_first(remaining, len(self._keys))
         next_observations = take_first(remaining, len(self._keys))
         next_q_values = self._q_values(self._target_network, target_parameters, next_observations)
@@ -208,8 +212,8 @@ class StackedNetworks:
         for group in self._groups:
             coefficients = []
             if group.soft:
-                prior, beta = (tensor[group.rows] for tensor in soft)
-                coefficients = [th.where(self._learned[group.rows], prior, self._uniform[group.rows]), beta]
+                prior, beta, learned, uniform = (tensor[group.rows] for tensor in soft)
+                coefficients = [th.where(learned, prior, uniform), beta]
             loss = vmap(partial(group.batch_loss, loss=self.models[0].loss))
             rows = (tensor[group.rows] for tensor in (q_values, next_q_values, *batch))
             results.append(loss(*rows, *coefficients))

@@ -82,7 +82,7 @@ def test_curve_equals_the_monitor_file(finished):
 
 
 def test_killed_job_resumes_to_the_same_result(tmp_path):
-    suite = replace(TINY, steps={"CartPole-v1": 1800}, hyperparams={"learning_starts": 100})
+    suite = replace(TINY, steps={"CartPole-v1": 1200}, hyperparams=EARLY, episodes=3)
     folder = fresh(tmp_path / "killed", suite, CARTPOLE)
     process = subprocess.Popen(process_command(CARTPOLE, folder, {"save_freq": 250}), stdin=subprocess.PIPE)
     checkpoints = CARTPOLE.checkpoints(folder)
@@ -98,7 +98,7 @@ def test_killed_job_resumes_to_the_same_result(tmp_path):
     assert line.startswith(f"missing  {CARTPOLE}: begun, and ended after ") and CARTPOLE.progress(folder) > 250
 
     assert run_job(CARTPOLE, folder)
-    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 1800
+    assert 0 < CARTPOLE.result(folder)["time"]["resumed_at"] < 1200
     assert not checkpoints.exists()
     other = fresh(tmp_path / "whole", suite, CARTPOLE)
     assert run_job(CARTPOLE, other)
@@ -110,17 +110,17 @@ def test_killed_job_resumes_to_the_same_result(tmp_path):
 )
 def test_interrupted_job_has_the_result_of_an_uninterrupted_one(algorithm, env, resumes, tmp_path, monkeypatch):
     job = Job(algorithm, env, 3)
-    suite = Suite("small", {env: 900}, epsilon=0.3, episodes=3, packages=("sb3_mirl.envs.minatar",), hyperparams=EARLY)
+    suite = Suite("small", {env: 600}, epsilon=0.3, episodes=3, packages=("sb3_mirl.envs.minatar",), hyperparams=EARLY)
     interrupted, whole = fresh(tmp_path / "interrupted", suite, job), fresh(tmp_path / "whole", suite, job)
     assert run_job(job, whole, save_freq=250)
     with monkeypatch.context() as patch:
         step = History._on_step
-        patch.setattr(History, "_on_step", lambda self: step(self) if self.num_timesteps < 700 else 1 / 0)
+        patch.setattr(History, "_on_step", lambda self: step(self) if self.num_timesteps < 450 else 1 / 0)
         assert not run_job(job, interrupted, save_freq=250)
     assert job.state(interrupted) == "failed" and job.failure(interrupted) == "ZeroDivisionError: division by zero"
     assert run_job(job, interrupted, save_freq=250)
     # Box2D does not show its state: there the run begins again
-    assert job.result(interrupted)["time"]["resumed_at"] == (512 if resumes else 0)
+    assert job.result(interrupted)["time"]["resumed_at"] == (256 if resumes else 0)
     assert without_time(job, interrupted) == without_time(job, whole)
     assert job.state(interrupted) == "done" and not job.failure_file(interrupted).exists()
 

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -55,7 +56,8 @@ def test_train_with_zero_gradient_steps():
     assert model._n_updates == before
 
 
-@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+# Forked: new processes would import torch first
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, partial(SubprocVecEnv, start_method="fork")])
 def test_training_with_vector_environments(vec_env, tmp_path):
     env = make_vec_env(NamedActions, 3, vec_env_cls=vec_env)
     model = MIRL("MlpPolicy", env, prior_lr=0.01, **FAST).learn(120)

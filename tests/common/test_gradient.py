@@ -54,7 +54,7 @@ def test_gradient_steps_equal_reference_implementation(policy, env, n_steps, lea
     env = env if isinstance(env, str) else env()
     settings = {**FAST, "beta_schedule": "constant", "beta_init": 2.0, "max_grad_norm": 0.5, "loss": "mse"}
     settings["learning_rate"] = learning_rate
-    model = MIRL(policy, env, **settings).learn(300)
+    model = MIRL(policy, env, **settings).learn(100)
     unfused = {"policy_kwargs": {"optimizer_kwargs": {"fused": False, "foreach": False}}}
     plain = MIRL(policy, env, **settings, **unfused)
     plain.policy.load_state_dict(model.policy.state_dict())
@@ -117,7 +117,7 @@ def test_tiny_averages_of_other_optimisers_are_left_alone():
 @pytest.mark.parametrize(("policy", "env"), [("MlpPolicy", "CartPole-v1"), ("CnnPolicy", Image)])
 def test_mixed_precision_changes_weights_by_rounding_only(policy, env, compile_update):
     env = env if isinstance(env, str) else env()
-    exact = MIRL(policy, env, **FAST).learn(300)
+    exact = MIRL(policy, env, **FAST).learn(60)
     mixed = MIRL(policy, env, mixed_precision=True, compile_update=compile_update, **FAST)
     mixed.policy.load_state_dict(exact.policy.state_dict())
     mixed.replay_buffer, mixed._logger = exact.replay_buffer, exact._logger

@@ -202,7 +202,7 @@ def test_seeds():
     def first_frames(seed):
         env = AtariVecEnv(BREAKOUT, 2, seed=seed)
         first = env.reset()
-        frames = [env.step(np.array([2, 2]))[0] for _ in range(60)]
+        frames = [env.step(np.array([2, 2]))[0] for _ in range(30)]
         return np.array([first, *frames])
 
     np.testing.assert_array_equal(first_frames(3), first_frames(3))
@@ -257,7 +257,7 @@ def test_native_atari_replaces_a_dummy_vec_env(tmp_path):
     shown = native_atari(make_vec_env(BREAKOUT, env_kwargs={"render_mode": "rgb_array"}))
     assert isinstance(shown, DummyVecEnv) and shown.reset().shape == (1, 84, 84, 1)
     assert shown.render().shape == (210, 160, 3)
-    others = SubprocVecEnv([lambda: gym.make("CartPole-v1")])
+    others = SubprocVecEnv([lambda: gym.make("CartPole-v1")], start_method="fork")
     with pytest.raises(ValueError, match=r"needs a DummyVecEnv.*got SubprocVecEnv"):
         native_atari(others)
     others.close()

@@ -28,12 +28,11 @@ sys.path.insert(0, os.path.dirname(__file__))
 import torch as th
 from joint_runs import SAME, run_jointly
 from probes import Image
-from resuming import content, run
+from resuming import CNN, content, run
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_mirl import DQNMSE
-from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.common.resume.writer import CheckpointWriter
 
 SETTINGS = {
@@ -58,7 +57,7 @@ def image(folder: Path) -> VecEnv:
 
 RUNS = {
     "cartpole": (cartpole, "MlpPolicy", {**SETTINGS, "policy_kwargs": {"net_arch": [16]}}),
-    "image": (image, "CnnPolicy", {**SETTINGS, "buffer_size": 60, "replay_buffer_class": FrameReplayBuffer}),
+    "image": (image, "CnnPolicy", {**SETTINGS, **CNN, "buffer_size": 60}),
 }
 
 

@@ -40,7 +40,8 @@ SETTINGS: dict[str, Any] = {
     "seed": 1,
     "policy_kwargs": {"net_arch": [16]},
 }
-CNN = {"policy_kwargs": {}, "replay_buffer_class": FrameReplayBuffer}
+SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 16}}
+CNN = {"policy_kwargs": SMALL_CNN, "replay_buffer_class": FrameReplayBuffer}
 #: Numbers of arrays, what counts seconds, and generators that nobody seeds
 _NOT_COMPARED = ("id", "content", "first", "owner", "elapsed", "episode_times", "observation_space", "_observation_space")
 

@@ -37,10 +37,16 @@ def test_what_is_shared_with_dqn_has_the_default_of_dqn():
     assert {name: ours[name].default for name in shared} == {name: theirs[name].default for name in shared}
 
 
+def stop_after_30_steps(locals_, globals_):
+    """A callback: learning rates are resolved for the whole training when it begins."""
+    return locals_["self"].num_timesteps < 30
+
+
 def test_auto_is_resolved_once_and_stays_in_the_argument(tmp_path):
     model = MIRL("MlpPolicy", TwoArms(), **FAST)
     assert (model.prior_lr, model.beta_lr, model.prior_step_size, model.beta_step_size) == ("auto", "auto", None, None)
-    model.learn(4000)
+    model.learn(4000, callback=stop_after_30_steps)
+    assert model.num_timesteps == 30
     resolved = model.prior_step_size, model.beta_step_size
     assert resolved == (20 / 4000, pytest.approx(8.25 / (4000 - 20) * 4))
     model.learn(100).save(tmp_path / "model")
@@ -57,14 +63,14 @@ def test_auto_is_not_resolved_by_failed_or_empty_learn():
     with pytest.raises(ValueError, match="at most one"):
         model.learn(20, callback=[PriorUpdateCallback(), PriorUpdateCallback()])
     assert (model.resolved_prior_lr, model.resolved_beta_lr) == (None, None)
-    assert model.learn(4000).resolved_prior_lr == 20 / 4000
+    assert model.learn(4000, callback=stop_after_30_steps).resolved_prior_lr == 20 / 4000
 
 
 def test_load_with_auto_resolves_again(tmp_path):
     MIRL("MlpPolicy", TwoArms(), **FAST).learn(100).save(tmp_path / "model")
     loaded = MIRL.load(tmp_path / "model", env=TwoArms(), prior_lr="auto")
     assert loaded.resolved_prior_lr is None and loaded.resolved_beta_lr is not None
-    assert loaded.learn(4000).prior_step_size == 20 / 4000
+    assert loaded.learn(4000, callback=stop_after_30_steps).prior_step_size == 20 / 4000
 
 
 def test_numeric_step_sizes_are_not_scaled():
@@ -184,7 +190,7 @@ def assert_sound(model):
 )
 def test_extreme_rewards_and_step_sizes_keep_prior_and_beta_valid(reward, prior_lr, beta):
     settings = {**FAST, "train_freq": 1, "learning_rate": 1e-3, "target_update_interval": 20}
-    assert_sound(MIRL("MlpPolicy", ConstantReward(reward), prior_lr=prior_lr, **beta, **settings).learn(300))
+    assert_sound(MIRL("MlpPolicy", ConstantReward(reward), prior_lr=prior_lr, **beta, **settings).learn(120))
 
 
 @pytest.mark.parametrize("n_actions", [1, 18])

@@ -65,8 +65,8 @@ def replay(env, settings, seed, n_steps):
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("env", [GridWorld(CORRIDOR), SLIPPERY, FROZEN_LAKE], ids=["corridor", "slippery", "frozen lake"])
 def test_every_step_follows_the_equations(env, name):
-    learners = TabularLearners([TabularRun(env, SETTINGS[name], seed=3)]).learn(700)
-    q, prior = replay(env, SETTINGS[name], 3, 700)
+    learners = TabularLearners([TabularRun(env, SETTINGS[name], seed=3)]).learn(400)
+    q, prior = replay(env, SETTINGS[name], 3, 400)
     np.testing.assert_allclose(learners.q_values(0), q, atol=1e-12, rtol=1e-12)
     np.testing.assert_allclose(learners.prior[0], prior, atol=1e-12)
 

@@ -192,7 +192,7 @@ def test_every_shipped_configuration_trains(algo, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = {"default": "CliffWalking-v1", "atari": "BreakoutNoFrameskip-v4"}.get(name, name)
     steps = 320 if name not in ("atari", *MINATAR_IDS) else 80
-    train("--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", env=env, steps=steps)
+    train("--eval-freq", "-1", "-params", "buffer_size:2000", "learning_starts:50", algo=algo, env=env, steps=steps)
 
 
 @pytest.mark.parametrize("arguments", [["--env=MinAtar/Freeway-v1"], ["--env", "MinAtar/Freeway-v1"]])

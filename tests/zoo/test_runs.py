@@ -172,7 +172,7 @@ def test_several_interruptions_with_normalization_and_two_environments(here, mon
 
 
 def test_a_killed_process_without_a_seed_is_resumed(here):
-    line = command("-n", "2500", "--save-freq", "512", "--eval-freq", "400", "--resume")
+    line = command("-n", "1500", "--save-freq", "512", "--eval-freq", "400", "--resume")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-m", "sb3_mirl", *line], stdout=subprocess.DEVNULL, env=environment)
     while not list(RUN.glob("*_steps.json")) and process.poll() is None:

@@ -9,7 +9,7 @@ import pytest
 import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from probes import Image, Mixed
-from resuming import CNN, IGNORED_WARNINGS, SETTINGS, cartpole, content, copy, manifest_names, run
+from resuming import CNN, IGNORED_WARNINGS, SETTINGS, SMALL_CNN, cartpole, content, copy, manifest_names, run
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import (
     EvalCallback,
@@ -29,7 +29,8 @@ pytestmark = IGNORED_WARNINGS
 
 
 def atari(game, folder, n_envs=1, **kwargs):
-    return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", n_envs, seed=5, monitor_dir=str(folder), **kwargs), 4)
+    kwargs |= {"seed": 5, "monitor_dir": str(folder), "wrapper_kwargs": {"screen_size": 42}}
+    return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", n_envs, **kwargs), 4)
 
 
 def evaluation():
@@ -83,16 +84,16 @@ CASES = {
         {**CNN, "replay_buffer_kwargs": {"n_steps": 3, "gamma": 0.99}},
         {"policy": "CnnPolicy"},
     ),
-    "Pong": (lambda folder: atari("Pong", folder), CNN, {"policy": "CnnPolicy", "total": 240}),
+    "Pong": (lambda folder: atari("Pong", folder), CNN, {"policy": "CnnPolicy"}),
     "Breakout, worker processes": (
         lambda folder: atari("Breakout", folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
         CNN,
-        {"policy": "CnnPolicy", "total": 240},
+        {"policy": "CnnPolicy"},
     ),
     "Breakout, SB3's buffer": (
         lambda folder: atari("Breakout", folder),
-        {"policy_kwargs": {}},
-        {"policy": "CnnPolicy", "total": 240},
+        {"policy_kwargs": SMALL_CNN},
+        {"policy": "CnnPolicy"},
     ),
 }
 
@@ -103,8 +104,8 @@ def test_interrupted_run_equals_uninterrupted_run(case, tmp_path, monkeypatch):
     if case == "frames":  # several files for one checkpoint
         monkeypatch.setattr(replay_log, "SEGMENT_BYTES", 100_000)
     options = {
-        "total": 360,
-        "save_freq": 36,
+        "total": 240,
+        "save_freq": 25,
         "settings": {k: v for k, v in {**SETTINGS, **settings}.items() if v is not None},
         **options,
     }

@@ -218,17 +218,16 @@ def test_warning_if_no_space_is_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["random", "--kills", "20"],
-        ["operations", "--total", "60", "--save-freq", "12"],
-        ["operations", "--run", "image", "--total", "70", "--save-freq", "30"],
+        ["random", "--kills", "20", "--total", "600", "--longest", "0.3"],
+        ["operations", "--total", "60", "--save-freq", "20"],
+        ["operations", "--run", "image", "--total", "60", "--save-freq", "30"],
         pytest.param(["random", "--kills", "200"], marks=pytest.mark.slow),
         pytest.param(["random", "--kills", "100", "--run", "image", "--total", "300"], marks=pytest.mark.slow),
         pytest.param(["operations", "--run", "image", "--total", "300", "--save-freq", "30"], marks=pytest.mark.slow),
     ],
 )
-def test_killed_run_equals_uninterrupted_run(arguments):
-    script = Path(__file__).parents[2] / "helpers" / "killed_run.py"
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+def test_killed_run_equals_uninterrupted_run(arguments, run_script):
+    done = run_script(Path(__file__).parents[2] / "helpers" / "killed_run.py", *arguments)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["failures"] == 0, done.stderr
