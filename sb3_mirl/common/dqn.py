@@ -18,9 +18,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequencyUnit
 
 from sb3_mirl.common import inputs
+from sb3_mirl.common.compilable import check_compiler
 from sb3_mirl.common.export.exportable import ExportableDQN
 from sb3_mirl.common.export.model import attribute_name
-from sb3_mirl.common.gradient import CompiledGradient, check_compiler, full_precision, td_loss, without_denormals
+from sb3_mirl.common.gradient import CompiledGradient, full_precision, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN

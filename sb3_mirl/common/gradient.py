@@ -10,7 +10,6 @@ The gradient step: DQN's loss, and faster ways to compute gradients and actions 
 A compiled function traces the network's own ``forward``. Gradients are clipped and applied by torch.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -23,6 +22,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from sb3_mirl.common.compilable import describe_network
 
 _DENORMAL = 5e-324
 
@@ -290,7 +291,7 @@ class CompiledGradient:
         self._compiled = Compiled(self._function, "the gradient step")
         # By settings: for which of the trained parameters there is a gradient
         self._used: dict[Any, list[bool]] = {}
-        check_compilable_network(q_net)
+        describe_network(q_net)
 
     def __call__(
         self, observations: PyTorchObs, next_observations: PyTorchObs, *tensors: th.Tensor
@@ -303,19 +304,12 @@ class CompiledGradient:
         :param tensors: the further arguments of the loss
         :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
         """
-        self._names, parameters = named_parameters(self.q_net)
-        self._target_names, target_parameters = named_parameters(self.q_net_target)
+        kinds, self._names, parameters = describe_network(self.q_net)
+        target_kinds, self._target_names, target_parameters = describe_network(self.q_net_target)
         self._trained = [parameter.requires_grad for parameter in parameters]
         self._keys, inputs = observation_list(observations)
         next_inputs = [next_observations[key] for key in self._keys] if self._keys else [next_observations]  # type: ignore[index]
-        self._settings = (
-            check_compilable_network(self.q_net),
-            check_compilable_network(self.q_net_target),
-            (*self._names,),
-            (*self._target_names,),
-            (*self._trained,),
-            (*self._keys,),
-        )
+        self._settings = (kinds, target_kinds, *map(tuple, (self._names, self._target_names, self._trained, self._keys)))
         loss, squared_td_error, q_values, *gradients = self._compiled(
             self._settings, [*parameters, *target_parameters], [*inputs, *next_inputs, *tensors]
         )
@@ -365,7 +359,7 @@ class CompiledActing:
     def __init__(self, q_net: th.nn.Module, function: Callable[..., list[th.Tensor]]) -> None:
         self.q_net, self.function = q_net, function
         self._compiled = Compiled(self._function, "the choice of actions")
-        check_compilable_network(q_net)
+        describe_network(q_net)
 
     def __call__(self, observations: PyTorchObs, *tensors: th.Tensor) -> list[th.Tensor]:
         """
@@ -373,9 +367,9 @@ class CompiledActing:
         :param tensors: the further arguments of the function, which stay where they are in memory
         :return: what the function returns
         """
-        self._names, parameters = named_parameters(self.q_net)
+        kinds, self._names, parameters = describe_network(self.q_net)
         self._keys, inputs = observation_list(observations)
-        settings = (check_compilable_network(self.q_net), tuple(self._names), tuple(self._keys))
+        settings = (kinds, tuple(self._names), tuple(self._keys))
         return self._compiled(settings, [*parameters, *tensors], inputs)
 
     def _function(self, *tensors: th.Tensor) -> list[th.Tensor]:
@@ -385,12 +379,6 @@ class CompiledActing:
         parameters = dict(zip(self._names, take_first(remaining, len(self._names)), strict=True))
         observations = observations_of_list(self._keys, list(tensors[-n_inputs:]))
         return self.function(functional_call(self.q_net, parameters, (observations,)), *remaining)
-
-
-def named_parameters(network: th.nn.Module) -> tuple[list[str], list[th.Tensor]]:
-    """The names of the parameters of a network, and the parameters."""
-    named = dict(network.named_parameters())
-    return [*named], [*named.values()]
 
 
 def observation_list(observations: PyTorchObs) -> tuple[list[str], list[th.Tensor]]:
@@ -409,42 +397,3 @@ def take_first(tensors: list[th.Tensor], number: int) -> list[th.Tensor]:
     """Removes the first ones from a list and returns them."""
     taken, tensors[:] = tensors[:number], tensors[number:]
     return taken
-
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def check_compilable_network(network: th.nn.Module, wanted_by: str = "compile_update=True") -> tuple:
-    """
-    :param network: the network to be compiled
-    :param wanted_by: what asks for the compilation, for errors
-    :return: a hashable value that changes with the kinds and the modes of its modules
-    :raises ValueError: if it cannot be compiled; the message says why
-    """
-    modules = [*network.modules()]
-    for module in modules:
-        if isinstance(module, th.jit.ScriptModule):
-            _refuse(wanted_by, "TorchScript", module)
-        if module._buffers:
-            _refuse(wanted_by, "buffers, such as batch norm has", module)
-        if isinstance(module, th.nn.modules.dropout._DropoutNd) and module.p > 0:
-            _refuse(wanted_by, "random numbers, such as dropout draws", module)
-        if any(getattr(module, hooks) for hooks in _HOOKS):
-            _refuse(wanted_by, "hooks", module)
-    for name, parameter in network.named_parameters():
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            _refuse(wanted_by, "hooks", f"parameter {name}")
-    return tuple((type(module), module.training) for module in modules)
-
-
-def check_compiler(device: th.device) -> None:
-    """
-    :param device: on which a compiled function is to run
-    :raises ValueError: if Inductor lacks what it needs there
-    """
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise ValueError("compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none")
-
-
-def _refuse(wanted_by: str, what: str, where: object) -> None:
-    raise ValueError(f"{wanted_by} needs a network without {what}, got {where}; train without it")

@@ -7,8 +7,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
+from sb3_mirl.common.compilable import describe_network
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.gradient import check_compilable_network
 from sb3_mirl.common.policies import DQNPolicy
 from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback
 from sb3_mirl.mirl.mirl import MIRL
@@ -110,7 +110,7 @@ def _check_model(index: int, model: Any) -> None:
             f"Joint training needs one of torch's optimisers {accepted}, with one group of parameters, got "
             f"{type(optimizer).__name__} with {len(optimizer.param_groups)} in model {index}"
         )
-    check_compilable_network(model.q_net, "Joint training")
+    describe_network(model.q_net, "Joint training")
 
 
 def give_seeds(models: Sequence[BaseDQN]) -> None:

@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import polyak_update
 from torch.func import functional_call, vmap
 
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.gradient import Compiled, full_precision, named_parameters, observations_of_list, take_first
+from sb3_mirl.common.gradient import Compiled, full_precision, observations_of_list, take_first
 from sb3_mirl.joint.layers import LayersAsProducts
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.operators import update_prior
@@ -57,10 +57,10 @@ class StackedNetworks:
         self.n_soft = sum(isinstance(model, MIRL) for model in models)
         first = models[0]
         self.device, self._network, self._target_network = first.device, first.q_net, first.q_net_target
-        self.names, _ = named_parameters(self._network)
+        self.names = [name for name, _ in self._network.named_parameters()]
         self.parameters = self._stack_parameters([model.q_net for model in models])
         self.target_parameters = self._stack_parameters([model.q_net_target for model in models])
-        self._trained = [parameter.requires_grad for parameter in named_parameters(self._network)[1]]
+        self._trained = [parameter.requires_grad for parameter in self._network.parameters()]
         self._used: list[bool] = []
         self._groups = _groups_of(models)
         dtype = next(iter(self.parameters.values())).dtype

@@ -8,7 +8,7 @@ from typing import Any
 import torch as th
 
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.gradient import named_parameters, without_denormals
+from sb3_mirl.common.gradient import without_denormals
 
 
 @dataclass
@@ -35,9 +35,8 @@ class JointOptimizer:
     def __init__(self, models: Sequence[BaseDQN], parameters: dict[str, th.Tensor]) -> None:
         self._models, self._stacked = [*models], parameters
         own = set(map(id, models[0].policy.optimizer.param_groups[0]["params"]))
-        names, first_parameters = named_parameters(models[0].q_net)
         # Of the parameters that the optimiser holds
-        self._names = [name for name, parameter in zip(names, first_parameters, strict=True) if id(parameter) in own]
+        self._names = [name for name, parameter in models[0].q_net.named_parameters() if id(parameter) in own]
         self._parameters = [dict(model.q_net.named_parameters()) for model in models]
         self._counts = [self._count(row) for row in range(len(models))]
         self._segments: list[_Segment] = []
