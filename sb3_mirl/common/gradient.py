@@ -309,7 +309,8 @@ class CompiledGradient:
         self._trained = [parameter.requires_grad for parameter in parameters]
         self._keys, inputs = observation_list(observations)
         next_inputs = [next_observations[key] for key in self._keys] if self._keys else [next_observations]  # type: ignore[index]
-        self._settings = (kinds, target_kinds, *map(tuple, (self._names, self._target_names, self._trained, self._keys)))
+        names = (tuple(self._names), tuple(self._target_names))
+        self._settings = (kinds, target_kinds, *names, tuple(self._trained), tuple(self._keys))
         loss, squared_td_error, q_values, *gradients = self._compiled(
             self._settings, [*parameters, *target_parameters], [*inputs, *next_inputs, *tensors]
         )
