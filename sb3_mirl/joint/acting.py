@@ -42,7 +42,8 @@ class Acting:
             for row in rows:
                 actions[row] = self._draw(row)
             return actions, actions - self._starts
-        tensors = {key: th.as_tensor(array, device=self._networks.device) for key, array in observations.items()}
+        # Copies: a network may change its input in place
+        tensors = {key: th.tensor(array, device=self._networks.device) for key, array in observations.items()}
         best, self.probabilities, self.moved_prior = self._networks.act(tensors)
         actions[:] = best.cpu().numpy() + self._starts
         self._explore(rows, actions)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.events import GradientStepCallback
+from sb3_mirl.common.events import GradientStepCallback, flatten_callbacks
 from sb3_mirl.joint.random_numbers import RunGenerator
+from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback
+from sb3_mirl.mirl.mirl import MIRL
 
 
 class JointCallbacks:
@@ -18,7 +20,7 @@ class JointCallbacks:
     :param models: by row
     :param generators: by row
     :param started: by row, the callbacks that ``_setup_learn()`` returned
-    :param given: by row, those of the user
+    :param log_interval: as in ``learn()``
     """
 
     def __init__(
@@ -26,27 +28,51 @@ class JointCallbacks:
         models: Sequence[BaseDQN],
         generators: Sequence[RunGenerator],
         started: Sequence[BaseCallback],
-        given: Sequence[BaseCallback | None],
+        log_interval: int | None = 4,
     ) -> None:
+        self._log_interval = log_interval
         self._models, self._generators, self._callbacks = [*models], [*generators], [*started]
         #: The callbacks that were taken out, by row
         self.taken: list[list[GradientStepCallback]] = [[] for _ in models]
-        #: Rows of the runs that have callbacks of the user's
-        self.with_callbacks = {row for row, callback in enumerate(given) if callback is not None}
+        #: Rows of the runs that have callbacks beside those
+        self.with_callbacks: set[int] = set()
+        #: What callbacks must leave as it was, by row
+        self._kept: dict[int, dict[str, Any]] = {}
 
     def on_training_start(self, row: int) -> None:
         """The beginning of one run's training."""
         model, callback = self._models[row], self._callbacks[row]
         assert isinstance(callback, CallbackList)
         with self._generators[row]:
-            callback.on_training_start(
-                {"self": model, "total_timesteps": model._total_timesteps, "callback": callback}, globals()
-            )
-        self.taken[row] = model.take_default_callbacks(callback)
+            callback.on_training_start({**self._local_variables(row), "total_timesteps": model._total_timesteps}, globals())
+        self.taken[row] = model.take_callbacks(callback, (PriorUpdateCallback, BetaUpdateCallback))
+        # learn() has a ConvertCallback of nothing where the user gives no callback
+        rest = [item for item in flatten_callbacks(callback) if not isinstance(item, CallbackList)]
+        if any(type(item) is not ConvertCallback or item.callback is not None for item in rest):
+            self.with_callbacks.add(row)
+
+    def _local_variables(self, row: int) -> dict[str, Any]:
+        """What is the same at every step among the local variables of SB3's ``learn()`` and ``collect_rollouts()``."""
+        model = self._models[row]
+        return {
+            "self": model,
+            "env": model.env,
+            "callback": self._callbacks[row],
+            "replay_buffer": model.replay_buffer,
+            "train_freq": model.train_freq,
+            "learning_starts": model.learning_starts,
+            "action_noise": None,
+            "continue_training": True,
+            "log_interval": self._log_interval,
+            "tb_log_name": model.algorithm,
+            "reset_num_timesteps": True,
+            "progress_bar": False,
+        }
 
     def on_rollout_start(self, row: int) -> None:
         """The beginning of one run's rollout."""
         if row in self.with_callbacks:
+            self._models[row].policy.set_training_mode(False)
             with self._generators[row]:
                 self._callbacks[row].on_rollout_start()
 
@@ -71,10 +97,34 @@ class JointCallbacks:
         for taken in self.taken[row]:
             taken.n_calls += 1
             taken.num_timesteps = model.num_timesteps
-        shown = {"self": model, "env": model.env, "replay_buffer": model.replay_buffer, "callback": callback}
+        counters = model.num_timesteps, model._n_updates
         with self._generators[row]:
-            callback.update_locals({**shown, **local_variables})
-            return callback.on_step()
+            callback.update_locals({**self._local_variables(row), **local_variables})
+            goes_on = callback.on_step()
+        if counters != (model.num_timesteps, model._n_updates):
+            raise ValueError("Callbacks must not call learn() or train() of a model in joint training: use learn() alone")
+        return goes_on
+
+    def keep_settings(self, row: int) -> None:
+        """Remember what :meth:`check_settings` compares."""
+        if row in self.with_callbacks:
+            self._kept[row] = _settings_of(self._models[row])
+
+    def check_settings(self, row: int) -> None:
+        """
+        Called once per rollout, before the gradient steps.
+
+        :param row: of a run
+        :raises ValueError: if a callback has changed something that joint training does not follow
+        """
+        if row not in self.with_callbacks:
+            return
+        kept, now = self._kept[row], _settings_of(self._models[row])
+        if changed := [name for name, value in kept.items() if now[name] != value]:
+            raise ValueError(
+                f"Callbacks must leave {changed[0]} as it was in joint training, but one has changed it: train this model "
+                "with learn()"
+            )
 
     def on_gradient_step(self, row: int, squared_td_error: th.Tensor) -> None:
         """
@@ -83,3 +133,27 @@ class JointCallbacks:
         """
         with self._generators[row]:
             self._models[row]._after_gradient_step(squared_td_error)
+
+
+#: Attributes that are read once for all steps
+_READ_ONCE = (
+    *("gamma", "tau", "max_grad_norm", "batch_size", "learning_starts", "train_freq", "gradient_steps", "n_steps", "loss"),
+    *("target_update_interval", "_total_timesteps"),
+)
+_READ_ONCE_OF_MIRL = ("prior_step_size", "beta_step_size", "beta_schedule", "beta_max", "beta_scale")
+
+
+def _settings_of(model: BaseDQN) -> dict[str, Any]:
+    """What joint training takes for constant, or for its own to change, between the beginning and the end of an event."""
+    optimizer = model.policy.optimizer
+    settings: dict[str, Any] = {name: getattr(model, name) for name in _READ_ONCE}
+    objects = {"env": model.env, "replay_buffer": model.replay_buffer, "policy": model.policy, "optimizer": optimizer}
+    settings |= {name: id(value) for name, value in objects.items()} | {"the optimizer's state": id(optimizer.state)}
+    for name, parameter in model.policy.named_parameters():
+        settings[f"the memory of parameter {name}"] = (parameter.data_ptr(), parameter.requires_grad)
+    if isinstance(model, MIRL):
+        settings |= {name: getattr(model, name) for name in _READ_ONCE_OF_MIRL}
+        policy = model.policy
+        settings |= {"regularization": policy.regularization, "the memory of prior": policy.prior.data_ptr()}
+        settings["the memory of beta"] = policy.beta.data_ptr()
+    return settings

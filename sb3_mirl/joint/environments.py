@@ -1,6 +1,7 @@
 """One step of every environment."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.joint.random_numbers import RunGenerator
 
+#: Methods of a vector environment that somebody may have replaced in the object
+_STEPS = {"step", "step_async", "step_wait", "reset"}
 #: Observations of all runs by key, [R, n_envs, ...]; the key of an observation that is no dictionary is ""
 Arrays = dict[str, np.ndarray]
 
@@ -26,11 +29,13 @@ class Transitions(NamedTuple):
     timeouts: np.ndarray
     #: By row, as SB3's vector environments give them
     infos: list[list[dict[str, Any]]]
-    #: Observations and rewards as the vector environment gave them, by row of those that were asked
+    #: Observations and rewards, by row, of the vector environments that were stepped as a whole
     given: dict[int, tuple[Any, np.ndarray]]
     #: Rows and environments whose episode has ended
     ended: list[tuple[int, int]]
-    #: Rows whose infos have something for SB3's statistics
+    #: Rows whose step has failed, with the reason
+    errors: list[tuple[int, ValueError]]
+    #: Rows whose infos must be shown to SB3's statistics
     eventful: list[int]
 
     def of_row(self, row: int) -> tuple[Any, np.ndarray]:
@@ -45,12 +50,14 @@ class Environments:
 
     :param models: by row, after ``_setup_learn()``
     :param generators: by row
+    :param copied: rows whose infos are copied at each step, as ``DummyVecEnv`` does it, because somebody may keep them
     """
 
-    def __init__(self, models: Sequence[BaseDQN], generators: Sequence[RunGenerator]) -> None:
+    def __init__(self, models: Sequence[BaseDQN], generators: Sequence[RunGenerator], copied: Collection[int] = ()) -> None:
+        self._copied = copied
         self._models, self._generators = [*models], [*generators]
         self._inner: list[list[Any] | None] = [
-            model.env.envs if type(model.env) is DummyVecEnv else None  # type: ignore[union-attr]
+            model.env.envs if type(model.env) is DummyVecEnv and not vars(model.env).keys() & _STEPS else None
             for model in models
         ]
         self._n_envs = models[0].n_envs
@@ -67,22 +74,34 @@ class Environments:
         """
         shape = (len(self._models), self._n_envs)
         transitions = Transitions(
-            observations={key: np.empty_like(array) for key, array in self.observations.items()},
+            # Runs that have ended keep their last observations: the networks compute on them
+            observations={
+                key: array.copy() if len(rows) < len(array) else np.empty_like(array)
+                for key, array in self.observations.items()
+            },
             rewards=np.zeros(shape, np.float32),
             dones=np.zeros(shape, bool),
             timeouts=np.zeros(shape, bool),
             infos=[[] for _ in self._models],
             given={},
             ended=[],
+            errors=[],
             eventful=[],
         )
         for row in rows:
-            with self._generators[row]:
-                if self._inner[row] is None:
-                    self._step_vector_environment(row, actions[row], transitions)
-                else:
-                    self._step_environments(row, actions[row], transitions)
+            step = self._step_vector_environment if self._inner[row] is None else self._step_environments
+            try:
+                with self._generators[row]:
+                    step(row, actions[row], transitions)
+            except ValueError as error:  # of VecCheckNan, for example
+                transitions.errors.append((row, error))
         return transitions
+
+    def release(self, row: int) -> None:
+        """Give one model observations of its own."""
+        own = own_observations(self.observations, row)
+        copied = {key: array.copy() for key, array in own.items()} if isinstance(own, dict) else own.copy()
+        self._models[row]._last_obs = copied
 
     def _step_vector_environment(self, row: int, actions: np.ndarray, transitions: Transitions) -> None:
         new = self._models[row].env.step(actions)  # type: ignore[union-attr]
@@ -99,7 +118,7 @@ class Environments:
         eventful = False
         for number, env in enumerate(self._inner[row]):  # type: ignore[arg-type]
             observation, transitions.rewards[row, number], terminated, truncated, info = env.step(actions[number])
-            info["TimeLimit.truncated"] = truncated and not terminated
+            info = {**info, "TimeLimit.truncated": truncated and not terminated}
             if terminated or truncated:
                 transitions.dones[row, number] = True
                 transitions.timeouts[row, number] = info["TimeLimit.truncated"]
@@ -114,6 +133,8 @@ class Environments:
             infos.append(info)
         if eventful:
             transitions.eventful.append(row)
+        if eventful or row in self._copied:
+            transitions.infos[row] = deepcopy(infos)
 
 
 def as_arrays(observations: Any) -> Arrays:

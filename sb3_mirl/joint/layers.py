@@ -35,6 +35,11 @@ def linear(inputs: th.Tensor, weight: th.Tensor, bias: th.Tensor | None = None) 
     """
     if inputs.dim() != 2:
         return F.linear(inputs, weight, bias)
+    if th.is_autocast_enabled(inputs.device.type):
+        # The gradient is computed outside of the autocast context
+        precision = th.get_autocast_dtype(inputs.device.type)
+        inputs, weight = inputs.to(precision), weight.to(precision)
+        bias = None if bias is None else bias.to(precision)
     product: th.Tensor = _Product.apply(inputs, weight)  # type: ignore[assignment]
     return product if bias is None else product + bias
 

@@ -6,10 +6,11 @@ stack changes the models, and the other way round. So callbacks, evaluations and
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch.func import functional_call, vmap
@@ -98,6 +99,11 @@ class StackedNetworks:
         #: α_ρ of the runs whose ρ is moved here, [n_soft]; 0 leaves ρ as it is
         self.prior_step_sizes = th.zeros(len(soft), dtype=th.float64, device=self.device)
 
+    def _set_mode(self, training: bool) -> None:
+        """The mode in which the network would act or learn alone: its ``forward`` may depend on it while it is traced."""
+        if self._network.training != training:
+            self.models[0].policy.set_training_mode(training)
+
     def _prior_state(self) -> list[th.Tensor]:
         """What π and the target depend on beside Q, as arguments of the compiled functions."""
         return [self.prior, self.beta, self._learned, self._uniform]
@@ -133,6 +139,7 @@ class StackedNetworks:
         :return: the best actions [R, n_envs]; π(·|s) float64 [n_soft, n_envs, n_actions] and the ρ that follows it
             [n_soft, n_actions], None without MIRL
         """
+        self._set_mode(training=False)
         self._keys = [*observations]
         state = [*self.parameters.values()]
         if self.n_soft:
@@ -140,12 +147,29 @@ class StackedNetworks:
         actions, *soft = self._compiled_acting(tuple(self._keys), state, [*observations.values()])
         return (actions, *soft) if soft else (actions, None, None)  # type: ignore[return-value]
 
+    def trace(self, observations: dict[str, np.ndarray]) -> None:
+        """
+        Act and compute gradients once, without using the results.
+
+        :param observations: at the present step, [R, n_envs, ...]
+        :raises ValueError: if a network cannot be traced; the message says why
+        """
+        self.act({key: th.tensor(array, device=self.device) for key, array in observations.items()})
+        if any(array.ndim == 2 for array in observations.values()):
+            return  # Replay buffers have one more axis for categories
+        size = self.models[0].batch_size
+        rows = np.zeros(size, dtype=int)
+        batch = {key: th.tensor(array[:, rows], device=self.device) for key, array in observations.items()}
+        numbers = th.zeros(len(self.models), size, 1, device=self.device)
+        discounts = numbers if self.models[0].n_steps > 1 else None
+        self.compute_gradients(batch, batch, numbers.long(), numbers, numbers, discounts=discounts)
+
     def _acting(self, *tensors: th.Tensor) -> list[th.Tensor]:
         """What is compiled."""
         remaining = list(tensors)
         parameters = take_first(remaining, len(self.names))
         soft = take_first(remaining, 5 if self.n_soft else 0)
-        q_values = self._q_values(self._network, parameters, remaining)
+        q_values = self._q_values(self._network, parameters, remaining, nullcontext())
         actions, probabilities, priors = [], [], []
         for group in self._groups:
             if not group.soft:
@@ -171,6 +195,7 @@ class StackedNetworks:
         :param batch: actions, rewards and dones, each [R, batch, 1]
         :param discounts: γⁿ [R, batch, 1]; γ of each model for None
         """
+        self._set_mode(training=True)
         self._keys = [*observations]
         inputs = [*observations.values(), *(next_observations[key] for key in self._keys), *batch]
         state = [*self.parameters.values(), *self.target_parameters.values(), self._max_norms]
@@ -191,10 +216,10 @@ class StackedNetworks:
         soft = take_first(remaining, 4 if self.n_soft else 0)
         observations = take_first(remaining, len(self._keys))
         next_observations = take_first(remaining, len(self._keys))
-        next_q_values = self._q_values(self._target_network, target_parameters, next_observations)
+        next_q_values = self._q_values(self._target_network, target_parameters, next_observations, self._precision())
         with th.enable_grad():
             parameters = [p.requires_grad_(trained) for p, trained in zip(parameters, self._trained, strict=True)]
-            q_values = self._q_values(self._network, parameters, observations)
+            q_values = self._q_values(self._network, parameters, observations, self._precision())
             losses, errors = self._losses(q_values, next_q_values, remaining, soft)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             # The loss of a run depends on its parameters only
@@ -220,7 +245,17 @@ class StackedNetworks:
         losses, errors = zip(*results, strict=True)
         return _joined([*losses]), _joined([*errors])
 
-    def _q_values(self, network: th.nn.Module, parameters: list[th.Tensor], observations: list[th.Tensor]) -> th.Tensor:
+    def _precision(self) -> AbstractContextManager:
+        """In which the networks of a gradient step are run."""
+        return th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
+
+    def _q_values(
+        self,
+        network: th.nn.Module,
+        parameters: list[th.Tensor],
+        observations: list[th.Tensor],
+        precision: AbstractContextManager,
+    ) -> th.Tensor:
         """Q(s, ·) of every run, [R, batch, n_actions]."""
         keys = [key for key in self._keys if key]
 
@@ -228,7 +263,6 @@ class StackedNetworks:
             named = dict(zip(self.names, own_parameters, strict=True))
             return functional_call(network, named, (observations_of_list(keys, own_observations),))
 
-        precision = th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
         with LayersAsProducts(), precision:
             q_values = vmap(forward)(parameters, observations)
         return full_precision(q_values)

@@ -40,16 +40,20 @@ class JointOptimizer:
         self._parameters = [dict(model.q_net.named_parameters()) for model in models]
         self._counts = [self._count(row) for row in range(len(models))]
         self._segments: list[_Segment] = []
+        self._released: set[int] = set()
+        self._rates = [0.0] * len(models)
 
     def step(self, gradients: dict[str, th.Tensor], n_updates: int) -> None:
         """
-        Change the parameters. Learning rates are those of the models' optimisers.
+        Change the parameters. Learning rates are those of the models' optimisers; a released row keeps its last one.
 
         :param gradients: by parameter name, [R, ...]
         :param n_updates: gradient steps before this one
         """
-        rates = [model.policy.optimizer.param_groups[0]["lr"] for model in self._models]
-        keys = [*zip(rates, self._counts, strict=True)]
+        for row, model in enumerate(self._models):
+            if row not in self._released:
+                self._rates[row] = model.policy.optimizer.param_groups[0]["lr"]
+        keys = [*zip(self._rates, self._counts, strict=True)]
         wanted = []
         for _, members in groupby(range(len(keys)), key=keys.__getitem__):
             first, *others = members
@@ -57,7 +61,7 @@ class JointOptimizer:
         if wanted != [segment.rows for segment in self._segments]:
             self._segments = [self._make_segment(rows) for rows in wanted]
         for segment in self._segments:
-            segment.optimizer.param_groups[0]["lr"] = rates[segment.rows.start]
+            segment.optimizer.param_groups[0]["lr"] = self._rates[segment.rows.start]
             for name, stack in segment.stacks.items():
                 gradient = gradients.get(name)
                 stack.grad = None if gradient is None else gradient[segment.rows]
@@ -67,8 +71,22 @@ class JointOptimizer:
                 self._link(segment)
         self._counts = [count + 1 for count in self._counts]
 
+    def count_steps(self, row: int) -> None:
+        """
+        Write the number of steps into the state of one model's optimiser. Every other number there is a view of the shared
+        state; the shared count must not be one, because a step that the model takes by itself would count for all.
+        """
+        for segment in self._segments:
+            if segment.linked and segment.rows.start <= row < segment.rows.stop:
+                for name, stack in segment.stacks.items():
+                    own = self._state(row).get(self._parameters[row][name], {})
+                    if "step" in own:
+                        own["step"].copy_(segment.optimizer.state[stack]["step"])
+
     def release(self, row: int) -> None:
         """Give one model's optimiser tensors of its own."""
+        self.count_steps(row)
+        self._released.add(row)
         state = self._state(row)
         for parameter in self._parameters[row].values():
             for name, value in state.get(parameter, {}).items():
@@ -79,9 +97,9 @@ class JointOptimizer:
         return self._models[row].policy.optimizer.state
 
     def _count(self, row: int) -> int:
-        """Steps that the optimiser of one model has taken; at most 1 for optimisers that do not count them."""
+        """Steps that the optimiser of one model has taken. Optimisers that do not count them have a state after the first."""
         states = [self._state(row).get(parameter, {}) for parameter in self._parameters[row].values()]
-        return max(int(state.get("step", bool(state))) for state in states)
+        return max(int(state["step"]) if "step" in state else int(bool(state)) for state in states)
 
     def _make_segment(self, rows: slice) -> _Segment:
         """An optimiser with the state of the models' own."""
@@ -100,9 +118,13 @@ class JointOptimizer:
 
     def _link(self, segment: _Segment) -> None:
         for parameter, stack in segment.stacks.items():
+            shared = segment.optimizer.state.get(stack, {})
             for index, row in enumerate(range(segment.rows.start, segment.rows.stop)):
+                if not shared or row in self._released:
+                    continue
                 own = self._state(row)[self._parameters[row][parameter]]
-                for name, value in segment.optimizer.state.get(stack, {}).items():
-                    stacked = isinstance(value, th.Tensor) and name != "step"
-                    own[name] = value[index] if stacked else value
+                for name, value in shared.items():
+                    if isinstance(value, th.Tensor):
+                        value = value.clone() if name == "step" else value[index]
+                    own[name] = value
         segment.linked = True

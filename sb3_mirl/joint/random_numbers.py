@@ -15,8 +15,8 @@ class RunGenerator:
     The global generator of one run. :attr:`random` draws from it; inside of ``with generator:`` NumPy's global functions do.
 
     Changing the global generator's bits is a matter of nanoseconds, but NumPy then forgets the second of two normally
-    distributed numbers, which it computes in pairs. It is kept here. Reading it takes as long as a step of CartPole, hence it
-    is read only if code has drawn from the global generator.
+    distributed numbers, which it computes in pairs: outside of the context it is in ``_pending``. Reading it takes as long as
+    a step of CartPole, hence it is read only if code has drawn from the global generator.
 
     :param state: of the generator, as ``np.random.get_state(legacy=False)`` returns it
     """
@@ -28,9 +28,11 @@ class RunGenerator:
         self._pending = dict(state) if state["has_gauss"] else None
         address = self.bits.ctypes.state_address
         # The generator's words and the position among them
+        self._first_word = ctypes.c_uint32.from_address(address)
         self._position = ctypes.c_int.from_address(address + 4 * _N_WORDS)
-        self._can_read = self._position.value == state["state"]["pos"]
-        self._before = 0
+        # Both change with draws: the position with each, and all words when they are used up
+        self._can_read = self._where() == (state["state"]["key"][0], state["state"]["pos"])
+        self._before = (0, 0)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -41,15 +43,18 @@ class RunGenerator:
     def _gauss(self) -> dict[str, Any]:
         return {} if self._pending is None else {"has_gauss": 1, "gauss": self._pending["gauss"]}
 
+    def _where(self) -> tuple[int, int]:
+        return self._first_word.value, self._position.value
+
     def __enter__(self) -> "RunGenerator":
         np.random.set_bit_generator(self.bits)  # type: ignore[attr-defined]
         if self._pending is not None:
             np.random.set_state(self.state)
-        self._before = self._position.value
+        self._before = self._where()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pending is not None or not self._can_read or self._position.value != self._before:
+        if self._pending is not None or not self._can_read or self._where() != self._before:
             state = np.random.get_state(legacy=False)
             self._pending = dict(state) if state["has_gauss"] else None  # type: ignore[call-overload]
 

@@ -28,7 +28,9 @@ class Regularization:
         for row, model in enumerate(self._models):
             kinds = {type(callback) for callback in taken[row]}
             if PriorUpdateCallback in kinds:
-                networks.prior_step_sizes[row] = model.prior_step_size  # type: ignore[assignment]  # learn() has resolved it
+                networks.prior_step_sizes[row] = (
+                    model.prior_step_size or 0.0
+                )  # None where learn() has no steps to resolve it for
             if BetaUpdateCallback in kinds:
                 self._schedules.setdefault(model.beta_schedule, []).append(row)
         as_tensor = networks.beta.new_tensor
@@ -47,7 +49,7 @@ class Regularization:
         for row in rows:
             if row < len(self._models):
                 own = None if probabilities is None else probabilities[row]
-                self._models[row].rollout_action_probabilities = own
+                self._models[row].rollout_action_probabilities = self._models[row].policy.last_action_probabilities = own
 
     def after_step(self, moved_prior: th.Tensor | None) -> None:
         """

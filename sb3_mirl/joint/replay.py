@@ -101,6 +101,9 @@ class StackedBuffers:
         return (
             type(model.replay_buffer) is ReplayBuffer
             and not model.replay_buffer.optimize_memory_usage
+            and model.replay_buffer.handle_timeout_termination
+            # Own rules of storing are called for each model
+            and type(model)._store_transition is BaseDQN._store_transition
             and model._vec_normalize_env is None
         )
 

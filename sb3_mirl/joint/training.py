@@ -13,11 +13,12 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.events import flatten_callbacks
 from sb3_mirl.common.inputs import check_integer
 from sb3_mirl.joint.acting import Acting
 from sb3_mirl.joint.callbacks import JointCallbacks
 from sb3_mirl.joint.compatibility import check_models, give_seeds
-from sb3_mirl.joint.environments import Environments, Transitions, own_observations
+from sb3_mirl.joint.environments import Environments, Transitions
 from sb3_mirl.joint.networks import StackedNetworks
 from sb3_mirl.joint.optimizer import JointOptimizer
 from sb3_mirl.joint.random_numbers import RunGenerator, global_generator_kept
@@ -45,8 +46,10 @@ def train_jointly(
     rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
     agree.
 
-    A run whose loss, reward or observation is not finite ends with an error; the others go on. Python's ``random`` and
-    torch's generator are not kept apart: environments should draw from their own generators, or from NumPy's global one.
+    A run whose loss, reward or observation is not finite ends with an error; the others go on. Other exceptions of
+    environments and callbacks end the training, as they end ``learn()``. Python's ``random`` and torch's generator are not
+    kept apart: environments should draw from their own generators, or from NumPy's global one. The forward method of the
+    networks is traced once, as by ``compile_update=True``: Python attributes keep the value that they had then.
 
     :param models: new or loaded models, each with an environment of its own. A model without a seed gets a random one,
         which is printed
@@ -77,8 +80,7 @@ def train_jointly(
 
 
 def _place(model: BaseDQN) -> tuple[Any, ...]:
-    loss = model.batch_loss
-    return not isinstance(model, MIRL), loss.__module__, loss.__qualname__, model.policy.optimizer.param_groups[0]["lr"]
+    return not isinstance(model, MIRL), repr(model.batch_loss), model.policy.optimizer.param_groups[0]["lr"]
 
 
 def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | None]:
@@ -95,8 +97,8 @@ def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | N
     for given in callbacks:
         if given is not None and not isinstance(given, BaseCallback):
             raise ValueError(f"callback must hold callbacks of SB3 or None, got {given!r}")
-    given = [id(item) for item in callbacks if item is not None]
-    if len(set(given)) < len(given):
+    parts = [id(part) for given in callbacks if given is not None for part in flatten_callbacks(given)]
+    if len(set(parts)) < len(parts):
         raise ValueError("callback must hold an object of its own for each model, got one twice")
     return callbacks
 
@@ -130,7 +132,9 @@ class JointTraining:
         #: The runs that go on, by row
         self.rows = [*range(len(models))]
         self.errors: list[ValueError | None] = [None] * len(models)
-        self._n_updates = 0
+        self._n_updates = models[0]._n_updates
+        # What has rows of its own, in the order of creation
+        self._parts: list[StackedNetworks | JointOptimizer | Environments | OwnBuffers | StackedBuffers] = []
         # Rows whose logger lacks what SB3 records at each step
         self._unlogged: set[int] = set()
         self._target_interval = max(models[0].target_update_interval // models[0].n_envs, 1)
@@ -143,20 +147,17 @@ class JointTraining:
         """
         with self._states_of_generators(), ExitStack() as trainings:
             totals = self._begin(trainings, total_timesteps, callbacks)
-            bar = self._progress_bar(totals) if progress_bar else None
-            try:
-                while self.rows and self._first.num_timesteps < totals:
-                    self._collect_rollout(bar)
-                    if self.rows and self._first.num_timesteps > self._first.learning_starts:
-                        self._train()
-                for row in self.rows:
-                    self._log(row)
-                    self.callbacks.on_training_end(row)
-            finally:
-                for row in self.rows:
-                    self._release(row)
-                if bar is not None:
-                    bar.on_training_end()
+            bar = None
+            if progress_bar:
+                bar = self._progress_bar(totals)
+                trainings.callback(bar.on_training_end)
+            while self.rows and self._first.num_timesteps < totals:
+                self._collect_rollout(bar)
+                if self.rows and self._first.num_timesteps > self._first.learning_starts:
+                    self._train()
+            for row in self.rows:
+                self._log(row)
+                self.callbacks.on_training_end(row)
 
     @contextmanager
     def _states_of_generators(self) -> Iterator[None]:
@@ -169,7 +170,7 @@ class JointTraining:
 
     @property
     def _first(self) -> BaseDQN:
-        """A model that goes on: what the loop asks for agrees between models."""
+        """A model that goes on. What the loop asks of it agrees between models, and callbacks must not change it."""
         return self.models[self.rows[0]]
 
     def _begin(self, trainings: ExitStack, total_timesteps: int, callbacks: list[BaseCallback | None]) -> int:
@@ -186,17 +187,26 @@ class JointTraining:
                 + next(f"{step} of {total}" for total, step in totals if (total, step) != totals[0])
                 + " in another: resume_jointly() reads checkpoints of the same step"
             )
-        self.callbacks = JointCallbacks(self.models, self.generators, started, callbacks)
+        self.callbacks = JointCallbacks(self.models, self.generators, started, self._log_interval)
         for row in self.rows:
             self.callbacks.on_training_start(row)
+        trainings.callback(self._release_all)
         self.networks = StackedNetworks(self.models)
+        self._parts.append(self.networks)
         self.regularization = Regularization(self.networks, self.callbacks.taken)
         self.optimizer = JointOptimizer(self.models, self.networks.parameters)
         self.acting = Acting(self.networks, self.generators)
-        self.environments = Environments(self.models, self.generators)
-        stacked = all(map(StackedBuffers.fits, self.models))
-        self.replay = (StackedBuffers if stacked else OwnBuffers)(self.models, self.generators)
+        own_buffers = not all(map(StackedBuffers.fits, self.models))
+        # Somebody may keep the infos of these
+        copied = self.rows if own_buffers else self.callbacks.with_callbacks
+        self.environments = Environments(self.models, self.generators, copied)
+        self.replay = (OwnBuffers if own_buffers else StackedBuffers)(self.models, self.generators)
+        self._parts += [self.optimizer, self.environments, self.replay]
         self.records = TrainingRecords(self.models, self.networks)
+        for row in self.callbacks.with_callbacks:
+            self.callbacks.keep_settings(row)
+        # Networks that cannot be traced are refused now, before the warm-up
+        self.networks.trace(self.environments.observations)
         return totals[0][0]
 
     def _progress_bar(self, total_timesteps: int) -> ProgressBarCallback:
@@ -214,14 +224,18 @@ class JointTraining:
                 bar.on_step()
             if not self.rows:
                 return
-        for row in self.rows:
+        for row in [*self.rows]:
             self.callbacks.on_rollout_end(row)
+            with self._ending(row):
+                self.callbacks.check_settings(row)
 
     def _step(self) -> None:
         """One step of every environment."""
         actions, network_actions = self.acting.choose(self.rows, self.environments.observations)
         self.regularization.show_probabilities(self.acting.probabilities, self.callbacks.with_callbacks)
         transitions = self.environments.step(self.rows, actions)
+        for row, error in transitions.errors:
+            self._fail(row, error)
         for row in self.rows:
             self.models[row].num_timesteps += self.models[row].n_envs
         self.regularization.after_step(self.acting.moved_prior)
@@ -250,10 +264,16 @@ class JointTraining:
                 "dones": transitions.dones[row],
                 "infos": transitions.infos[row],
             }
-            if not self.callbacks.on_step(row, local_variables):
+            goes_on = True
+            with self._ending(row):
+                goes_on = self.callbacks.on_step(row, local_variables)
+            if not goes_on:
                 # SB3 does not store this transition either
                 self.callbacks.on_training_end(row)
                 self._end(row)
+            elif row in self.rows:
+                # A callback may have changed the rewards
+                transitions.rewards[row] = rewards
 
     def _after_step(self, transitions: Transitions) -> None:
         """Schedules, target networks and logs."""
@@ -280,7 +300,8 @@ class JointTraining:
                 model._episode_num += 1
                 if self._log_interval is not None and model._episode_num % self._log_interval == 0:
                     self._log(row)
-                    model.dump_logs()
+                    with self.generators[row]:
+                        model.dump_logs()
 
     def _log(self, row: int) -> None:
         """Record what SB3 records at each step and after each rollout, here only where it is read."""
@@ -297,28 +318,48 @@ class JointTraining:
             n_steps = first.train_freq.frequency * first.n_envs  # type: ignore[union-attr]
         if n_steps == 0:
             return
-        for row in self.rows:
-            self.models[row]._update_learning_rate(self.models[row].policy.optimizer)
+        for row in [*self.rows]:
+            with self._ending(row):
+                self.models[row]._update_learning_rate(self.models[row].policy.optimizer)
+        if not self.rows:
+            return
         for _ in range(n_steps):
-            batch = self.replay.sample(self.rows)
-            results = self.networks.compute_gradients(
-                batch.observations, batch.next_observations, *batch.transitions, discounts=batch.discounts
-            )
-            self.optimizer.step(results.gradients, self._n_updates)
-            self._n_updates += 1
-            self.records.add(results)
-            self.regularization.after_gradient_step(results.squared_td_errors)
-            for row in self.rows:
-                if self.models[row].has_gradient_step_callbacks:
-                    self.callbacks.on_gradient_step(row, results.squared_td_errors[row])
+            self._gradient_step()
         for row in self.rows:
             self.models[row]._n_updates += n_steps
         self.records.close()
         for row, error in self.records.check(self.rows):
             self._fail(row, error)
+        for row in self.callbacks.with_callbacks.intersection(self.rows):
+            self.optimizer.count_steps(row)
+            self.records.write(row)
+
+    def _gradient_step(self) -> None:
+        batch = self.replay.sample(self.rows)
+        results = self.networks.compute_gradients(
+            batch.observations, batch.next_observations, *batch.transitions, discounts=batch.discounts
+        )
+        self.optimizer.step(results.gradients, self._n_updates)
+        self._n_updates += 1
+        self.records.add(results)
+        self.regularization.after_gradient_step(results.squared_td_errors)
         for row in self.rows:
-            if row in self.callbacks.with_callbacks:
-                self.records.write(row)
+            model = self.models[row]
+            if model.has_gradient_step_callbacks:
+                # What such callbacks find in solo training
+                self.optimizer.count_steps(row)
+                model.policy.set_training_mode(True)
+                for name, parameter in model.q_net.named_parameters():
+                    parameter.grad = results.gradients[name][row] if name in results.gradients else None
+                self.callbacks.on_gradient_step(row, results.squared_td_errors[row])
+
+    @contextmanager
+    def _ending(self, row: int) -> Iterator[None]:
+        """A context in which a ValueError ends one run."""
+        try:
+            yield
+        except ValueError as error:
+            self._fail(row, error)
 
     def _fail(self, row: int, error: ValueError) -> None:
         """Ends one run, as an error ends a solo training; the others go on."""
@@ -331,15 +372,10 @@ class JointTraining:
         self._release(row)
         self.rows.remove(row)
 
+    def _release_all(self) -> None:
+        for row in self.rows:
+            self._release(row)
+
     def _release(self, row: int) -> None:
-        self.networks.release(row)
-        self.optimizer.release(row)
-        self.replay.release(row)
-        model = self.models[row]
-        model._last_obs = _copied(own_observations(self.environments.observations, row))
-
-
-def _copied(observations: Any) -> Any:
-    if isinstance(observations, dict):
-        return {key: array.copy() for key, array in observations.items()}
-    return observations.copy()
+        for part in self._parts:
+            part.release(row)

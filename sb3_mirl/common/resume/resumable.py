@@ -137,14 +137,17 @@ class ResumableDQN(ResumableModel):
             self.random_state = np.random.get_state(legacy=False)
             self.__dict__.update(outer)
 
-    def take_default_callbacks(self, callback: CallbackList) -> list[GradientStepCallback]:
+    def take_callbacks(
+        self, callback: CallbackList, kinds: tuple[type[GradientStepCallback], ...]
+    ) -> list[GradientStepCallback]:
         """
-        Take out the callbacks that :meth:`learn` has added, for a training that does their work in another way.
+        Take out callbacks that :meth:`learn` has added, for a training that does their work in another way.
 
         :param callback: that ``_setup_learn()`` returned; the callbacks are removed from it
-        :return: those that are of the very classes of :attr:`default_callbacks`
+        :param kinds: their very classes
+        :return: the callbacks
         """
-        taken = [item for item in callback.callbacks if type(item) in self.default_callbacks]
+        taken = [item for item in callback.callbacks if type(item) in kinds]
         callback.callbacks = [item for item in callback.callbacks if item not in taken]
         self._gradient_step_callbacks = [item for item in self._gradient_step_callbacks if item not in taken]
         return taken  # type: ignore[return-value]
@@ -197,6 +200,10 @@ class ResumableDQN(ResumableModel):
         model.resumed_from = checkpoint
         return model
 
+    def get_parameters(self) -> dict[str, dict]:
+        """SB3's. Tensors that are parts of larger ones, as in a joint training, are copied: files hold the whole."""
+        return _without_surroundings(super().get_parameters())
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies, such as those of a callback during learn(), have no callbacks and are runs of their own
         own = {"resumed_from": None, "run_id": new_run_id(), "checkpoint_serial": 0}
@@ -205,6 +212,15 @@ class ResumableDQN(ResumableModel):
     def _excluded_save_params(self) -> list[str]:
         own = ["_gradient_step_callbacks", "active_callbacks", "run_id", "checkpoint_serial", "resumed_from", "random_state"]
         return [*super()._excluded_save_params(), *own]
+
+
+def _without_surroundings(value: Any) -> Any:
+    if isinstance(value, dict):
+        # In place: a state_dict has attributes of its own
+        value.update({key: _without_surroundings(item) for key, item in value.items()})
+        return value
+    is_part = isinstance(value, th.Tensor) and value.untyped_storage().nbytes() > value.numel() * value.element_size()
+    return value.clone() if is_part else value
 
 
 class _Resumption(BaseCallback):
