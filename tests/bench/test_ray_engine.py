@@ -65,7 +65,7 @@ def test_result_is_the_same_on_a_node(one_node, tmp_path, capsys):
 def test_failure_is_recorded_and_not_repeated(one_node, fetch, tmp_path):
     broken = replace(TINY, hyperparams={"policy_kwargs": {"net_arch": ["wide"]}})
     open_folder(tmp_path / "out", broken, [MIRL[0]])
-    ended = [job for job in one_node([MIRL[0]], tmp_path / "out", 1, fetch=fetch) if job]
+    ended = [job for job in one_node([(MIRL[0],)], tmp_path / "out", 1, fetch=fetch) if job]
     assert ended == [MIRL[0]] and MIRL[0].state(tmp_path / "out") == "failed"
     assert "in _train_and_evaluate" in MIRL[0].failure_file(tmp_path / "out").read_text()
 
