@@ -1,6 +1,7 @@
 """The local engine: processes that die, cannot start, or end with the engine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,19 @@ def test_process_that_dies_is_recorded_as_failure(ending, reason, tmp_path, monk
     assert run(TINY, [CARTPOLE], tmp_path / "out") == [CARTPOLE]
     assert reason in CARTPOLE.failure(tmp_path / "out")
     assert f"[1/1] {CARTPOLE}: failed: " in capsys.readouterr().out
+
+
+def test_process_that_dies_is_the_failure_of_its_unfinished_jobs(finished, tmp_path, monkeypatch):
+    def start(pack, folder, options):
+        shutil.copy(CARTPOLE.result_file(finished), folder / "results")
+        return subprocess.Popen([sys.executable, "-S", "-c", "import os; os.kill(os.getpid(), 9)"], stdin=subprocess.PIPE)
+
+    pack = tuple(replace(CARTPOLE, seed=seed) for seed in range(3))
+    folder = fresh(tmp_path / "out", TINY, *pack)
+    monkeypatch.setattr(local_engine, "_start", start)
+    assert [job for job in local_engine.run_locally([pack], folder, 1) if job] == [*pack]
+    assert [job.state(folder) for job in pack] == ["done", "failed", "failed"]
+    assert "was ended by signal 9 (SIGKILL)" in pack[2].failure(folder)
 
 
 def test_closing_the_engine_kills_its_processes(tmp_path, monkeypatch):
