@@ -99,7 +99,7 @@ def _start(pack: Pack, folder: Path, options: dict[str, Any]) -> subprocess.Pope
     for job in pack:
         job.run_folder(folder).mkdir(parents=True, exist_ok=True)
     with open(_log_file(pack, folder), "a", opener=open_regular) as log:
-        # The process ends when its standard input is closed, which happens when this process ends. Its own session keeps Ctrl-C
+        # The process ends when its standard input is closed, which happens when this one ends. Its own session keeps Ctrl-C
         # from reaching it directly
         return subprocess.Popen(
             process_command(pack, folder, options),

@@ -1,5 +1,5 @@
 """
-Packs: jobs that are trained jointly, in lock-step in one process. :func:`plan_packs` chooses them, and :func:`run_pack` runs one.
+Packs: jobs that are trained jointly, in lock-step in one process. :func:`plan_packs` chooses them, :func:`run_pack` runs one.
 Each job has its own result, log, checkpoints, progress and failure, as if it had been run alone; results differ by rounding.
 """
 
@@ -127,13 +127,16 @@ def run_pack(jobs: Sequence[Job], folder: Path, save_freq: int | None = None, de
             if locks.enter_context(claimed(job, folder)):
                 with recorded(job, folder):
                     trainings.append(prepare(job, folder, save_freq, device))
-        for group in _with_common_step(trainings):
+        for group in _with_common_step(trainings, folder):
             _Group(group, folder, save_freq, device).run()
 
 
-def _with_common_step(trainings: Iterable[Training]) -> list[list[Training]]:
+def _with_common_step(trainings: Iterable[Training], folder: Path) -> list[list[Training]]:
     """Groups of trainings that can go on from the same step, largest first."""
-    waiting = [(training, _steps(training)) for training in trainings]
+    waiting = []
+    for training in trainings:
+        with logged(training.job, folder):
+            waiting.append((training, _steps(training)))
     groups = []
     while waiting:
         counts = Counter(step for _, steps in waiting for step in steps)
@@ -153,7 +156,7 @@ def _steps(training: Training) -> list[int]:
         reason = "no checkpoint can be read"
     except (FileNotFoundError, ValueError) as error:
         reason = str(error)
-    print(f"{training.job}: {reason}: beginning again")
+    print(f"{reason}: beginning again")
     shutil.rmtree(training.checkpoints)
     return [0]
 
@@ -223,9 +226,7 @@ class _Group:
             for checkpoints in folders:
                 shutil.rmtree(checkpoints)
             # Anew, because environments may be partly in the state of a checkpoint
-            self.trainings = [
-                prepare(training.job, self.folder, self._save_freq, self._device) for training in self.trainings
-            ]
+            self.trainings = [prepare(training.job, self.folder, self._save_freq, self._device) for training in self.trainings]
             return
         for training, model in zip(self.trainings, resumed, strict=True):
             training.resume(model)
