@@ -104,14 +104,17 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=seeds, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     add("--steps", type=_whole_number, metavar="N", help="environment steps of a training; by default the suite's")
     add("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
-    add("--jobs", type=_whole_number, metavar="J", help="jobs at once, each with one thread; by default 1, with Ray all")
+    add("--jobs", type=_whole_number, metavar="J", help="processes at once, each with one thread; by default 1, with Ray all")
+    jointly = "train up to R jobs of our algorithms in lock-step in one process, which is faster and differs by rounding; "
+    jointly += "others, and those whose networks or shared hyper-parameters differ, are trained apart"
+    add("--joint", type=_whole_number, default=1, metavar="R", help=jointly)
     save_freq = f"steps between checkpoints; by default a tenth of the training, {MAX_SAVE_FREQ_STEPS} at most"
     add("--save-freq", type=_whole_number, metavar="N", help=save_freq)
     add("--device", default="auto", help="cpu, cuda, ...")
     add("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     add_for_ray = parser.add_argument_group("with --engine ray").add_argument
     add_for_ray("--address", metavar="HOST:PORT", help="of the cluster; by default what Ray finds or starts here")
-    add_for_ray("--cpus-per-job", type=_resource, metavar="X", help="by default 1")
+    add_for_ray("--cpus-per-job", type=_resource, metavar="X", help="of a process; by default 1")
     add_for_ray("--gpus-per-job", type=_resource, metavar="Y", help="a fraction lets jobs share a GPU; by default none")
     add_for_ray("--fetch", action="store_true", help="nodes cannot access DIR: the files of a job are copied at its end")
 
@@ -137,7 +140,7 @@ def _run(args: argparse.Namespace) -> bool:
         for algorithm in dict.fromkeys(args.algos or suite.algorithms)
     ]
     folder = args.out or Path("logs", "bench", suite.name)
-    options = {"save_freq": args.save_freq, "device": args.device}
+    options = {"joint": args.joint, "save_freq": args.save_freq, "device": args.device}
     return not run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options)
 
 

@@ -195,6 +195,10 @@ class Job:
             raise
 
 
+#: Jobs that one process runs: a single one, or several that are trained jointly
+Pack = tuple[Job, ...]
+
+
 def write_progress(file: Path, steps: int) -> None:
     """Replaces a job's :meth:`Job.progress_file` atomically, without waiting for the disk. Errors are ignored."""
     unfinished = file.with_name(f".{file.name}{files.UNFINISHED}")

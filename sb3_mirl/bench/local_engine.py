@@ -1,7 +1,7 @@
 """
 Engines: functions that run jobs somewhere. :func:`run_locally` is the engine for one machine.
 
-An engine calls :func:`sb3_mirl.bench.training.run_job` for each job; results and failures are files in the folder.
+An engine calls :func:`sb3_mirl.bench.packs.run_pack` for each pack of jobs; results and failures are files in the folder.
 """
 
 import os
@@ -13,49 +13,53 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.jobs import Job, Pack
 from sb3_mirl.common.files import open_regular
 from sb3_mirl.common.text import printable
 
-#: Called with jobs, the folder, the number of jobs at once (None: the engine decides), and keyword arguments of ``run_job``.
-#: Yields each job as it ends, finished or failed, and None at least every few seconds. When closed, it ends all running jobs
+#: Called with packs of jobs, the folder, the number of packs at once (None: the engine decides), and keyword arguments of
+#: ``run_pack``. Yields the jobs of each pack as it ends, finished or failed, and None at least every few seconds. When closed,
+#: it ends all running jobs
 Engine = Callable[..., Iterator[Job | None]]
 
 #: Seconds between two tests whether a process has ended
 POLL_PERIOD_S = 0.1
-#: One thread for each job, because results depend on the number of threads
+#: One thread for each process, because results depend on the number of threads
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def run_locally(jobs: Sequence[Job], folder: Path, workers: int | None, **options: Any) -> Iterator[Job | None]:
+def run_locally(packs: Sequence[Pack], folder: Path, workers: int | None, **options: Any) -> Iterator[Job | None]:
     """
-    The engine for one machine: a process for each job.
+    The engine for one machine: a process for each pack.
 
-    A process that dies (killed, or out of memory) is recorded as failed. All processes end when the engine is closed.
+    If a process dies (killed, or out of memory), its unfinished jobs are recorded as failed. All processes end when the engine
+    is closed.
 
-    :param jobs: to be run in this order
+    :param packs: to be run in this order
     :param folder: of the benchmark
     :param workers: processes at once, by default 1
-    :param options: of :func:`sb3_mirl.bench.training.run_job`
+    :param options: of :func:`sb3_mirl.bench.packs.run_pack`
     """
-    waiting = list(reversed(jobs))
-    running: dict[Job, subprocess.Popen] = {}
+    waiting = list(reversed(packs))
+    running: dict[Pack, subprocess.Popen] = {}
     try:
         while waiting or running:
             while waiting and len(running) < (workers or 1):
-                job = waiting.pop()
+                pack = waiting.pop()
                 try:
-                    running[job] = _start(job, folder, options)
+                    running[pack] = _start(pack, folder, options)
                 except OSError as error:
-                    record_failure(job, folder, f"The process of the job could not be started: {error}")
-                    yield job
+                    for job in pack:
+                        record_failure(job, folder, f"The process of the job could not be started: {error}")
+                        yield job
             time.sleep(POLL_PERIOD_S)
-            ended = [job for job, process in running.items() if process.poll() is not None]
-            for job in ended:
-                status = running.pop(job).returncode
-                if status != 0 and job.state(folder) in ("missing", "unreadable"):
-                    record_failure(job, folder, _cause_of_death(status, job.run_folder(folder) / "log.txt"))
-                yield job
+            ended = [pack for pack, process in running.items() if process.poll() is not None]
+            for pack in ended:
+                status = running.pop(pack).returncode
+                for job in pack:
+                    if status != 0 and job.state(folder) in ("missing", "unreadable"):
+                        record_failure(job, folder, _cause_of_death(status, _log_file(pack, folder)))
+                    yield job
             if not ended:
                 yield None
     finally:
@@ -72,30 +76,33 @@ def record_failure(job: Job, folder: Path, reason: str) -> None:
         print(printable(f"{job}: {reason}. That cannot be written down ({error})"), file=sys.stderr, flush=True)
 
 
-def process_command(job: Job, folder: Path, options: dict[str, Any]) -> list[str]:
+def process_command(pack: Pack, folder: Path, options: dict[str, Any]) -> list[str]:
     """
-    :param job: to be run
+    :param pack: to be run
     :param folder: of the benchmark
-    :param options: of :func:`sb3_mirl.bench.training.run_job`
+    :param options: of :func:`sb3_mirl.bench.packs.run_pack`
     :return: the command of a process that runs it
     """
-    # Not with -m, where the class of the callback in checkpoints would belong to __main__
-    code = "import sys; from sb3_mirl.bench.training import main; sys.exit(main())"
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-m", "sb3_mirl.bench.process"]
     for name, value in options.items():
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
-    return [*command, "--", str(folder), job.algorithm, job.env, str(job.seed)]
+    return [*command, "--", str(folder), *(part for job in pack for part in (job.algorithm, job.env, str(job.seed)))]
 
 
-def _start(job: Job, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
-    runs = job.run_folder(folder)
-    runs.mkdir(parents=True, exist_ok=True)
-    with open(runs / "log.txt", "a", opener=open_regular) as log:
-        # The job ends when its standard input is closed, which happens when this process ends. Its own session keeps Ctrl-C
+def _log_file(pack: Pack, folder: Path) -> Path:
+    """The file that gets the output of the pack's process, beside what is of one job."""
+    return pack[0].run_folder(folder) / "log.txt"
+
+
+def _start(pack: Pack, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
+    for job in pack:
+        job.run_folder(folder).mkdir(parents=True, exist_ok=True)
+    with open(_log_file(pack, folder), "a", opener=open_regular) as log:
+        # The process ends when its standard input is closed, which happens when this one ends. Its own session keeps Ctrl-C
         # from reaching it directly
         return subprocess.Popen(
-            process_command(job, folder, options),
+            process_command(pack, folder, options),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,5 +1,5 @@
 """
-The engine for a cluster: jobs as tasks of `Ray <https://docs.ray.io>`_. A task runs its job in a process of its own with
+The engine for a cluster: packs of jobs as tasks of `Ray <https://docs.ray.io>`_. A task runs its pack in a process with
 :func:`~sb3_mirl.bench.local_engine.run_locally`, so results are those of the local engine.
 
 Either all nodes share the folder of the benchmark, or the calling process fetches the files of each job and writes them.
@@ -30,7 +30,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sb3_mirl.bench.jobs import Job, open_folder, read_folder, write_progress
+from sb3_mirl.bench.jobs import Job, Pack, open_folder, read_folder, write_progress
 from sb3_mirl.bench.local_engine import Engine, record_failure, run_locally
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import locked, write_whole
@@ -59,8 +59,8 @@ def connected(address: str | None, cpus: float = 1, gpus: float = 0, fetch: bool
     Connect to Ray for the time of the context.
 
     :param address: ``host:port`` of a cluster's head; None for ``RAY_ADDRESS``, this machine's cluster, or a new local one
-    :param cpus: of each job; a fraction or a whole number
-    :param gpus: of each job; a fraction or a whole number
+    :param cpus: of each pack; a fraction or a whole number
+    :param gpus: of each pack; a fraction or a whole number
     :param fetch: whether the nodes do not share the folder, so that the files of each job are fetched at its end
     :return: the engine
     :raises ClusterError: if there is no cluster
@@ -94,18 +94,18 @@ def _reach(address: str | None) -> None:
 
 
 def run_on_ray(
-    jobs: Sequence[Job], folder: Path, workers: int | None, *, cpus: float, gpus: float, fetch: bool, **options: Any
+    packs: Sequence[Pack], folder: Path, workers: int | None, *, cpus: float, gpus: float, fetch: bool, **options: Any
 ) -> Iterator[Job | None]:
     """
     The engine; Ray must be connected.
 
-    :param jobs: to be run, in about this order
+    :param packs: to be run, in about this order
     :param folder: of the benchmark
-    :param workers: jobs at once; None for as many as the cluster can run
-    :param cpus: of each job
-    :param gpus: of each job; with 0, jobs run on the CPU unless ``options`` has a device
+    :param workers: packs at once; None for as many as the cluster can run
+    :param cpus: of each pack
+    :param gpus: of each pack; with 0, jobs run on the CPU unless ``options`` has a device
     :param fetch: whether the nodes do not share the folder
-    :param options: of :func:`sb3_mirl.bench.training.run_job`
+    :param options: of :func:`sb3_mirl.bench.packs.run_pack`
     :raises ClusterError: if a node cannot run jobs
     """
     folder = folder.resolve()
@@ -116,20 +116,20 @@ def run_on_ray(
         files = _FetchedFiles(folder, options) if fetch else None
         task, *arguments = files.task if files else (_run_in_shared_folder, mark, options)
         submit = task.options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False)
-        waiting = deque(jobs)
-        running: dict[ray.ObjectRef, Job] = {}
+        waiting = deque(packs)
+        running: dict[ray.ObjectRef, Pack] = {}
         try:
             while waiting or running:
                 while waiting and (workers is None or len(running) < workers):
-                    job = waiting.popleft()
-                    running[submit.remote(job, *arguments)] = job
+                    pack = waiting.popleft()
+                    running[submit.remote(pack, *arguments)] = pack
                 ended, _ = ray.wait(list(running), timeout=PERIOD_S)
                 if files:
                     files.update(running)
                 for reference in ended:
-                    job = running.pop(reference)
-                    _finish(job, folder, reference, files)
-                    yield job
+                    pack = running.pop(reference)
+                    _finish(pack, folder, reference, files)
+                    yield from pack
                 if not ended:
                     yield None
         finally:
@@ -138,7 +138,7 @@ def run_on_ray(
                 files.close()
 
 
-def _finish(job: Job, folder: Path, reference: ray.ObjectRef, files: "_FetchedFiles | None") -> None:
+def _finish(pack: Pack, folder: Path, reference: ray.ObjectRef, files: "_FetchedFiles | None") -> None:
     reason, returned = "", None
     try:
         returned = ray.get(reference)
@@ -146,13 +146,15 @@ def _finish(job: Job, folder: Path, reference: ray.ObjectRef, files: "_FetchedFi
         pass  # by _FetchedFiles.update, because another process runs the job
     except RayError as error:
         reason = f"Ray could not run the job: {_last_line(error)}"
-    try:
-        if files:
-            files.finish(job, returned)
-    except OSError as error:
-        reason = f"The files of the job cannot be written: {error}"
-    if reason and job.state(folder) in ("missing", "failed", "unreadable"):
-        record_failure(job, folder, reason)
+    for job in pack:
+        reason_of_job = reason
+        try:
+            if files:
+                files.finish(job, returned)
+        except OSError as error:
+            reason_of_job = f"The files of the job cannot be written: {error}"
+        if reason_of_job and job.state(folder) in ("missing", "failed", "unreadable"):
+            record_failure(job, folder, reason_of_job)
 
 
 def _cancel(tasks: list[ray.ObjectRef]) -> None:
@@ -224,7 +226,7 @@ def _check_folder(mark: Path | None) -> None:
 
 @ray.remote
 def _check_node(mark: Path | None) -> None:
-    import sb3_mirl.bench.training  # noqa: F401  as a job does
+    import sb3_mirl.bench.process  # noqa: F401  as a job does
 
     _check_folder(mark)
 
@@ -233,14 +235,17 @@ def _check_node(mark: Path | None) -> None:
 
 
 @ray.remote
-def _run_in_shared_folder(job: Job, mark: Path, options: dict[str, Any]) -> None:
+def _run_in_shared_folder(pack: Pack, mark: Path, options: dict[str, Any]) -> None:
     folder = mark.parent
     _check_folder(mark)
-    job.run_folder(folder).mkdir(parents=True, exist_ok=True)
-    with locked(job.lock_file(folder), LOCK_PATIENCE_S) as free:
-        if not free or job.finished(folder):
-            return
-    for _ in run_locally([job], folder, 1, **options):
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    to_be_run = []
+    for job in pack:
+        job.run_folder(folder).mkdir(parents=True, exist_ok=True)
+        with locked(job.lock_file(folder), max(deadline - time.monotonic(), 0.0)) as free:
+            if free and not job.finished(folder):
+                to_be_run.append(job)
+    for _ in run_locally([tuple(to_be_run)] if to_be_run else [], folder, 1, **options):
         pass
 
 
@@ -254,8 +259,8 @@ class _Mailbox:
     def __init__(self) -> None:
         self.steps: dict[Job, int] = {}
 
-    def post(self, job: Job, steps: int) -> None:
-        self.steps[job] = steps
+    def post(self, steps: dict[Job, int]) -> None:
+        self.steps |= steps
 
     def empty(self) -> dict[Job, int]:
         news, self.steps = self.steps, {}
@@ -263,22 +268,24 @@ class _Mailbox:
 
 
 @ray.remote
-def _run_in_temporary_folder(job: Job, suite: Suite, options: dict[str, Any], mailbox: Any) -> dict[str, bytes]:
+def _run_in_temporary_folder(pack: Pack, suite: Suite, options: dict[str, Any], mailbox: Any) -> dict[str, bytes]:
     """
-    :return: the files of the job, by path within the folder
+    :return: the files of the jobs, by path within the folder
     """
     with TemporaryDirectory(prefix="sb3-mirl-") as name:
         folder = Path(name)
-        open_folder(folder, suite, [job])
-        posted, read_at = -1, 0.0
-        for _ in run_locally([job], folder, 1, **options):
-            if posted < 0 or time.monotonic() - read_at > PERIOD_S:
-                read_at, steps = time.monotonic(), job.progress(folder)
-                if steps != posted:
-                    mailbox.post.remote(job, steps)
-                    posted = steps
-        shutil.rmtree(job.checkpoints(folder), ignore_errors=True)
-        job.lock_file(folder).unlink(missing_ok=True)
+        open_folder(folder, suite, pack)
+        posted: dict[Job, int] = {}
+        read_at = 0.0
+        for _ in run_locally([pack], folder, 1, **options):
+            if not posted or time.monotonic() - read_at > PERIOD_S:
+                read_at, progress = time.monotonic(), {job: job.progress(folder) for job in pack}
+                if progress != posted:
+                    mailbox.post.remote(progress)
+                    posted = progress
+        for job in pack:
+            shutil.rmtree(job.checkpoints(folder), ignore_errors=True)
+            job.lock_file(folder).unlink(missing_ok=True)
         paths = [path for part in ("results", "runs") for path in (folder / part).rglob("*") if path.is_file()]
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -294,15 +301,17 @@ class _FetchedFiles:
         self.task = (_run_in_temporary_folder, read_folder(folder)[0], options, self.mailbox)
         self.locks: dict[Job, ExitStack] = {}
 
-    def update(self, running: dict[ray.ObjectRef, Job]) -> None:
-        """Locks the jobs that have begun, and writes their progress."""
+    def update(self, running: dict[ray.ObjectRef, Pack]) -> None:
+        """Locks the jobs that have begun, and writes their progress. A pack whose jobs are all run elsewhere is cancelled."""
         news = ray.get(self.mailbox.empty.remote())
-        for task, job in running.items():
-            if job in news:
-                if self._lock(job):
-                    write_progress(job.progress_file(self.folder), news[job])
-                else:
-                    ray.cancel(task)
+        for task, pack in running.items():
+            if pack[0] not in news:
+                continue
+            to_be_run = [job for job in pack if self._lock(job)]
+            for job in to_be_run:
+                write_progress(job.progress_file(self.folder), news[job])
+            if not to_be_run:
+                ray.cancel(task)
 
     def _lock(self, job: Job) -> bool:
         """Whether this process may run the job: it is not finished, and no other process runs it."""
@@ -318,7 +327,7 @@ class _FetchedFiles:
         return True
 
     def finish(self, job: Job, returned: dict[str, bytes] | None) -> None:
-        """Writes the files of the job, its result last."""
+        """Writes the files of one job of a pack, its result last."""
         try:
             if returned is not None and self._lock(job):
                 self._write(job, returned)
@@ -327,10 +336,13 @@ class _FetchedFiles:
                 self.locks.pop(job).close()
 
     def _write(self, job: Job, returned: dict[str, bytes]) -> None:
+        own = {job.result_file(self.folder), job.failure_file(self.folder)}
         for old in (job.run_folder(self.folder) / job.algorithm, job.checkpoints(self.folder)):
             shutil.rmtree(old, ignore_errors=True)
         for name in sorted(returned, reverse=True):
             file = self.folder / name
+            if file not in own and not file.is_relative_to(job.run_folder(self.folder)):
+                continue
             if file.parent.name == "results":
                 write_whole(file, returned[name])
             else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.bench.jobs import STATES, FolderError, Job, open_folder, outcomes, planned_jobs, read_folder
+from sb3_mirl.bench.jobs import STATES, FolderError, Job, Pack, open_folder, outcomes, planned_jobs, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import is_locked
@@ -40,6 +40,7 @@ def run(
     folder: Path,
     workers: int | None = None,
     engine: AbstractContextManager[Engine] | None = None,
+    joint: int = 1,
     **options: Any,
 ) -> list[Job]:
     """
@@ -48,9 +49,10 @@ def run(
     :param suite: of the jobs
     :param jobs: that are asked for
     :param folder: of the benchmark, created if necessary
-    :param workers: jobs at once; None leaves it to the engine
+    :param workers: processes at once; None leaves it to the engine
     :param engine: by default :func:`~sb3_mirl.bench.local_engine.run_locally`; entered only if a job is not finished
-    :param options: of :func:`sb3_mirl.bench.training.run_job`
+    :param joint: jobs of one process, at most: those that can be are trained jointly
+    :param options: of :func:`sb3_mirl.bench.packs.run_pack`
     :return: the jobs that are still not finished
     :raises OSError: if the folder cannot be read
     :raises FolderError: if the folder is not for this suite, has results with other hyper-parameters, or cannot be written
@@ -83,7 +85,8 @@ def run(
         at_once = "" if workers is None else f"{workers} at once, "
         _print(f"{suite.name}: {len(jobs)} jobs, {len(finished)} of them finished before, {at_once}in {folder}")
         _prepare(pending, folder)
-        with closing(entered(pending, folder, workers, **options)) as ended:  # type: ignore[type-var]
+        packs = _packs(suite, pending, joint)
+        with closing(entered(packs, folder, workers, **options)) as ended:  # type: ignore[type-var]
             _follow(ended, suite, pending, folder)
     unfinished = [job for job in pending if not job.finished(folder)]
     if unfinished:
@@ -95,6 +98,18 @@ def run(
 
 def _print(text: str) -> None:
     print(printable(text), flush=True)
+
+
+def _packs(suite: Suite, jobs: Sequence[Job], joint: int) -> list[Pack]:
+    """The jobs of each process."""
+    if joint == 1:
+        return [(job,) for job in jobs]
+    from sb3_mirl.bench.packs import plan_packs
+
+    packs, notes = plan_packs(suite, jobs, joint)
+    for line in [*notes, f"{len(jobs)} jobs in {len(packs)} processes, each with {max(map(len, packs))} at most"]:
+        _print(line)
+    return packs
 
 
 def _prepare(jobs: Sequence[Job], folder: Path) -> None:
@@ -149,9 +164,11 @@ def _result_line(job: Job, folder: Path) -> str:
     outcome = job.outcome(folder)
     if outcome.result is not None:
         scores, timing = outcome.result["scores"], outcome.result["time"]
+        jointly = outcome.result.get("trained_jointly") or 1
         return (
             f"mean score {np.mean(scores):.4g} of {len(scores)} episodes "
-            f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s)"
+            f"({timing['training']:.0f} s, {timing['steps_per_second']:.0f} steps/s"
+            f"{f', one of {jointly} trained jointly' if jointly > 1 else ''})"
         )
     if outcome.state == "running":
         return "another process is at it"

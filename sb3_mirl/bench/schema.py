@@ -190,6 +190,7 @@ RESULT_OPTIONAL: Table = {
     "prior": ("finite numbers", _list_of(_is_number, min_length=1)),
     "history": ("columns of equal length", _columns({"beta": _is_number})),
     "action_names": ("names", _list_of(_is_text)),
+    "trained_jointly": ("a number of runs", _is_positive),
 }
 SUITE_FILE: Table = {"suite": ("a dict", _is_dict), "jobs": ("a list", lambda value: isinstance(value, list))}
 SUITE: Table = {

@@ -1,25 +1,23 @@
 """
-Training and evaluation of a job: :func:`run_job` trains through rl-zoo3, evaluates the model, and writes the result.
+Training and evaluation of a job: :func:`run_job` trains through rl-zoo3, evaluates the model, and writes the result. Its steps
+are :func:`claimed`, :func:`prepare`, the training itself, :func:`finish` and :func:`write_result`; ``packs.py`` takes the same
+steps for jobs that are trained jointly.
 
 On a CPU the result depends on the job alone: not on the machine's load, on other jobs, or on interruptions. The algorithms of
 this package resume from their last checkpoint. Other algorithms start again with the same seed, and so do environments whose
 state cannot be read (LunarLander).
-
-:func:`main` runs a job as a process of its own with one thread. The process ends when its standard input is closed, and so
-together with its parent.
 """
 
-import argparse
 import json
-import os
 import platform
 import shutil
-import threading
 import time
 import traceback
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -114,6 +112,40 @@ class History(BaseCallback):
         }
 
 
+@contextmanager
+def claimed(job: Job, folder: Path) -> Iterator[bool]:
+    """
+    Hold the lock of a job for the time of the context, and remove its failure of an earlier run.
+
+    :param job: a job of the folder's suite
+    :param folder: created by :func:`sb3_mirl.bench.jobs.open_folder`
+    :return: whether the job is to be run: it is not finished, and no other process runs it
+    """
+    job.run_folder(folder).mkdir(parents=True, exist_ok=True)
+    with locked(job.lock_file(folder), patience_s=1.0) as free:
+        to_be_run = free and not job.finished(folder)
+        if to_be_run:
+            job.failure_file(folder).unlink(missing_ok=True)
+        yield to_be_run
+
+
+@contextmanager
+def logged(job: Job, folder: Path) -> Iterator[None]:
+    """Appends what is printed to the log of a job."""
+    with open(job.run_folder(folder) / "log.txt", "a") as log, redirect_stdout(log):
+        yield
+
+
+@contextmanager
+def recorded(job: Job, folder: Path) -> Iterator[None]:
+    """Ends at an exception and records it as the failure of a job. What is printed goes to the job's log."""
+    try:
+        with logged(job, folder):
+            yield
+    except Exception:
+        job.record_failure(folder, traceback.format_exc())
+
+
 def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = "auto") -> bool:
     """
     Train and evaluate, unless the job is finished or another process runs it. Writes the whole result, or the traceback if the
@@ -129,7 +161,9 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
     - of MIRL, SQL and SQL_m ``prior`` and ``beta`` at the end, α_ρ and α_β as ``prior_lr`` and ``beta_lr``, and ``history``
       (:meth:`History.temperature`);
     - ``versions``, ``machine``: where the result was computed; ``time``: how fast. Only ``time`` differs between two runs of
-      a job on the same machine.
+      a job on the same machine;
+    - ``trained_jointly``: number of runs that were trained in lock-step (:func:`sb3_mirl.bench.packs.run_pack`). It is absent
+      if the job was trained by itself. ``time`` is then that of all these runs together.
 
     :param job: a job of the folder's suite
     :param folder: created by :func:`sb3_mirl.bench.jobs.open_folder`
@@ -138,25 +172,23 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
     :return: whether there is a result
     """
-    runs = job.run_folder(folder)
-    runs.mkdir(parents=True, exist_ok=True)
-    with locked(job.lock_file(folder), patience_s=1.0) as free:
-        if not free or job.finished(folder):
-            return job.finished(folder)
-        job.failure_file(folder).unlink(missing_ok=True)
-        try:
-            suite, _ = read_folder(folder)
-            check_device(device)
-            with open(runs / "log.txt", "a") as log, redirect_stdout(log):
-                result = _as_json(_train_and_evaluate(suite, job, folder, save_freq, device)).encode()
-            # A result that cannot be read again counts as a failure now
-            check_result(parse(result))
-            write_whole(job.result_file(folder), result)
-        except Exception:
-            job.record_failure(folder, traceback.format_exc())
-            return False
-        shutil.rmtree(job.checkpoints(folder), ignore_errors=True)
-        return True
+    with claimed(job, folder) as to_be_run:
+        if to_be_run:
+            with recorded(job, folder):
+                write_result(job, folder, _train_and_evaluate(job, folder, save_freq, device))
+        return job.finished(folder)
+
+
+def write_result(job: Job, folder: Path, result: dict[str, Any]) -> None:
+    """
+    Write the result of a job, and remove its checkpoints.
+
+    :raises ValueError: if the result could not be read again, which then counts as a failure of the job
+    """
+    content = _as_json(result).encode()
+    check_result(parse(content))
+    write_whole(job.result_file(folder), content)
+    shutil.rmtree(job.checkpoints(folder), ignore_errors=True)
 
 
 def _as_json(result: dict[str, Any]) -> str:
@@ -165,18 +197,55 @@ def _as_json(result: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-class _Trained(NamedTuple):
-    """A training that has ended."""
+@dataclass
+class Training:
+    """
+    The training of a job, from :func:`prepare` to :func:`finish`.
 
-    model: BaseAlgorithm
+    :param suite: of the job
+    :param job: to be trained
+    :param manager: of rl-zoo3, with all callbacks
+    :param model: new or resumed
+    :param hyperparameters: as results have them
+    :param history: the first of the callbacks
+    :param checkpoints: folder of the checkpoints, None if the training cannot be resumed
+    :param resumed_at: environment step of the checkpoint from which it goes on
+    :param seconds: how long it took, set at its end
+    :param trained_jointly: number of runs in lock-step, None if it is trained by itself
+    """
+
+    suite: Suite
+    job: Job
     manager: ExperimentManager
+    model: BaseAlgorithm
     hyperparameters: dict[str, Any]
     history: History
-    resumed_at: int
-    seconds: float
+    checkpoints: Path | None
+    resumed_at: int = 0
+    seconds: float = 0.0
+    trained_jointly: int | None = None
+
+    def resume(self, model: BaseAlgorithm) -> None:
+        """Goes on with the model of a checkpoint."""
+        self.model, self.resumed_at = model, model.num_timesteps
+
+    def stop_clock(self) -> None:
+        """To be called at the end of the training, before evaluations."""
+        self.seconds = (time.time_ns() - self.model.start_time) / 1e9
 
 
-def _train(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: str) -> _Trained:
+def prepare(job: Job, folder: Path, save_freq: int | None, device: str) -> Training:
+    """
+    Make the model of a job, its environment and its callbacks. Checkpoints of other hyper-parameters are removed.
+
+    :param job: claimed, see :func:`claimed`
+    :param folder: of the benchmark
+    :param save_freq: as in :func:`run_job`
+    :param device: as in :func:`run_job`
+    :return: a training that begins at step 0
+    """
+    suite, _ = read_folder(folder)
+    check_device(device)
     register_suite(suite)
     # Of an interrupted run; its checkpoints are in another folder
     shutil.rmtree(job.run_folder(folder) / job.algorithm, ignore_errors=True)
@@ -188,24 +257,36 @@ def _train(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: 
     history = History(manager.n_timesteps, job.progress_file(folder))
     manager.callbacks.insert(0, history)
     hyperparameters = recorded_hyperparameters(manager, hyperparams)
-    resumed_at = 0
+    checkpoints = None
     # Without the environment's state a resumed run would differ from an uninterrupted one
     if isinstance(model, BaseDQN) and not capture(model.env).missing:
+        checkpoints = job.checkpoints(folder)
         _discard_outdated_checkpoints(job, folder, hyperparameters)
-        model = _resumed(model, job.checkpoints(folder))
-        resumed_at = model.num_timesteps
         save_freq = save_freq or min(manager.n_timesteps // 10, MAX_SAVE_FREQ_STEPS)
-        manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), job.checkpoints(folder)))
-    manager.learn(model)
-    seconds = (time.time_ns() - model.start_time) / 1e9
-    if model.num_timesteps < manager.n_timesteps:
+        manager.callbacks.append(CheckpointCallback(max(save_freq // manager.n_envs, 1), checkpoints))
+    return Training(suite, job, manager, model, hyperparameters, history, checkpoints)
+
+
+def _train_and_evaluate(job: Job, folder: Path, save_freq: int | None, device: str) -> dict[str, Any]:
+    training = prepare(job, folder, save_freq, device)
+    if training.checkpoints is not None and isinstance(training.model, BaseDQN):
+        training.resume(_resumed(training.model, training.checkpoints))
+    training.manager.learn(training.model)
+    training.stop_clock()
+    if training.model.num_timesteps < training.manager.n_timesteps:
         raise KeyboardInterrupt  # rl-zoo3 treats it as the end of the training
+    return finish(training)
+
+
+def finish(training: Training) -> dict[str, Any]:
+    """
+    Save and evaluate the model of a training that has ended.
+
+    :param training: whose environment is closed
+    :return: the result of the job, see :func:`run_job`
+    """
+    suite, job, model, manager = training.suite, training.job, training.model, training.manager
     manager.save_trained_model(model)
-    return _Trained(model, manager, hyperparameters, history, resumed_at, seconds)
-
-
-def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | None, device: str) -> dict[str, Any]:
-    model, manager, hyperparameters, history, resumed_at, training_s = _train(suite, job, folder, save_freq, device)
     begun = time.monotonic()
     env = manager.create_envs(1, eval_env=True)
     action_space = model.action_space
@@ -213,6 +294,7 @@ def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | N
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
     own = {"prior": model.prior.tolist(), "beta": model.beta, **_learning_rates(model)} if isinstance(model, MIRL) else {}
+    jointly = {} if training.trained_jointly is None else {"trained_jointly": training.trained_jointly}
     return {
         "format": FORMAT,
         "suite": suite.name,
@@ -227,19 +309,20 @@ def _train_and_evaluate(suite: Suite, job: Job, folder: Path, save_freq: int | N
             "random actions from": _source_of_random_actions(model),
             "seed": EVALUATION_SEED + job.seed,
         },
-        "hyperparameters": hyperparameters,
+        "hyperparameters": training.hyperparameters,
         "hyperparameters_file": _package_path(manager.config),
-        "curve": history.curve(),
+        "curve": training.history.curve(),
         "action_names": action_names,
         **own,
-        "history": history.temperature(),
+        "history": training.history.temperature(),
         "versions": {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__, **package_versions(*PACKAGES)},
         "machine": {"processor": platform.machine(), "device": str(model.device), "threads": th.get_num_threads()},
+        **jointly,
         "time": {
-            "training": training_s,
+            "training": training.seconds,
             "evaluation": time.monotonic() - begun,
-            "steps_per_second": model.num_timesteps / training_s,
-            "resumed_at": resumed_at,
+            "steps_per_second": model.num_timesteps / training.seconds,
+            "resumed_at": training.resumed_at,
         },
     }
 
@@ -306,26 +389,3 @@ def _source_of_random_actions(model: BaseAlgorithm) -> str:
     if isinstance(model, MIRL) and not isinstance(model, SQL):
         return "the learned prior"
     return "the uniform distribution" if hasattr(model, "exploration_rate") else "the policy, which has no epsilon"
-
-
-def _end_with_standard_input() -> None:
-    # Not through sys.stdin: the interpreter cannot close it at exit while a thread reads from it
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
-def main() -> int:
-    """Runs a job in this process, with the command line of :func:`sb3_mirl.bench.local_engine.process_command`."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("algorithm")
-    parser.add_argument("env")
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--save-freq", type=int)
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
-    threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    th.set_num_threads(1)
-    run_job(Job(args.algorithm, args.env, args.seed), args.folder, args.save_freq, args.device)
-    return 0

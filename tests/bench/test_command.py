@@ -34,6 +34,7 @@ def damaged_suite(folder, change):
         (["run", "classic", "--seeds", "0"], "argument --seeds: '0' is not a whole number from 1 to"),
         (["run", "classic", "--steps", "1e6"], "argument --steps: '1e6' is not a whole number from 1 to"),
         (["run", "classic", "--steps", "9" * 20], "is not a whole number from 1 to 1000000000000"),
+        (["run", "classic", "--joint", "0"], "argument --joint: '0' is not a whole number from 1 to"),
         (["run", "classic", "--engine", "cloud"], "argument --engine: invalid choice: 'cloud'"),
     ],
 )

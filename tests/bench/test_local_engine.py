@@ -1,6 +1,7 @@
 """The local engine: processes that die, cannot start, or end with the engine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def test_result_is_the_same_in_another_process(finished, tmp_path):
     [("os.kill(os.getpid(), 9)", "was ended by signal 9 (SIGKILL)"), ("sys.exit(7)", "ended with exit status 7")],
 )
 def test_process_that_dies_is_recorded_as_failure(ending, reason, tmp_path, monkeypatch, capsys):
-    def start(job, folder, options):
+    def start(pack, folder, options):
         return subprocess.Popen([sys.executable, "-S", "-c", f"import os, sys; {ending}"], stdin=subprocess.PIPE)
 
     monkeypatch.setattr(local_engine, "_start", start)
@@ -39,15 +40,29 @@ def test_process_that_dies_is_recorded_as_failure(ending, reason, tmp_path, monk
     assert f"[1/1] {CARTPOLE}: failed: " in capsys.readouterr().out
 
 
+def test_process_that_dies_is_the_failure_of_its_unfinished_jobs(finished, tmp_path, monkeypatch):
+    def start(pack, folder, options):
+        shutil.copy(CARTPOLE.result_file(finished), folder / "results")
+        return subprocess.Popen([sys.executable, "-S", "-c", "import os; os.kill(os.getpid(), 9)"], stdin=subprocess.PIPE)
+
+    pack = tuple(replace(CARTPOLE, seed=seed) for seed in range(3))
+    folder = fresh(tmp_path / "out", TINY, *pack)
+    monkeypatch.setattr(local_engine, "_start", start)
+    assert [job for job in local_engine.run_locally([pack], folder, 1) if job] == [*pack]
+    assert [job.state(folder) for job in pack] == ["done", "failed", "failed"]
+    assert "was ended by signal 9 (SIGKILL)" in pack[2].failure(folder)
+
+
 def test_closing_the_engine_kills_its_processes(tmp_path, monkeypatch):
     started = []
 
-    def start(job, folder, options):
+    def start(pack, folder, options):
         started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE))
         return started[-1]
 
     monkeypatch.setattr(local_engine, "_start", start)
-    engine = local_engine.run_locally([CARTPOLE, Job("dqn", "CartPole-v1", 0), Job("sql", "CartPole-v1", 0)], tmp_path, 2)
+    packs = [(CARTPOLE,), (Job("dqn", "CartPole-v1", 0),), (Job("sql", "CartPole-v1", 0),)]
+    engine = local_engine.run_locally(packs, tmp_path, 2)
     assert next(engine) is None
     engine.close()
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
@@ -66,5 +81,5 @@ def test_job_whose_process_cannot_start_is_recorded_as_failure(tmp_path, monkeyp
 
 
 def test_folder_name_may_begin_with_a_dash():
-    command = local_engine.process_command(CARTPOLE, Path("-x"), {"device": "cpu"})
+    command = local_engine.process_command((CARTPOLE,), Path("-x"), {"device": "cpu"})
     assert command[-5:] == ["--", "-x", "mirl", "CartPole-v1", "0"] and command[-7:-5] == ["--device", "cpu"]

@@ -18,6 +18,7 @@ from bench_runs import TINY, without_time
 
 from sb3_mirl.bench import run as bench
 from sb3_mirl.bench.jobs import Job, open_folder
+from sb3_mirl.bench.packs import run_pack
 from sb3_mirl.bench.training import run_job
 from sb3_mirl.cli.main import main
 from sb3_mirl.common.files import locked
@@ -62,10 +63,31 @@ def test_result_is_the_same_on_a_node(one_node, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
+def test_pack_is_trained_jointly_on_a_node(one_node, fetch, tmp_path):
+    suite = replace(TINY, episodes=2, hyperparams={"learning_starts": 100})
+    local, folder = tmp_path / "here", tmp_path / "out"
+    open_folder(local, suite, MIRL)
+    run_pack(MIRL, local, device="cpu")
+    assert bench.run(suite, MIRL, folder, engine=nullcontext(one_node), joint=3, fetch=fetch, device="auto") == []
+    assert [without_time(job, folder) for job in MIRL] == [without_time(job, local) for job in MIRL]
+    assert {job.result(folder)["trained_jointly"] for job in MIRL} == {3}
+    assert {file.relative_to(folder) for file in folder.rglob("*")} == {file.relative_to(local) for file in local.rglob("*")}
+
+
+def test_job_of_a_pack_that_another_process_runs_is_left_to_it(one_node, tmp_path):
+    suite, folder = replace(TINY, episodes=2), tmp_path / "out"
+    open_folder(folder, suite, MIRL)
+    MIRL[0].run_folder(folder).mkdir()
+    with locked(MIRL[0].lock_file(folder)):
+        assert [job for job in one_node([tuple(MIRL)], folder, 1, fetch=True) if job] == MIRL
+    assert [job.state(folder) for job in MIRL] == ["missing", "done", "done"]
+
+
+@pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
 def test_failure_is_recorded_and_not_repeated(one_node, fetch, tmp_path):
     broken = replace(TINY, hyperparams={"policy_kwargs": {"net_arch": ["wide"]}})
     open_folder(tmp_path / "out", broken, [MIRL[0]])
-    ended = [job for job in one_node([MIRL[0]], tmp_path / "out", 1, fetch=fetch) if job]
+    ended = [job for job in one_node([(MIRL[0],)], tmp_path / "out", 1, fetch=fetch) if job]
     assert ended == [MIRL[0]] and MIRL[0].state(tmp_path / "out") == "failed"
     assert "in _train_and_evaluate" in MIRL[0].failure_file(tmp_path / "out").read_text()
 

@@ -96,7 +96,8 @@ def test_full_disk_is_reported(tmp_path, capsys, monkeypatch):
     """Nothing can be written but empty files; then, nothing at all."""
     folder = fresh(tmp_path / "out", TINY, CARTPOLE)
 
-    def process(job, folder, options):
+    def process(pack, folder, options):
+        (job,) = pack
         job.run_folder(folder).mkdir(exist_ok=True)
         return subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.exit(1)"], stdin=subprocess.PIPE)
 
@@ -122,8 +123,9 @@ def test_full_disk_is_reported(tmp_path, capsys, monkeypatch):
 # ---- progress ---------------------------------------------------------------------------------------------------------
 
 
-def half_way(jobs, folder, workers, **options):
+def half_way(packs, folder, workers, **options):
     """An engine whose jobs are half done and then fail."""
+    jobs = [job for pack in packs for job in pack]
     for job in jobs:
         job.run_folder(folder).mkdir()
         write_progress(job.progress_file(folder), 300)
@@ -133,7 +135,7 @@ def half_way(jobs, folder, workers, **options):
         yield job
 
 
-def waiting(jobs, folder, workers, **options):
+def waiting(packs, folder, workers, **options):
     """An engine whose jobs do not begin."""
     yield None
 

@@ -75,6 +75,7 @@ BAD_VALUES = {
     "action_names": ("abc", [1, 2, 3], {}, ["a", "b"]),
     "history": ([], "x", columns(beta=["1"]), columns(beta=[float("inf")]), columns(beta=[])),
     "prior": ("x", [], ["1"], [HUGE], [None], {}),
+    "trained_jointly": (0, -1, "2", 1.5, HUGE, [], True),
     "versions": (None, [], {"torch": 2}, {"torch": ["2"]}, {"torch": {}}, {"torch": None}),
     "machine": (None, [], {}, {"device": 1}, {"device": []}),
     "time": (
@@ -303,9 +304,9 @@ def test_output_has_no_control_characters(tmp_path, capsys):
     assert "\x1b" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
-def fails(jobs, folder, workers, **options):
+def fails(packs, folder, workers, **options):
     """An engine whose jobs fail."""
-    for job in jobs:
+    for job in [job for pack in packs for job in pack]:
         job.record_failure(folder, f"ValueError: {ESCAPE}")
         yield job
 

@@ -84,7 +84,7 @@ def test_curve_equals_the_monitor_file(finished):
 def test_killed_job_resumes_to_the_same_result(tmp_path):
     suite = replace(TINY, steps={"CartPole-v1": 1200}, hyperparams=EARLY, episodes=3)
     folder = fresh(tmp_path / "killed", suite, CARTPOLE)
-    process = subprocess.Popen(process_command(CARTPOLE, folder, {"save_freq": 250}), stdin=subprocess.PIPE)
+    process = subprocess.Popen(process_command((CARTPOLE,), folder, {"save_freq": 250}), stdin=subprocess.PIPE)
     checkpoints = CARTPOLE.checkpoints(folder)
     deadline = time.monotonic() + 60
     while not list(checkpoints.glob("rl_model_*_steps.json")):  # one that is whole: others are hidden files
@@ -176,7 +176,7 @@ def test_default_checkpoint_interval_is_a_tenth_of_the_training(tmp_path, monkey
         folder = fresh(tmp_path / f"{given}", TINY, CARTPOLE)
         assert not run_job(CARTPOLE, folder, save_freq=given)
         assert CARTPOLE.failure(folder) == f"ValueError: every {expected} steps"
-    assert process_command(CARTPOLE, tmp_path, {"save_freq": None, "device": "cpu"})[3:5] == ["--device", "cpu"]
+    assert process_command((CARTPOLE,), tmp_path, {"save_freq": None, "device": "cpu"})[3:5] == ["--device", "cpu"]
 
 
 # ---- failures and progress --------------------------------------------------------------------------------------------

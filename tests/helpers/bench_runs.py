@@ -5,8 +5,8 @@ import os
 from dataclasses import replace
 
 from sb3_mirl.bench.jobs import Job, open_folder
+from sb3_mirl.bench.packs import run_pack
 from sb3_mirl.bench.suites import SUITES
-from sb3_mirl.bench.training import run_job
 
 CARTPOLE = Job("mirl", "CartPole-v1", 0)
 TINY = replace(SUITES["classic"], steps=dict.fromkeys(SUITES["classic"].steps, 600))
@@ -20,11 +20,11 @@ def without_time(job, folder):
     return {key: value for key, value in job.result(folder).items() if key != "time"}
 
 
-def in_process(jobs, folder, workers, **options):
+def in_process(packs, folder, workers, **options):
     """An engine that runs jobs in this process."""
-    for job in jobs:
-        run_job(job, folder, **options)
-        yield job
+    for pack in packs:
+        run_pack(pack, folder, **options)
+        yield from pack
 
 
 def fresh(folder, suite, *jobs):

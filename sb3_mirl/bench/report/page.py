@@ -345,7 +345,7 @@ def _runs_by_algorithm(by_algorithm: dict[str, list[Row]]) -> Table:
             ", ".join(dict.fromkeys(row[key] for row in rows))
             for key in ("episodes", "epsilon", "device", "random_actions_from")
         )
-        seconds = sum(row["runs"] * row["training_seconds"] for row in rows)
+        seconds = sum(row["process_seconds"] for row in rows)
         lines.append([label(algorithm), runs, episodes, epsilon, device, duration(seconds), source])
     header = ["algorithm", "runs", "episodes", "ε", "device", "training in all", "random actions from"]
     return Table("Runs as they were", header, lines, words=[6])
@@ -358,8 +358,10 @@ def _speeds(bench: Bench, rows: list[Row]) -> Table:
         row = by_pair.get((env, algorithm))
         if row is None:
             return missing("no run")
-        notes = Note(f"{row['steps_per_second']:,.0f} steps/s"), Note(f"{row['steps']} steps")
-        return Cell(duration(row["training_seconds"]), notes)
+        notes = [Note(f"{row['steps_per_second']:,.0f} steps/s"), Note(f"{row['steps']} steps")]
+        if row["trained_jointly"] != "1":
+            notes.append(Note(f"{row['trained_jointly']} runs jointly"))
+        return Cell(duration(row["training_seconds"]), tuple(notes))
 
     return _grid(bench, "Wall time of a training, mean over runs, and steps trained", cell)
 

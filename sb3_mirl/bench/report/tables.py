@@ -373,7 +373,10 @@ def prior_rows(bench: Bench) -> list[Row]:
 
 
 def setting_rows(bench: Bench) -> list[Row]:
-    """The settings of the runs of each environment and algorithm, and the means of their times."""
+    """
+    The settings of the runs of each environment and algorithm, and the means of their times. ``process_seconds`` is the sum of
+    the training times, each divided by the number of runs that were trained jointly.
+    """
     return [
         {
             **pair,
@@ -384,6 +387,8 @@ def setting_rows(bench: Bench) -> list[Row]:
             "random_actions_from": _join(result["evaluation"]["random actions from"] for result in results),
             "training_seconds": float(np.mean([result["time"]["training"] for result in results])),
             "steps_per_second": float(np.mean([result["time"]["steps_per_second"] for result in results])),
+            "trained_jointly": _join(result.get("trained_jointly") or 1 for result in results),
+            "process_seconds": sum(result["time"]["training"] / (result.get("trained_jointly") or 1) for result in results),
             "device": _join(result["machine"]["device"] for result in results),
             "hyperparameters_file": _join(result.get("hyperparameters_file") or "" for result in results),
             "tuning": bench.suite.tuning_of(pair["algorithm"]),

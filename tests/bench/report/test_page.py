@@ -5,7 +5,7 @@ from bench_reports import Page, page_of
 from bench_results import CLASSIC, jobs_of, write_result
 
 from sb3_mirl.bench.jobs import Job, open_folder
-from sb3_mirl.bench.report.cells import number
+from sb3_mirl.bench.report.cells import duration, number
 from sb3_mirl.bench.report.tables import read
 from sb3_mirl.bench.report.write import write_report
 from sb3_mirl.bench.scores import human_normalized
@@ -59,6 +59,19 @@ def test_page_names_runs_with_other_steps_or_hyperparameters(tmp_path, without_f
     text = Page((tmp_path / "out" / "report.html").read_text()).text
     assert "PPO was trained for 2,048 steps on CartPole-v1, not 1,000: it takes whole rollouts." in text
     assert "MIRL was trained with 2 sets of hyper-parameters on CartPole-v1." in text
+
+
+def test_time_of_joint_trainings_counts_once(tmp_path, without_figures):
+    """Three runs of 50 s: two in one process, and one of which the result does not say it."""
+    jobs = jobs_of(("mirl",), ["CartPole-v1"], 3)
+    open_folder(tmp_path, CLASSIC, jobs)
+    for job in jobs:
+        write_result(tmp_path, CLASSIC, job, **({} if job.seed == 0 else {"trained_jointly": 2}))
+    write_report(tmp_path, tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert duration(100.0) in page.row("MIRL", "3")
+    (times,) = (table for caption, table in page.tables.items() if caption.startswith("Wall time of a training"))
+    assert times[1][1].startswith(duration(50.0)) and times[1][1].endswith("1, 2 runs jointly")
 
 
 def test_tuning_is_in_report_and_status(classic, atari, capsys):
