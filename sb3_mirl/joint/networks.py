@@ -159,10 +159,12 @@ class StackedNetworks:
             return  # Replay buffers have one more axis for categories
         size = self.models[0].batch_size
         rows = np.zeros(size, dtype=int)
-        batch = {key: th.tensor(array[:, rows], device=self.device) for key, array in observations.items()}
+        batch, next_batch = (
+            {key: th.tensor(array[:, rows], device=self.device) for key, array in observations.items()} for _ in range(2)
+        )
         numbers = th.zeros(len(self.models), size, 1, device=self.device)
         discounts = numbers if self.models[0].n_steps > 1 else None
-        self.compute_gradients(batch, batch, numbers.long(), numbers, numbers, discounts=discounts)
+        self.compute_gradients(batch, next_batch, numbers.long(), numbers, numbers, discounts=discounts)
 
     def _acting(self, *tensors: th.Tensor) -> list[th.Tensor]:
         """What is compiled."""

@@ -59,6 +59,8 @@ class JointOptimizer:
             first, *others = members
             wanted.append(slice(first, first + 1 + len(others)))
         if wanted != [segment.rows for segment in self._segments]:
+            for row in range(len(self._models)):
+                self.count_steps(row)
             self._segments = [self._make_segment(rows) for rows in wanted]
         for segment in self._segments:
             segment.optimizer.param_groups[0]["lr"] = self._rates[segment.rows.start]
@@ -76,7 +78,7 @@ class JointOptimizer:
         Write the number of steps into the state of one model's optimiser. Every other number there is a view of the shared
         state; the shared count must not be one, because a step that the model takes by itself would count for all.
         """
-        for segment in self._segments:
+        for segment in self._segments if row not in self._released else ():
             if segment.linked and segment.rows.start <= row < segment.rows.stop:
                 for name, stack in segment.stacks.items():
                     own = self._state(row).get(self._parameters[row][name], {})
@@ -110,9 +112,11 @@ class JointOptimizer:
         optimizer.param_groups[0].update({name: value for name, value in own.param_groups[0].items() if name != "params"})
         for parameter, stack in stacks.items():
             states = [self._state(row).get(self._parameters[row][parameter], {}) for row in numbers]
-            for name, value in states[0].items():
+            for name, value in next(filter(None, states), {}).items():
                 if isinstance(value, th.Tensor):
-                    value = value.clone() if name == "step" else th.stack([state[name] for state in states])
+                    # A run that ended before its first gradient step has no state
+                    values = [state.get(name, th.zeros_like(value)) for state in states]
+                    value = value.clone() if name == "step" else th.stack(values)
                 optimizer.state[stack][name] = value
         return _Segment(rows, optimizer, stacks)
 

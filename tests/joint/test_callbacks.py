@@ -35,7 +35,7 @@ def test_events_and_generators():
     models = make_models(SAME, lambda: "CartPole-v1", "MlpPolicy")
     started = [model._setup_learn(100, callback)[1] for model, callback in zip(models, given, strict=True)]
     generators = [RunGenerator(np.random.RandomState(seed).get_state(legacy=False)) for seed in range(3)]
-    callbacks = JointCallbacks(models, generators, started, given)
+    callbacks = JointCallbacks(models, generators, started)
     with global_generator_kept():
         for row in range(3):
             callbacks.on_training_start(row)

@@ -39,6 +39,8 @@ def make(algorithm=MIRL, env="CartPole-v1", policy="MlpPolicy", **settings):
         ({"buffer_size": 301}, "buffer_size"),
         ({"compile_update": True}, "compile_update .*False in model 0 and True"),
         ({"mixed_precision": True}, "mixed_precision"),
+        ({"policy_kwargs": {"net_arch": [32], "normalize_images": False}}, "attributes of the policy's network"),
+        ({"replay_buffer_kwargs": {"handle_timeout_termination": False}}, "handle_timeout_termination"),
     ],
 )
 def test_disagreement_names_both_values(settings, message):
@@ -63,7 +65,14 @@ def test_one_environment_or_model_in_two_places():
         train_jointly([model, model], 100)
     other = make()
     other.set_env(model.env)
-    with pytest.raises(ValueError, match="one environment in two models"):
+    with pytest.raises(ValueError, match="environments of their own, got one in two models"):
+        train_jointly([model, other], 100)
+    env = gym.make("CartPole-v1")
+    with pytest.raises(ValueError, match="environments of their own, got one in two models"):
+        train_jointly([make(env=env), make(env=env)], 100)
+    other = make()
+    other.replay_buffer = model.replay_buffer
+    with pytest.raises(ValueError, match="replay buffers of their own"):
         train_jointly([model, other], 100)
 
 
@@ -100,6 +109,36 @@ class OwnPolicy(MIRLPolicy):
         return actions
 
 
+class OwnPrior(MIRLPolicy):
+    @property
+    def reference_prior(self):
+        return self.prior
+
+
+class OwnRate(MIRL):
+    @property
+    def prior_step_size(self):
+        return 0.1
+
+
+def with_attribute():
+    model = make()
+    model.train = lambda *arguments: None
+    return model
+
+
+def with_hook():
+    model = make()
+    model.policy.optimizer.register_step_post_hook(lambda *arguments: None)
+    return model
+
+
+def with_one_layer():
+    model = make()
+    model.q_net_target.q_net[0] = model.q_net.q_net[0]
+    return model
+
+
 class OwnCallbacks(MIRL):
     default_callbacks = (GradientStepCallback,)
 
@@ -107,9 +146,14 @@ class OwnCallbacks(MIRL):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: make(OwnActing), r"does not call predict\(\), but model 0, OwnActing, has OwnActing.predict\(\) of its own"),
-        (lambda: make(OwnTraining), r"has OwnTraining.train\(\) of its own: train it with learn\(\)"),
-        (lambda: make(policy=OwnPolicy), r"has OwnPolicy.explore\(\) of its own"),
+        (lambda: make(OwnActing), "does not use predict, but model 0, OwnActing, has OwnActing.predict of its own"),
+        (lambda: make(OwnTraining), r"has OwnTraining.train of its own: train it with learn\(\)"),
+        (lambda: make(policy=OwnPolicy), "has OwnPolicy.explore of its own"),
+        (lambda: make(policy=OwnPrior), "does not use reference_prior, but model 0, MIRL, has OwnPrior.reference_prior"),
+        (lambda: make(OwnRate), "does not use prior_step_size"),
+        (with_attribute, "does not use train, but model 0, MIRL, has MIRL.train of its own"),
+        (with_hook, "optimisers without hooks, got some in model 0"),
+        (with_one_layer, "a target network with parameters of its own"),
         (lambda: make(OwnCallbacks), "model 0, OwnCallbacks, has others"),
     ],
 )

@@ -63,6 +63,7 @@ def test_equals_the_models_own(kind, rates, steps_before):
     for row, (one, other) in enumerate(zip(alone, joint, strict=True)):
         for parameter, expected in zip(other.q_net.parameters(), one.q_net.parameters(), strict=True):
             th.testing.assert_close(parameter, expected)
+        optimizer.count_steps(row)
         states = [model.policy.optimizer.state_dict()["state"] for model in (other, one)]
         assert states[0].keys() == states[1].keys()
         for number, expected_state in states[1].items():

@@ -32,6 +32,17 @@ def test_normally_distributed_numbers_are_not_lost_in_pairs():
     assert RunGenerator(state).state["gauss"] == state["gauss"]
 
 
+def test_as_many_draws_as_the_generator_has_words():
+    expected, generator = np.random.RandomState(3), RunGenerator(seeded(3))
+    with global_generator_kept():
+        for _ in range(2):
+            with generator:
+                # 624 words: the position is the same again
+                assert np.random.random_sample(310).tolist() == expected.random_sample(310).tolist()
+                assert np.random.randn() == expected.randn()
+        assert generator.state["has_gauss"] == expected.get_state(legacy=False)["has_gauss"]
+
+
 def test_state_set_inside_counts():
     generator = RunGenerator(seeded(3))
     with global_generator_kept(), generator:
