@@ -91,10 +91,16 @@ def test_quick_start_solves_cartpole(seed, tmp_path, monkeypatch):
     assert mean >= 475
 
 
+def test_example_of_joint_training_runs():
+    names = {}
+    exec(PYTHON[1].replace("range(10)", "range(2)").replace("20_000", "120"), names)
+    assert [model.num_timesteps for model in names["models"]] == [120] * 4
+
+
 def test_solver_example_runs():
     names = {}
-    exec(PYTHON[1], names)
-    assert len(PYTHON) == 2 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
+    exec(PYTHON[2], names)
+    assert len(PYTHON) == 3 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
 
 
 def test_install_command_lists_all_extras():

@@ -103,7 +103,7 @@ class StackedBuffers:
             and not model.replay_buffer.optimize_memory_usage
             and model.replay_buffer.handle_timeout_termination
             # Own rules of storing are called for each model
-            and type(model)._store_transition is BaseDQN._store_transition
+            and getattr(type(model), "_store_transition") is getattr(BaseDQN, "_store_transition")  # noqa: B009
             and model._vec_normalize_env is None
         )
 

@@ -1,5 +1,6 @@
 """Runs of DQN that can be interrupted: events for callbacks, ``learn()`` and ``resume()``."""
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,9 +217,10 @@ class ResumableDQN(ResumableModel):
 
 def _without_surroundings(value: Any) -> Any:
     if isinstance(value, dict):
-        # In place: a state_dict has attributes of its own
-        value.update({key: _without_surroundings(item) for key, item in value.items()})
-        return value
+        # A copy: an optimiser's state_dict() holds dictionaries of its state. Its type may have attributes of its own
+        copied = copy.copy(value)
+        copied.update({key: _without_surroundings(item) for key, item in value.items()})
+        return copied
     is_part = isinstance(value, th.Tensor) and value.untyped_storage().nbytes() > value.numel() * value.element_size()
     return value.clone() if is_part else value
 
