@@ -25,7 +25,14 @@ else:
 #: The slowest files. Workers of pytest-xdist run them first: started late, one of them would run alone at the end
 LONGEST = ["common/resume/test_reader", "bench/test_ray_engine", "common/test_gradient", "test_examples", "zoo/test_command"]
 LONGEST += ["common/resume/test_writer", "envs/test_atari", "test_readme", "bench/test_training", "mirl/test_mirl"]
-LONGEST += ["zoo/test_runs", "common/test_inputs", "common/test_dqn"]
+LONGEST += [
+    "zoo/test_runs",
+    "common/test_inputs",
+    "common/test_dqn",
+    "joint/test_training",
+    "bench/test_packs",
+    "zoo/test_seeds",
+]
 LONGEST_FILES = [Path(__file__).parent / f"{name}.py" for name in LONGEST]
 
 

@@ -38,7 +38,7 @@ def cartpole():
     return "CartPole-v1"
 
 
-def check_jointly(specifications, make_env, policy="MlpPolicy", steps=300, tolerance=1e-4, **settings):
+def check_jointly(specifications, make_env, policy="MlpPolicy", steps=160, tolerance=1e-4, **settings):
     alone = train_alone(specifications, make_env, policy, steps, **settings)
     joint = make_models(specifications, make_env, policy, **settings)
     assert train_jointly(joint, steps) == [None] * len(joint)
@@ -49,12 +49,12 @@ def check_jointly(specifications, make_env, policy="MlpPolicy", steps=300, toler
 
 
 def test_one_run_equals_solo_training():
-    check_jointly(DIFFERENT[:1], cartpole)
+    check_jointly(DIFFERENT[:1], cartpole, steps=300)
 
 
 @pytest.mark.parametrize("loss", ["mse", "huber"])
 def test_different_runs_equal_solo_training(loss):
-    check_jointly(DIFFERENT, cartpole, loss=loss)
+    check_jointly(DIFFERENT, cartpole, steps=300, loss=loss)
 
 
 class InFloat64(BaseFeaturesExtractor):
@@ -141,7 +141,7 @@ def test_a_run_does_not_change_the_others():
 )
 def test_kinds_of_training(make_env, policy, settings):
     specifications = [*SAME[:2], (DQNMSE, {"seed": 5})]
-    steps = 150 if policy != "MlpPolicy" else 300
+    steps = 110 if policy != "MlpPolicy" else 160
     # A number of bfloat16 has 8 bits
     tolerance = 2e-2 if "mixed_precision" in settings else 1e-4
     check_jointly(specifications, make_env, policy, steps, tolerance, **settings)
@@ -196,7 +196,7 @@ def test_model_can_be_used_afterwards_as_if_trained_alone(tmp_path):
         # The models share nothing
         before = [parameter.clone() for parameter in joint[number - 1].q_net.parameters()]
         other.learn(100, reset_num_timesteps=False)
-        assert other.num_timesteps == 400
+        assert other.num_timesteps == 260
         for old, new in zip(before, joint[number - 1].q_net.parameters(), strict=True):
             assert th.equal(old, new)
         arrays = [other.replay_buffer.observations, *other.policy.optimizer.state.values()]
