@@ -4,6 +4,7 @@ MIRL with its defaults beside SB3's DQN with its own: final returns after 50,000
     python benchmarks/defaults.py run --jobs 2      # writes results/defaults.json as runs finish; finished ones are skipped
     python benchmarks/defaults.py run --joint       # the same, a condition's missing runs as one joint training
     python benchmarks/defaults.py report            # the table of docs/results.md
+    python benchmarks/defaults.py trial --env FrozenLake-v1 --seeds 200-211 --settings prior_lr=2e-5 beta_scale=100
 
 Environments are CartPole, Acrobot, LunarLander and FrozenLake, each with its rewards multiplied by 1, 0.01 and 100. A run is
 one model with `MIRL("MlpPolicy", env, seed=seed)` or `DQN(...)` and no other argument, trained and then evaluated on 30
@@ -22,6 +23,7 @@ errors over seeds; other conditions are shown and do not count.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -226,15 +228,50 @@ def _mean_and_spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
+def trial(env_id: str, seeds: Sequence[int], settings: Sequence[dict[str, float]]) -> str:
+    """
+    DQN and MIRL with other settings, trained jointly: mean returns of 50 episodes (15 where they are long), with the standard
+    error over seeds.
+
+    :param env_id: of Gymnasium
+    :param seeds: not those of :data:`SEEDS`
+    :param settings: arguments of MIRL; none are the defaults
+    """
+    th.set_num_threads(1)
+    names = ["DQN", *(", ".join(f"{name}={value:g}" for name, value in own.items()) or "defaults" for own in settings)]
+    models: list[list[BaseDQN]] = [[BaseDQN("MlpPolicy", make_env(env_id, 1.0), seed=seed) for seed in seeds]]
+    models += [[MIRL("MlpPolicy", make_env(env_id, 1.0), seed=seed, **own) for seed in seeds] for own in settings]
+    errors = train_jointly([model for own in models for model in own], STEPS)
+    assert not any(errors), errors
+    episodes = 50 if env_id.startswith("Frozen") else 15
+    lines = []
+    for name, own in zip(names, models, strict=True):
+        returns = [float(evaluate_policy(model, make_env(env_id, 1.0), episodes)[0]) for model in own]
+        error = np.std(returns, ddof=1) / np.sqrt(len(returns))
+        lines.append(f"| {env_id} | {seeds[0]} to {seeds[-1]} | {name} | {np.mean(returns):.2f} ± {error:.2f} |")
+    return "\n".join(lines)
+
+
+def parse_settings(text: str) -> dict[str, float]:
+    """``name=number,name=number``, or nothing for the defaults."""
+    return {name: float(value) for name, value in (item.split("=") for item in text.split(",") if item)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("command", choices=("run", "report", "trial"))
     parser.add_argument("--algos", nargs="+", choices=("dqn", "mirl"), default=["dqn", "mirl"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--joint", action="store_true", help="train the missing runs of a condition jointly")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--env", default="FrozenLake-v1", help="of trial")
+    parser.add_argument("--seeds", default="200-211", help="of trial")
+    parser.add_argument("--settings", nargs="+", type=parse_settings, default=[], help="of trial, besides the defaults")
     arguments = parser.parse_args()
-    if arguments.command == "run":
+    if arguments.command == "trial":
+        first, last = map(int, arguments.seeds.split("-"))
+        print(trial(arguments.env, range(first, last + 1), [{}, *arguments.settings]))
+    elif arguments.command == "run":
         run(jobs(arguments.algos), arguments.jobs, arguments.results, arguments.joint)
     else:
         print(report(arguments.results))

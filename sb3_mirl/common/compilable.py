@@ -4,8 +4,6 @@ import shutil
 
 import torch as th
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 def describe_network(
     network: th.nn.Module, wanted_by: str = "compile_update=True"
@@ -37,7 +35,7 @@ def describe_network(
             _refuse(wanted_by, "buffers, such as batch norm has", module)
         if isinstance(module, th.nn.modules.dropout._DropoutNd) and module.p > 0:
             _refuse(wanted_by, "random numbers, such as dropout draws", module)
-        if any(state[hooks] for hooks in _HOOKS):
+        if state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]:
             _refuse(wanted_by, "hooks", module)
         for name, parameter in state["_parameters"].items():
             if parameter is None or id(parameter) in found:

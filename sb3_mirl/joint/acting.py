@@ -52,7 +52,9 @@ class Acting:
     def _explore(self, rows: Sequence[int], actions: np.ndarray) -> None:
         """Replace some actions: MIRL tosses a coin for each environment, DQN one for all."""
         soft = [row for row in rows if isinstance(self._models[row], MIRL)]
-        coins = np.array([self._generators[row].random.random_sample(self._n_envs) for row in soft])
+        # One number at a time takes a quarter of the time of an array with one number, and is the same draw
+        size = None if self._n_envs == 1 else self._n_envs
+        coins = np.array([self._generators[row].random.random_sample(size) for row in soft]).reshape(-1, self._n_envs)
         rates = np.array([[self._models[row].exploration_rate] for row in soft])
         exploring = coins < rates
         for index in np.flatnonzero(exploring.any(axis=1)) if soft else ():

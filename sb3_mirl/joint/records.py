@@ -63,6 +63,10 @@ class TrainingRecords:
             values = dict(zip(("beta", "kl"), self._beta_and_kl()[row], strict=True))
         self._models[row].record_training(self._losses[:, row].tolist(), q_values, **values)
 
+    def skip(self, row: int) -> None:
+        """Record nothing in the logger of one model, because it is about to forget it."""
+        self._unwritten.discard(row)
+
     def _beta_and_kl(self) -> list[tuple[float, float]]:
         """β, and the penalty on the last batch, of every run: computed for all when the first one asks."""
         if self._penalties is None:

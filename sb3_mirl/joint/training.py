@@ -83,6 +83,10 @@ def _place(model: BaseDQN) -> tuple[Any, ...]:
     return not isinstance(model, MIRL), repr(model.batch_loss), model.policy.optimizer.param_groups[0]["lr"]
 
 
+def _dumps_as_known(model: BaseDQN) -> bool:
+    return type(model).dump_logs in (MIRL.dump_logs, BaseDQN.dump_logs)
+
+
 def _callbacks_of(models: list[BaseDQN], callback: Any) -> list[BaseCallback | None]:
     if callback is None:
         return [None] * len(models)
@@ -299,7 +303,12 @@ class JointTraining:
                 model = self.models[row]
                 model._episode_num += 1
                 if self._log_interval is not None and model._episode_num % self._log_interval == 0:
-                    self._log(row)
+                    if model.logger.output_formats or row in self.callbacks.with_callbacks or not _dumps_as_known(model):
+                        self._log(row)
+                    else:
+                        # A dump that nobody reads: it forgets what was recorded
+                        self._unlogged.discard(row)
+                        self.records.skip(row)
                     with self.generators[row]:
                         model.dump_logs()
 
