@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 from models import FAST
-from probes import Mixed, TwoArms
+from probes import ConstantReward, Mixed, TwoArms
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_mirl import MIRL, SQL, SQLm
@@ -121,3 +121,25 @@ def test_casting_the_policy_leaves_prior_and_beta_exact():
 def test_a_policy_file_keeps_its_regularization(tmp_path):
     SQL("MlpPolicy", "CartPole-v1", prior_init=[0.1, 0.9]).policy.save(str(tmp_path / "policy.pth"))
     assert MIRLPolicy.load(str(tmp_path / "policy.pth")).regularization == "entropy"
+
+
+@pytest.mark.parametrize("n_actions", [1, 2, 7, 300])
+def test_draws_from_the_prior_are_those_of_numpy(n_actions):
+    policy = MIRL("MlpPolicy", ConstantReward(n_actions=n_actions), seed=0, policy_kwargs={"net_arch": [4]}).policy
+    random, expected = np.random.RandomState(1), np.random.RandomState(1)
+    for number in range(20):
+        prior = np.random.default_rng(number).dirichlet(np.full(n_actions, 0.3)) * (1 + number)
+        prior[: n_actions // 3] = 0
+        policy.prior.copy_(th.as_tensor(prior))
+        drawn = policy.sample_prior((5, 3), random)
+        np.testing.assert_array_equal(drawn, expected.choice(n_actions, (5, 3), p=prior / prior.sum()))
+        assert drawn.dtype == np.int64
+    assert random.get_state()[2] == expected.get_state()[2]
+
+
+@pytest.mark.parametrize("prior", [[0.0, 0.0], [-0.5, 1.5], [float("nan"), 1.0], [float("inf"), 1.0]])
+def test_draws_from_what_is_no_distribution(prior):
+    policy = MIRL("MlpPolicy", ConstantReward(), seed=0, policy_kwargs={"net_arch": [4]}).policy
+    policy.prior.copy_(th.tensor(prior))
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="The prior must be non-negative numbers"):
+        policy.sample_prior((2,))
