@@ -121,8 +121,8 @@ class MIRLPolicy(policies.DQNPolicy):
         :param random: an ``np.random.RandomState``; NumPy's global generator, which ``set_random_seed`` seeds, unless given
         """
         prior = self.prior.cpu().numpy()
-        # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked here,
-        # because ρ may come from outside: set_parameters, a callback of the user's
+        # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked
+        # here, because ρ may come from outside: set_parameters, a callback of the user's
         cumulative = (prior / prior.sum()).cumsum()
         if not (prior.min() >= 0 and 0 < cumulative[-1] < np.inf):
             raise ValueError(f"The prior must be non-negative numbers with a positive sum, got {shortened(prior.tolist())}")

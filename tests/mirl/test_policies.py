@@ -37,7 +37,7 @@ def test_action_probabilities_take_arrays_and_tensors():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_deterministic_is_the_mode_of_the_policy(algorithm):
-    model = algorithm("MlpPolicy", "CartPole-v1", beta_schedule="constant", beta_init=0.5, prior_init=[0.05, 0.95])
+    model = algorithm("MlpPolicy", "CartPole-v1", beta_schedule="constant", beta_init=0.5, prior_init=[0.05, 0.95], seed=0)
     obs = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     actions, _ = model.predict(obs, deterministic=True)
     np.testing.assert_array_equal(actions, model.policy.action_probabilities(obs).argmax(1))
