@@ -10,6 +10,7 @@ ARGUMENTS = {
     "first_run.py": ["--steps", "1300"],
     "atari_pong.py": ["--steps", "150", "--buffer-size", "200", "--learning-starts", "100", "--episodes", "0"],
     "custom_beta.py": ["--steps", "800"],
+    "many_seeds.py": ["--steps", "150", "--seeds", "2"],
     "compare.py": ["--steps", "1500", "--seeds", "1", "--env", "CartPole-v1"],
     "transfer_prior.py": [
         *("--source-steps", "180", "--steps", "180", "--learning-starts", "100", "--seeds", "1", "--n-envs", "2"),
@@ -37,5 +38,7 @@ def test_example(name, tmp_path, run_script):
     if name == "compare.py":
         *_, dqn, sql, mirl, _, figure = finished.stdout.splitlines()
         assert (dqn[:7], sql[:7], mirl[:8]) == ("| dqn |", "| sql |", "| mirl |") and figure.startswith("figure: ")
+    if name == "many_seeds.py":
+        assert [line.split()[0] for line in finished.stdout.splitlines()] == ["MIRL:", "SQL:"]
     if name in MAKES:
         assert (tmp_path / MAKES[name]).stat().st_size > 1000
