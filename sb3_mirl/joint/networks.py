@@ -73,7 +73,7 @@ class StackedNetworks:
         self._compiled_acting = compiled(self._acting, "the choice of actions")
         self._compiled_gradients = compiled(self._gradients, "the gradient step")
 
-    def _numbers(self, values: Sequence[float], dtype: th.dtype = th.float64) -> th.Tensor:
+    def _numbers(self, values: Sequence[float], dtype: th.dtype) -> th.Tensor:
         return th.tensor(values, dtype=dtype, device=self.device)
 
     @th.no_grad()

@@ -79,7 +79,7 @@ class StackedBuffers:
     """
 
     def __init__(self, models: Sequence[BaseDQN], generators: Sequence[RunGenerator]) -> None:
-        self.models, self.generators = [*models], [*generators]
+        self.generators = [*generators]
         buffers: list[Any] = [model.replay_buffer for model in models]
         self.buffers, first = buffers, buffers[0]
         self._size, self._n_envs, self._batch_size = first.buffer_size, first.n_envs, models[0].batch_size
@@ -89,7 +89,7 @@ class StackedBuffers:
             own = getattr(first, name)
             self.arrays[name] = np.zeros((len(buffers), *own.shape), own.dtype)
             for buffer, row in zip(buffers, self.arrays[name], strict=True):
-                filled = self._size if buffer.full else buffer.pos
+                filled = buffer.size()
                 row[:filled] = getattr(buffer, name)[:filled]
                 setattr(buffer, name, row)
         # Seen as lists of transitions
@@ -146,7 +146,7 @@ class StackedBuffers:
         indices = np.zeros((len(self.buffers), self._batch_size), np.int64)
         for row in rows:
             buffer, random = self.buffers[row], self.generators[row].random
-            drawn = random.randint(0, self._size if buffer.full else buffer.pos, size=self._batch_size)
+            drawn = random.randint(0, buffer.size(), size=self._batch_size)
             # Of one environment NumPy draws nothing
             if self._n_envs > 1:
                 drawn = drawn * self._n_envs + random.randint(0, self._n_envs, size=self._batch_size)
@@ -162,6 +162,6 @@ class StackedBuffers:
         for name in _ARRAYS:
             # Not more than what is filled is copied
             own = np.zeros(self.arrays[name].shape[1:], self.arrays[name].dtype)
-            filled = self._size if buffer.full else buffer.pos
+            filled = buffer.size()
             own[:filled] = self.arrays[name][row, :filled]
             setattr(buffer, name, own)
