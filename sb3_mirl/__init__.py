@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sb3_mirl.joint.training import train_jointly
     from sb3_mirl.mirl.arguments import PAPER_ATARI
     from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
-    from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
+    from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
     from sb3_mirl.mirl.priors import load_prior
     from sb3_mirl.tabular.solvers import (
         discounted_visitation,
@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "MIRL": "mirl.mirl",
     "SQL": "mirl.mirl",
+    "SQLDecoupled": "mirl.mirl",
     "SQLm": "mirl.mirl",
     "PAPER_ATARI": "mirl.arguments",
     "BetaUpdateCallback": "mirl.callbacks",
@@ -70,6 +71,7 @@ __all__ = [
     "GridWorld",
     "MIRLCallback",
     "PriorUpdateCallback",
+    "SQLDecoupled",
     "SQLm",
     "__version__",
     "discounted_visitation",

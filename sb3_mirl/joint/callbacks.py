@@ -140,7 +140,7 @@ _READ_ONCE = (
     *("gamma", "tau", "max_grad_norm", "batch_size", "learning_starts", "train_freq", "gradient_steps", "n_steps", "loss"),
     *("target_update_interval", "_total_timesteps"),
 )
-_READ_ONCE_OF_MIRL = ("prior_step_size", "beta_step_size", "beta_schedule", "beta_max", "beta_scale")
+_READ_ONCE_OF_MIRL = ("prior_step_size", "beta_step_size", "beta_schedule", "beta_max", "beta_scale", "beta_factor")
 
 
 def _settings_of(model: BaseDQN) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _environments(model: BaseDQN) -> list[Any]:
 def _check_model(index: int, model: Any) -> None:
     if not isinstance(model, BaseDQN):
         raise TypeError(
-            f"models must be of sb3_mirl (MIRL, SQL, SQLm, DQNMSE or BaseDQN), got {type(model).__name__} in model {index}"
+            f"models must be of sb3_mirl (MIRL, its variants, DQNMSE or BaseDQN), got {type(model).__name__} in model {index}"
         )
     where = f"model {index}, {type(model).__name__},"
     if model.env is None:

@@ -36,8 +36,9 @@ class Regularization:
         as_tensor = networks.beta.new_tensor
         # None where the schedule is constant
         self._step_sizes = as_tensor([model.beta_step_size or 0.0 for model in self._models])
-        self._largest = as_tensor([float(model.beta_max) for model in self._models])
-        self._scales = as_tensor([float(model.beta_scale) for model in self._models])
+        self._factors = as_tensor([model.beta_factor for model in self._models])
+        self._largest = as_tensor([model.beta_factor * model.beta_max for model in self._models])
+        self._scales = as_tensor([model.beta_factor * model.beta_scale for model in self._models])
 
     def show_probabilities(self, probabilities: th.Tensor | None, rows: set[int]) -> None:
         """
@@ -60,7 +61,7 @@ class Regularization:
         if moved_prior is not None:
             self._networks.prior.copy_(moved_prior)
         if rows := self._schedules.get("linear"):
-            steps = self._step_sizes[rows] * self._models[0].n_envs
+            steps = self._factors[rows] * self._step_sizes[rows] * self._models[0].n_envs
             self._networks.beta[rows] = th.minimum(self._networks.beta[rows] + steps, self._largest[rows])
 
     def after_gradient_step(self, squared_td_errors: th.Tensor) -> None:
@@ -76,8 +77,8 @@ class Regularization:
             assert beta is not None
             # All of them, as a view: several times faster than a list of indices
             where = slice(None) if len(rows) == len(beta) else rows
-            arguments = (beta[where], squared_td_errors[: len(beta)][where], self._step_sizes[where], self._largest[where])
+            errors, step_sizes, largest = squared_td_errors[: len(beta)][where], self._step_sizes[where], self._largest[where]
             if schedule == "adaptive":
-                beta[where] = update_beta(*arguments)
+                beta[where] = update_beta(beta[where], errors.double() / self._factors[where], step_sizes, largest)
             else:
-                beta[where] = update_beta_normalized(*arguments, self._scales[where])
+                beta[where] = update_beta_normalized(beta[where], errors, step_sizes, largest, self._scales[where])

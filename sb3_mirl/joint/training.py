@@ -42,7 +42,7 @@ def train_jointly(
 
     Each model ends as if it had been trained alone with ``model.learn(total_timesteps, callback)`` right after its
     construction: the same random numbers are drawn in the same order, results differ by rounding only, and one run changes
-    nothing in another. MIRL, SQL, SQLm, BaseDQN and DQNMSE may be mixed. Models may differ in seed, environment, learning
+    nothing in another. MIRL, its variants, BaseDQN and DQNMSE may be mixed. Models may differ in seed, environment, learning
     rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
     agree.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.common.inputs import INF, LARGEST, Rule, choice, is_number, number, optional
+from sb3_mirl.common.inputs import INF, LARGEST, Rule, choice, integer, is_number, number, optional
 from sb3_mirl.mirl.policies import REGULARIZATIONS
 
 AUTO = "auto"
@@ -80,6 +80,7 @@ ARGUMENT_RULES: dict[str, Rule] = {
     "beta_init": _beta_init,
     "beta_lr": _beta_lr,
     "beta_scale": number(np.nextafter(0, 1), accepted="a finite number > 0"),
+    "reference_n_actions": optional(integer(2)),
     "regularization": choice(REGULARIZATIONS),
 }
 

@@ -5,6 +5,7 @@ To change a rule, subclass a callback, write to ``self.prior`` or ``self.beta`` 
 ``learn(callback=...)``: it replaces the default one.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class MIRLCallback(GradientStepCallback):
     def _init_callback(self) -> None:
         # The policy may be wrapped by th.compile
         if not isinstance(getattr(self.model.policy, "_orig_mod", self.model.policy), MIRLPolicy):
-            raise TypeError(f"{type(self).__name__} works with MIRL, SQL and SQLm, not with {type(self.model).__name__}")
+            raise TypeError(f"{type(self).__name__} works with MIRL and its variants, not with {type(self.model).__name__}")
 
     @property
     def prior(self) -> th.Tensor:
@@ -60,22 +61,25 @@ class BetaUpdateCallback(MIRLCallback):
     Moves β, by the model's ``beta_schedule``.
 
     ``"normalized"``: β ← (1 - α_β) β + α_β k / √L at each gradient step. ``"adaptive"``: β ← (1 - α_β) β + α_β / L at each
-    gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th environment transition. ``"constant"``: never.
+    gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th environment transition. ``"constant"``: never. With
+    ``reference_n_actions`` all of it is multiplied by the model's ``beta_factor``.
     """
 
     def _on_step(self) -> bool:
-        if self.model.beta_schedule == "linear":
-            self.beta.add_(self._step_size() * self.training_env.num_envs).clamp_(max=self.model.beta_max)
+        model = self.model
+        if model.beta_schedule == "linear":
+            increase = model.beta_factor * self._step_size() * self.training_env.num_envs
+            self.beta.add_(increase).clamp_(max=model.beta_factor * model.beta_max)
         return True
 
     def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
-        model = self.model
+        model, factor = self.model, self.model.beta_factor
+        largest = factor * model.beta_max
         if model.beta_schedule == "adaptive":
-            self.beta.copy_(update_beta(self.beta, squared_td_error, self._step_size(), model.beta_max))
+            self.beta.copy_(update_beta(self.beta, squared_td_error.double() / factor, self._step_size(), largest))
         elif model.beta_schedule == "normalized":
-            self.beta.copy_(
-                update_beta_normalized(self.beta, squared_td_error, self._step_size(), model.beta_max, model.beta_scale)
-            )
+            scale = factor * model.beta_scale
+            self.beta.copy_(update_beta_normalized(self.beta, squared_td_error, self._step_size(), largest, scale))
 
     def _step_size(self) -> float:
         step_size = self.model.beta_step_size
@@ -101,3 +105,20 @@ def auto_beta_lr(gradient_steps: int) -> float:
     :return: 8.25 / ``gradient_steps``, at least 3e-5 and at most 1e-2
     """
     return float(np.clip(8.25 / max(gradient_steps, 1), 3e-5, 1e-2))
+
+
+def decoupling_factor(n_actions: int, reference_n_actions: int | None) -> float:
+    """
+    By which a β that was chosen for |A₀| actions is multiplied where there are |A|: the largest penalty of a uniform ρ,
+    log|A| / β, is then that of |A₀| actions.
+
+    Paper: Mohammadpour, Frejinger and Bacon, *Decoupling regularization from the action space*, ICLR 2024,
+    https://arxiv.org/abs/2406.05953, with the static temperature
+
+    :param n_actions: |A|
+    :param reference_n_actions: |A₀| ≥ 2, or None
+    :return: log|A| / log|A₀|; 1 without |A₀|, and for a single action, where nothing is regularised
+    """
+    if reference_n_actions is None or n_actions == 1:
+        return 1.0
+    return math.log(n_actions) / math.log(reference_n_actions)

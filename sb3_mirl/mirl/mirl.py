@@ -1,5 +1,5 @@
 """
-The algorithms: :class:`MIRL`, and :class:`SQL` and :class:`SQLm`, which are MIRL with other defaults.
+The algorithms: :class:`MIRL`, and :class:`SQL`, :class:`SQLDecoupled` and :class:`SQLm`, which are MIRL with other defaults.
 
 Read it beside ``stable_baselines3/dqn/dqn.py``: the order is the same, so that a diff shows the algorithm.
 """
@@ -20,7 +20,7 @@ from sb3_mirl.common.gradient import regression_loss, without_denormals
 from sb3_mirl.common.inputs import Rule
 from sb3_mirl.common.text import printable
 from sb3_mirl.mirl import arguments
-from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr
+from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr, decoupling_factor
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy, soft_td_target
 from sb3_mirl.mirl.policies import POLICY_ALIASES, MIRLPolicy
 
@@ -82,6 +82,8 @@ class MIRL(BaseDQN):
         :func:`~sb3_mirl.mirl.callbacks.auto_beta_lr`; not for ``"linear"``
     :param beta_scale: k > 0, without unit, of ``"normalized"``: the larger, the less regularised
     :param beta_max: the largest β that schedules may reach
+    :param reference_n_actions: |A₀| ≥ 2, the number of actions for which β was chosen: β, by whatever schedule, is multiplied
+        by :func:`~sb3_mirl.mirl.callbacks.decoupling_factor`; None: by 1
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
@@ -108,6 +110,7 @@ class MIRL(BaseDQN):
         beta_lr: float | str = "auto",
         beta_scale: float = 30.0,
         beta_max: float = 1e4,
+        reference_n_actions: int | None = None,
         regularization: str = "mutual_information",
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -120,6 +123,7 @@ class MIRL(BaseDQN):
         self.beta_lr = beta_lr
         self.beta_scale = beta_scale
         self.beta_max = beta_max
+        self.reference_n_actions = reference_n_actions
         self.regularization = regularization
         # The step sizes that the first learn() computed for "auto"; None before
         self.resolved_prior_lr: float | None = None
@@ -136,7 +140,7 @@ class MIRL(BaseDQN):
         if self.prior_init is not None:
             prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
             self.policy.prior.copy_(prior / prior.sum())
-        self.policy.beta.fill_(self.beta_init)
+        self.policy.beta.fill_(self.beta_factor * self.beta_init)
 
     @property
     def prior(self) -> np.ndarray:
@@ -147,6 +151,11 @@ class MIRL(BaseDQN):
     def beta(self) -> float:
         """β, in 1/reward."""
         return self.policy.beta.item()
+
+    @property
+    def beta_factor(self) -> float:
+        """By which β is multiplied."""
+        return decoupling_factor(int(self.action_space.n), self.reference_n_actions)  # type: ignore[attr-defined]
 
     @property
     def prior_step_size(self) -> float | None:
@@ -268,6 +277,15 @@ class SQL(MIRL):
 
     def __init__(self, *args: Any, prior_lr: float | str = 0.0, regularization: str = "entropy", **kwargs: Any) -> None:
         super().__init__(*args, prior_lr=prior_lr, regularization=regularization, **kwargs)
+
+
+class SQLDecoupled(SQL):
+    """:class:`SQL` with a temperature that depends on the number of actions: by default β is multiplied by log₂|A|."""
+
+    algorithm = "SQLDecoupled"
+
+    def __init__(self, *args: Any, reference_n_actions: int | None = 2, **kwargs: Any) -> None:
+        super().__init__(*args, reference_n_actions=reference_n_actions, **kwargs)
 
 
 class SQLm(MIRL):

@@ -83,7 +83,7 @@ def checked_prior(found: dict[str, Any], path: str | Path) -> np.ndarray:
     :raises ValueError: if there is no prior, or if it is not a distribution
     """
     if found["prior"] is None:
-        raise ValueError(f"{str(path)!r} has no prior: it is no model of MIRL, SQL or SQLm")
+        raise ValueError(f"{str(path)!r} has no prior: it is no model of MIRL or its variants")
     prior = np.array(found["prior"], dtype=np.float64)
     if prior.size == 0 or not np.all(prior >= 0) or not abs(prior.sum() - 1) <= 1e-6:
         raise ValueError(f"{str(path)!r}: prior must be non-negative numbers that sum to 1, the file has {found['prior']}")

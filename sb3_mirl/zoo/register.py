@@ -12,11 +12,17 @@ except ImportError as error:
     raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
 
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
-from sb3_mirl.mirl.mirl import MIRL, SQL, SQLm
+from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
 from sb3_mirl.zoo.workarounds import name_replay_buffers
 
 #: Our algorithms, by the names that they have in the zoo
-ALGORITHMS: dict[str, type[BaseDQN]] = {"mirl": MIRL, "sql": SQL, "sql_m": SQLm, "dqn_mse": DQNMSE}
+ALGORITHMS: dict[str, type[BaseDQN]] = {
+    "mirl": MIRL,
+    "sql": SQL,
+    "sql_decoupled": SQLDecoupled,
+    "sql_m": SQLm,
+    "dqn_mse": DQNMSE,
+}
 
 
 def register() -> None:
@@ -49,7 +55,7 @@ def sample_hyperparams(
     if not issubclass(ALGORITHMS[algorithm], MIRL):
         return hyperparams
     hyperparams["loss"] = trial.suggest_categorical("loss", ["mse", "huber"])
-    if algorithm != "sql":
+    if algorithm not in ("sql", "sql_decoupled"):
         # The time constant 1 / prior_lr ranges from an episode to more than a run
         hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
     # β is in 1/reward, so that its scale differs by orders of magnitude between environments. All arguments of β are sampled:

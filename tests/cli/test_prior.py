@@ -169,7 +169,7 @@ def test_errors_are_one_line_with_exit_status_2(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for arguments, error in {
         ("missing",): "there is no file",
-        (good, str(tmp_path / "dqn.zip")): "no model of MIRL, SQL or SQLm",
+        (good, str(tmp_path / "dqn.zip")): "no model of MIRL or its variants",
         (str(tmp_path / "junk.zip"),): "junk.zip",
         (good, "--threshold", "0"): "threshold must be a number in (0, 1], got 0.0",
         (good, "--threshold", "nan"): "threshold must be a number in (0, 1], got nan",

@@ -15,6 +15,8 @@ SCHEDULES = [
     {"beta_schedule": "linear", "beta_lr": 0.2, "beta_max": 0.5},
     {"beta_schedule": "constant", "beta_init": 3.0},
 ]
+#: β of two actions is multiplied by log 2 / log 5
+DECOUPLED = [{**schedule, "reference_n_actions": 5} for schedule in SCHEDULES]
 
 
 def make(schedules=SCHEDULES):
@@ -22,7 +24,7 @@ def make(schedules=SCHEDULES):
     return make_models(runs, lambda: "CartPole-v1", "MlpPolicy")
 
 
-@pytest.mark.parametrize("schedules", [SCHEDULES, SCHEDULES[:1] * 2, SCHEDULES[3:]])
+@pytest.mark.parametrize("schedules", [SCHEDULES, SCHEDULES[:1] * 2, SCHEDULES[3:], DECOUPLED])
 def test_beta_follows_each_schedule(schedules):
     models, others = make(schedules), make(schedules)
     networks = StackedNetworks(models)
@@ -38,7 +40,10 @@ def test_beta_follows_each_schedule(schedules):
             callback.on_step()
             callback.on_gradient_step(errors[row])
             assert models[row].beta == pytest.approx(others[row].beta, rel=1e-14)
-    changed = [model.beta != schedule.get("beta_init", 0.01) for model, schedule in zip(models, schedules, strict=True)]
+    changed = [
+        model.beta != model.beta_factor * schedule.get("beta_init", 0.01)
+        for model, schedule in zip(models, schedules, strict=True)
+    ]
     assert changed == [schedule["beta_schedule"] != "constant" for schedule in schedules]
 
 

@@ -49,6 +49,7 @@ def test_the_papers_atari_values_are_a_constant_and_the_zoos():
         ({"beta_lr": -1.0, "beta_schedule": "linear"}, r"beta_lr .*got -1.0"),
         ({"beta_schedule": "linear"}, r"beta_lr must be a number >= 0 with beta_schedule='linear', got 'auto'"),
         ({"beta_scale": 0.0}, r"beta_scale must be a finite number > 0, got 0.0"),
+        ({"reference_n_actions": 1}, r"reference_n_actions must be an integer >= 2, got 1"),
         ({"beta_max": -1.0}, r"beta_max .*got -1.0"),
         ({"loss": "l1"}, r"loss must be one of \('mse', 'huber'\), got 'l1'"),
         ({"regularization": "none"}, r"regularization must be one of .*got 'none'"),

@@ -9,8 +9,8 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_mirl import MIRL, SQL, BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, SQLm
-from sb3_mirl.mirl.callbacks import auto_beta_lr, auto_prior_lr
+from sb3_mirl import MIRL, SQL, BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, SQLDecoupled, SQLm
+from sb3_mirl.mirl.callbacks import auto_beta_lr, auto_prior_lr, decoupling_factor
 from sb3_mirl.mirl.operators import update_beta_normalized
 from sb3_mirl.mirl.policies import MIRLPolicy
 
@@ -103,6 +103,50 @@ def test_linear_beta_counts_transitions_over_all_calls_of_learn():
     assert capped.beta == 7.0
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta_schedule": "normalized", "beta_lr": 0.1, "beta_max": 1.0, "beta_scale": 2.0},
+        {"beta_schedule": "adaptive", "beta_lr": 0.1, "beta_max": 1.0},
+        {"beta_schedule": "linear", "beta_lr": 0.01, "beta_max": 0.3},
+        {"beta_schedule": "constant"},
+    ],
+)
+def test_beta_is_multiplied_by_the_ratio_of_logarithms_of_numbers_of_actions(settings):
+    class Fixed(BetaUpdateCallback):
+        """The same errors for all models."""
+
+        def _on_gradient_step(self, squared_td_error):
+            super()._on_gradient_step(th.tensor(1.0 + self.n_calls % 7))
+
+    def betas(**kwargs):
+        class Read(BaseCallback):
+            def _on_step(self):
+                values.append(self.model.beta)
+                return True
+
+        values = []
+        model = SQL("MlpPolicy", TwoArms(), beta_init=0.02, **settings, **kwargs, **FAST)
+        model.learn(100, callback=[Fixed(), Read()])
+        return np.array(values)
+
+    plain = betas()
+    # Four actions
+    np.testing.assert_allclose(betas(reference_n_actions=16), plain / 2, rtol=1e-12)
+    np.testing.assert_allclose(betas(reference_n_actions=4), plain, rtol=1e-12)
+    assert len(set(plain)) > 1 or settings["beta_schedule"] == "constant"
+
+
+def test_decoupling_factor():
+    assert decoupling_factor(66, 2) == pytest.approx(6.044394, abs=1e-6)
+    assert decoupling_factor(3, 9) == pytest.approx(0.5)
+    assert decoupling_factor(66, None) == decoupling_factor(1, 4) == 1.0
+    model = SQLDecoupled("MlpPolicy", "Acrobot-v1", beta_schedule="constant", beta_init=2.0, **FAST)
+    assert model.beta == pytest.approx(2.0 * np.log2(3)) and model.beta_factor == pytest.approx(np.log2(3))
+    # The penalty of a uniform prior against a deterministic policy
+    assert np.log(3) / model.beta == pytest.approx(np.log(2) / 2.0)
+
+
 def test_a_subclass_takes_the_place_of_the_default_wherever_it_stands(tmp_path):
     class Doubling(BetaUpdateCallback):
         def _on_gradient_step(self, squared_td_error):
@@ -170,5 +214,5 @@ def test_two_callbacks_for_one_state_are_refused():
 
 
 def test_callbacks_refuse_other_algorithms():
-    with pytest.raises(TypeError, match="BetaUpdateCallback works with MIRL, SQL and SQLm, not with DQN"):
+    with pytest.raises(TypeError, match="BetaUpdateCallback works with MIRL and its variants, not with DQN"):
         DQN("MlpPolicy", ConstantReward(), buffer_size=10).learn(10, callback=BetaUpdateCallback())

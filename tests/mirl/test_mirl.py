@@ -1,4 +1,4 @@
-"""MIRL, SQL and SQLm used as people use SB3's DQN."""
+"""MIRL and its variants used as people use SB3's DQN."""
 
 import copy
 import inspect
@@ -13,9 +13,9 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import KVWriter, Logger, configure
 
-from sb3_mirl import MIRL, SQL, PriorUpdateCallback, SQLm
+from sb3_mirl import MIRL, SQL, PriorUpdateCallback, SQLDecoupled, SQLm
 
-ALGORITHMS = [MIRL, SQL, SQLm]
+ALGORITHMS = [MIRL, SQL, SQLDecoupled, SQLm]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -37,6 +37,11 @@ def test_dqn_mse_has_the_hyperparameters_of_dqn():
     assert with_mse == {**theirs, **ours}
 
 
+def test_sql_decoupled_has_the_hyperparameters_of_sql():
+    ours, theirs = (yaml.safe_load(hyperparams_file(name).read_text()) for name in ("sql_decoupled", "sql"))
+    assert ours == theirs
+
+
 def test_second_registration_changes_nothing():
     register()
     before = dict(rl_zoo3.ALGOS)
