@@ -30,7 +30,7 @@ def test_sticky_actions_need_a_folder_of_their_own(tmp_path):
     suite = SUITES["atari-full"]
     sticky = replace(suite, env_kwargs={**suite.env_kwargs, "repeat_action_probability": 0.25})
     open_folder(tmp_path / "out", suite, [])
-    with pytest.raises(FolderError, match="env_kwargs .* instead of .*'repeat_action_probability': 0.25"):
+    with pytest.raises(FolderError, match=r"env_kwargs .* instead of .*'repeat_action_probability': 0.25"):
         open_folder(tmp_path / "out", sticky, [])
 
 
