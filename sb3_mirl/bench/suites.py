@@ -245,8 +245,8 @@ _ALL = (
         extra="minatar",
         tuning=_ALIKE,
     ),
-    # The same games, also with 12 more actions that do nothing. ε falls for 50,000 steps. α_ρ and α_β are larger, since `minatar`
-    # has 10 times the steps and 40 times the updates
+    # The same games, also with 12 more actions that do nothing. ε falls for 50,000 steps. `minatar` has 10 times the steps and
+    # 40 times the updates, and smaller α_ρ and α_β
     Suite(
         "minatar-actions",
         dict.fromkeys((*MINATAR_IDS, *USELESS_MINATAR_IDS), 500_000),

@@ -78,8 +78,14 @@ def test_idle_actions_apply_no_torque_push_or_engine():
     position, _ = car.state
     _, velocity = car.step(IDLE_ACTIONS["MountainCar-v0"])[0]
     assert velocity == pytest.approx(-np.cos(3 * position) * car.gravity, rel=1e-6)
-    # LunarLander's rewards subtract the fuel of an engine; its documentation calls action 0 "do nothing"
-    assert IDLE_ACTIONS["LunarLander-v3"] == 0
+    lander = gym.make("LunarLander-v3", render_mode="rgb_array").unwrapped  # draws the exhaust
+    lander.reset(seed=0)
+    particles = {}
+    for action in range(4):
+        before = len(lander.particles)
+        lander.step(action)
+        particles[action] = len(lander.particles) - before
+    assert [action for action in range(4) if particles[action] == 0] == [IDLE_ACTIONS["LunarLander-v3"]]
 
 
 def test_useless_actions_of_cartpole_apply_no_force():
@@ -128,13 +134,13 @@ def test_useless_actions_of_minatar_are_noop(name):
     assert play(useless, actions) == play(plain, [action if action < n else names.index("NOOP") for action in actions])
 
 
-@pytest.mark.parametrize(("env_id", "wrapper"), [("MinAtar-Freeway-v1", MinAtarWrapper), ("CartPole-v1", None)])
-def test_names_of_actions_in_logs(env_id, wrapper):
-    env_id = f"Useless12/{env_id}" if wrapper else f"Useless15/{env_id}"
-    env = make_vec_env(env_id, wrapper_class=wrapper)
-    names = find_action_names(env, int(env.action_space.n))
-    # CartPole has no names for its own actions
-    assert names == (["NOOP", "UP", "DOWN", *(f"USELESS_{k}" for k in range(12))] if wrapper else None)
+def test_actions_keep_their_names_in_the_wrapper_of_the_hyperparameter_files():
+    env = make_vec_env("Useless12/MinAtar-Freeway-v1", wrapper_class=MinAtarWrapper)
+    assert find_action_names(env, 15) == ["NOOP", "UP", "DOWN", *(f"USELESS_{k}" for k in range(12))]
+
+
+def test_environment_without_names_has_none():
+    assert find_action_names(make_vec_env("Useless15/CartPole-v1"), 17) is None
 
 
 @pytest.mark.parametrize(
