@@ -100,7 +100,13 @@ def test_example_of_joint_training_runs():
 def test_solver_example_runs():
     names = {}
     exec(PYTHON[2], names)
-    assert len(PYTHON) == 3 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
+    assert len(PYTHON) == 4 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
+
+
+def test_example_of_useless_actions_runs():
+    names = {}
+    exec(PYTHON[3], names)
+    assert names["env"].action_space.n == 66
 
 
 def test_install_command_lists_all_extras():

@@ -49,6 +49,17 @@ def _whole_number(text: str, maximum: int = 10**12) -> int:
     return int(text)
 
 
+def _probability(text: str) -> float:
+    """An argparse type."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
 def _resource(text: str) -> float:
     """An argparse type: CPUs or GPUs of a job. Ray divides a single one only."""
     try:
@@ -89,6 +100,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for env in args.envs or []:
             if env not in suite.steps:
                 runner.error(f"argument --envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}")
+        if args.sticky_actions is not None and not suite.is_atari:
+            names = ", ".join(suite.name for suite in SUITES.values() if suite.is_atari)
+            runner.error(f"argument --sticky-actions: only with suites of Atari games ({names}), not {suite.name}")
         for name in ("address", "cpus_per_job", "gpus_per_job", "fetch"):
             if getattr(args, name) and args.engine != "ray":
                 runner.error(f"argument --{name.replace('_', '-')}: only with --engine ray")
@@ -103,6 +117,8 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     seeds = partial(_whole_number, maximum=10_000)
     add("--seeds", type=seeds, metavar="N", help="seeds 0 to N-1; by default the suite's number")
     add("--steps", type=_whole_number, metavar="N", help="environment steps of a training; by default the suite's")
+    sticky = "Atari: probability that a frame repeats the previous action instead (usually 0.25); by default 0. Results are "
+    add("--sticky-actions", type=_probability, metavar="P", help=f"{sticky}not comparable with those of another P")
     add("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
     add("--jobs", type=_whole_number, metavar="J", help="processes at once, each with one thread; by default 1, with Ray all")
     jointly = "train up to R jobs of our algorithms in lock-step in one process, which is faster and differs by rounding; "
@@ -132,6 +148,8 @@ def _run(args: argparse.Namespace) -> bool:
     suite = SUITES[args.suite]
     if args.steps is not None:
         suite = replace(suite, steps=dict.fromkeys(suite.steps, args.steps))
+    if args.sticky_actions is not None:
+        suite = replace(suite, env_kwargs={**suite.env_kwargs, "repeat_action_probability": args.sticky_actions})
     # Seed by seed, so that an unfinished benchmark has all algorithms and environments with fewer seeds
     jobs = [
         Job(algorithm, env, seed)

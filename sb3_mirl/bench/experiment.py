@@ -23,6 +23,7 @@ from gymnasium.error import DependencyNotInstalled
 from sb3_mirl.bench.jobs import FolderError, Job, differences, stored_jobs
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.zoo.command import ExperimentManager
+from sb3_mirl.zoo.hyperparams import ZOO_RULES
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 
 
@@ -54,7 +55,10 @@ def experiment_manager(suite: Suite, job: Job, log_folder: Path, device: str) ->
     :param log_folder: where rl-zoo3 writes its logs and the model
     :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
     """
-    shared = suite.hyperparams if _takes(job.algorithm, suite.hyperparams) else {}
+    shared = suite.hyperparams if _takes(job.algorithm, suite.hyperparams.keys() - ZOO_RULES.keys()) else {}
+    # Of the environments of the training and of the evaluation; in the hyper-parameters they are recorded with the result
+    env_kwargs = dict(suite.env_kwargs)
+    recorded = {"env_kwargs": env_kwargs} if env_kwargs else {}
     file = hyperparams_file(job.algorithm)
     return ExperimentManager(
         argparse.Namespace(algo=job.algorithm, env=job.env, seed=job.seed, n_timesteps=suite.steps[job.env]),
@@ -64,7 +68,8 @@ def experiment_manager(suite: Suite, job: Job, log_folder: Path, device: str) ->
         n_timesteps=suite.steps[job.env],
         eval_freq=-1,
         save_freq=-1,
-        hyperparams={**shared, **suite.own_hyperparams.get(job.algorithm, {})},
+        hyperparams={**shared, **suite.own_hyperparams.get(job.algorithm, {}), **recorded},
+        env_kwargs=env_kwargs,
         seed=job.seed,
         verbose=0,
         log_interval=-2,
@@ -112,7 +117,7 @@ def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None
             raise ValueError(f"unknown algorithm {algorithm!r}, choose among {', '.join(rl_zoo3.ALGOS)}")
     for env in dict.fromkeys(env for _, env in pairs):
         try:
-            gym.make(env).close()
+            gym.make(env, **suite.env_kwargs).close()
         except Exception as error:
             not_installed = isinstance(error, (ImportError, DependencyNotInstalled)) and suite.extra
             raise ValueError(f"{env} cannot be made: {error}{_how_to_install(suite) if not_installed else ''}") from error

@@ -34,7 +34,7 @@ MAX_REASON_CHARS = 1000
 #: States of a job, the first that applies; a result that is damaged or belongs to another job is ``unreadable``
 STATES = ("done", "running", "unreadable", "failed", "missing")
 #: Fields of a suite that decide whether results are comparable; ``steps`` are compared too
-COMPARED_FIELDS = ("name", "epsilon", "episodes", "hyperparams", "own_hyperparams")
+COMPARED_FIELDS = ("name", "epsilon", "episodes", "hyperparams", "own_hyperparams", "env_kwargs")
 
 
 class FolderError(ValueError):
@@ -218,6 +218,7 @@ def check_suite(result: dict[str, Any], suite: Suite) -> None:
     for setting, actual, expected in (
         ("suite", result["suite"], suite.name),
         ("n_timesteps", result["hyperparameters"].get("n_timesteps"), suite.steps.get(env)),
+        ("env_kwargs", result["hyperparameters"].get("env_kwargs", {}), dict(suite.env_kwargs)),
         ("an evaluation with epsilon", result["evaluation"]["epsilon"], suite.epsilon),
         ("an evaluation with episodes", len(result["scores"]), suite.episodes),
     ):

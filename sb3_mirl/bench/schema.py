@@ -204,6 +204,7 @@ SUITE_OPTIONAL: Table = {
     "seeds": ("a count", _is_count),
     "packages": ("names", _list_of(_is_text)),
     "hyperparams": ("a dict", _is_dict),
+    "env_kwargs": ("a dict", _is_dict),
     "own_hyperparams": ("dicts by algorithm", _dict_of(lambda value: isinstance(value, dict), is_algorithm)),
     "extra": ("a name", _is_text),
     "tuning": ("texts by algorithm", _dict_of(_is_text)),

@@ -33,7 +33,14 @@ ATARI19 = (
     "UpNDown",
 )
 ATARI19_IDS = tuple(f"{game}NoFrameskip-v4" for game in ATARI19)
+#: Those of the paper's games that use 6 to 9 of the console's 18 actions. Nine of the 19 games use all of them
+ATARI_FULL_IDS = tuple(f"{game}NoFrameskip-v4" for game in ("Assault", "Asterix", "Gopher", "UpNDown"))
 MINATAR_IDS = tuple(f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"))
+CLASSIC_IDS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3")
+#: With actions that do nothing, see :mod:`sb3_mirl.envs.useless_actions`
+USELESS63_IDS = tuple(f"Useless63/{env}" for env in CLASSIC_IDS)
+USELESS15_IDS = tuple(f"Useless15/{env}" for env in CLASSIC_IDS)
+USELESS_MINATAR_IDS = tuple(f"Useless12/{env.replace('/', '-')}" for env in MINATAR_IDS)
 
 
 #: Names of algorithms in reports, in the reports' order; other algorithms follow
@@ -60,8 +67,9 @@ class Suite:
     :param seeds: number of seeds by default
     :param packages: modules that register the environments when they are imported
     :param hyperparams: override those of the files, for every algorithm whose constructor has all of them (DQN and its
-        variants). Others, such as PPO, keep rl-zoo3's
+        variants); those that rl-zoo3 itself uses, such as ``env_wrapper``, do not count. Others, such as PPO, keep rl-zoo3's
     :param own_hyperparams: override those of one algorithm, by its name
+    :param env_kwargs: arguments of the environments, for every algorithm
     :param extra: of this package that installs the environments: ``pip install 'sb3-mirl[extra]'``
     :param tuning: by algorithm: where its hyper-parameters come from and what they were tuned for. To be kept up to date
         with the files of hyper-parameters
@@ -76,9 +84,15 @@ class Suite:
     packages: tuple[str, ...] = ()
     hyperparams: Mapping[str, Any] = field(default_factory=dict)
     own_hyperparams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     # Results of suites that differ in these only are comparable
     extra: str = field(default="", compare=False)
     tuning: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the environments are Atari games."""
+        return self.extra == "atari"
 
     def tuning_of(self, algorithm: str) -> str:
         """:attr:`tuning` of an algorithm, with a default for those that it does not name."""
@@ -108,6 +122,12 @@ def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
     }
 
 
+def _with_priors(settings: Mapping[str, Any], prior_lr: float | str) -> dict[str, Mapping[str, Any]]:
+    """Settings of β for the algorithms that have β, with α_ρ for those that learn ρ."""
+    with_prior = {**settings, "prior_lr": prior_lr}
+    return {"sql": settings, "sql_decoupled": settings, "sql_m": with_prior, "mirl": with_prior}
+
+
 _ALIKE = dict.fromkeys(
     ("dqn", "dqn_mse", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
 )
@@ -120,6 +140,69 @@ _TUNING_IN_CLASSIC = {
     **dict.fromkeys(("dqn", "qrdqn"), "rl-zoo3's settings, which its authors tuned for this algorithm"),
     "dqn_mse": "rl-zoo3's settings of DQN, which its authors tuned with Huber's loss",
     **dict.fromkeys(("sql", "sql_m", "mirl"), _OURS_IN_CLASSIC),
+}
+
+_ALIKE_IN_ACTIONS = dict.fromkeys(
+    ("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
+    "what the algorithms share is alike, and tuned for none of them",
+)
+# Everything that a section of a file of hyper-parameters sets, so that environments with and without a section have the same
+_CLASSIC_ACTIONS = {
+    "policy": "MlpPolicy",
+    "policy_kwargs": "dict(net_arch=[64, 64])",
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "buffer_size": 50_000,
+    "learning_starts": 1000,
+    "gamma": 0.99,
+    "target_update_interval": 500,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_fraction": 0.2,
+    "exploration_final_eps": 0.05,
+    "max_grad_norm": 10,
+}
+_BETA_IN_CLASSIC_ACTIONS = {
+    "learning_rate": 1e-3,
+    "loss": "mse",
+    "beta_schedule": "normalized",
+    "beta_scale": 30,
+    "beta_init": 0.01,
+    "beta_lr": "auto",
+    "beta_max": 1e4,
+}
+_OWN_IN_CLASSIC_ACTIONS = {
+    "dqn": {"learning_rate": 1e-3},
+    "dqn_mse": {"learning_rate": 1e-3},
+    "mdqn": {"learning_rate": 1e-3},
+    **_with_priors(_BETA_IN_CLASSIC_ACTIONS, prior_lr="auto"),
+}
+# The settings of `minatar`, with an update every 4 steps
+_MINATAR_ACTIONS = {
+    "env_wrapper": [
+        "sb3_mirl.envs.minatar.MinAtarWrapper",
+        {"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 10_000}},
+    ],
+    "policy": "MlpPolicy",
+    "policy_kwargs": "dict(features_extractor_class=get_class_by_name('sb3_mirl.envs.minatar.MinAtarCNN'), net_arch=[128])",
+    "learning_rate": 2.5e-4,
+    "batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 5000,
+    "gamma": 0.99,
+    "target_update_interval": 1000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.1,
+    "max_grad_norm": 10,
+}
+_ATARI_100K = {
+    "buffer_size": 100_000,
+    "learning_rate": 1e-4,
+    "learning_starts": 1600,
+    "target_update_interval": 2000,
+    "train_freq": 1,
 }
 
 _ALL = (
@@ -140,6 +223,19 @@ _ALL = (
         extra="box2d",
         tuning=_TUNING_IN_CLASSIC,
     ),
+    # Do algorithms with a prior over actions lose less by actions that do nothing? All environments have the same settings
+    Suite(
+        "classic-actions",
+        dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), 50_000),
+        epsilon=0.0,
+        algorithms=("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
+        seeds=10,
+        packages=("sb3_mirl.envs.useless_actions",),
+        hyperparams=_CLASSIC_ACTIONS,
+        own_hyperparams=_OWN_IN_CLASSIC_ACTIONS,
+        extra="box2d",
+        tuning=_ALIKE_IN_ACTIONS,
+    ),
     # Steps of Young and Tian, MinAtar, 2019
     Suite(
         "minatar",
@@ -148,6 +244,21 @@ _ALL = (
         packages=("sb3_mirl.envs.minatar",),
         extra="minatar",
         tuning=_ALIKE,
+    ),
+    # The same games, also with 12 more actions that do nothing. ε falls for 50,000 steps. `minatar` has 10 times the steps and
+    # 40 times the updates, and smaller α_ρ and α_β
+    Suite(
+        "minatar-actions",
+        dict.fromkeys((*MINATAR_IDS, *USELESS_MINATAR_IDS), 500_000),
+        epsilon=0.05,
+        algorithms=("dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
+        packages=("sb3_mirl.envs.minatar", "sb3_mirl.envs.useless_actions"),
+        hyperparams=_MINATAR_ACTIONS,
+        own_hyperparams=_with_priors(
+            {"loss": "mse", "beta_schedule": "adaptive", "beta_init": 0.01, "beta_lr": 1.3e-4}, prior_lr=2e-5
+        ),
+        extra="minatar",
+        tuning=_ALIKE_IN_ACTIONS,
     ),
     # An evening on two cores. ε falls for 20,000 steps; α_ρ and α_β are larger by the ratio of the steps of `minatar` to these
     Suite(
@@ -178,15 +289,21 @@ _ALL = (
         dict.fromkeys(ATARI19_IDS, 100_000),
         epsilon=0.05,
         packages=("ale_py",),
-        hyperparams={
-            "buffer_size": 100_000,
-            "learning_rate": 1e-4,
-            "learning_starts": 1600,
-            "target_update_interval": 2000,
-            "train_freq": 1,
-        },
+        hyperparams=_ATARI_100K,
         # A run of `atari19` has 100 times the steps and 25 times the updates
         own_hyperparams=_faster(2e-4, 8e-5),
+        extra="atari",
+        tuning=_ALIKE,
+    ),
+    # As `atari19-100k`, with all 18 actions of the console, of which several have the same effect in these games
+    Suite(
+        "atari-full",
+        dict.fromkeys(ATARI_FULL_IDS, 100_000),
+        epsilon=0.05,
+        packages=("ale_py",),
+        hyperparams=_ATARI_100K,
+        own_hyperparams=_faster(2e-4, 8e-5),
+        env_kwargs={"full_action_space": True},
         extra="atari",
         tuning=_ALIKE,
     ),

@@ -1,1 +1,1 @@
-"""Environments: grid worlds, Atari and MinAtar."""
+"""Environments: grid worlds, Atari, MinAtar, and actions that do nothing."""

@@ -9,26 +9,39 @@ from typing import Any
 
 import gymnasium as gym
 import torch as th
+from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 try:
-    import minatar.gym
+    from minatar.gym import BaseEnv, register_envs
 except ImportError as error:
     raise ImportError(f"sb3_mirl.envs.minatar needs MinAtar ({error}): pip install 'sb3-mirl[minatar]'") from error
 
 if "MinAtar/Breakout-v1" not in gym.registry:
-    minatar.gym.register_envs()
+    register_envs()
+
+__all__ = ["ACTION_NAMES", "BaseEnv", "MinAtarCNN", "MinAtarWrapper"]
 
 #: Names of the actions by MinAtar's letters
 ACTION_NAMES = {"n": "NOOP", "l": "LEFT", "u": "UP", "r": "RIGHT", "d": "DOWN", "f": "FIRE"}
 
 
-class MinAtarWrapper(gym.Wrapper):
-    """A game with names for its actions. Its observations are planes of 0 and 1, bool [10, 10, channels]."""
+class MinAtarWrapper(gym.Wrapper, RecordConstructorArgs):
+    """
+    A game with names for its actions. Its observations are planes of 0 and 1, bool [10, 10, channels].
+
+    :param env: one of MinAtar's games
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
 
     def get_action_meanings(self) -> list[str]:
-        """Names of the actions, as Atari environments give them."""
+        """Names of the actions, as Atari environments give them. A wrapper inside may have other actions, and names them."""
+        if self.env.has_wrapper_attr("get_action_meanings"):
+            return self.env.get_wrapper_attr("get_action_meanings")()
         env: Any = self.unwrapped
         return [ACTION_NAMES[env.game.env.action_map[action]] for action in env.action_set]
 

@@ -53,6 +53,8 @@ COMMANDS = {
     "push-to-hub": "rl_zoo3.push_to_hub",
     "load-from-hub": "rl_zoo3.load_from_hub",
 }
+#: Modules of this package that register environments when they are imported, by the beginning of the ids
+OUR_ENVIRONMENTS = {"MinAtar/": "sb3_mirl.envs.minatar", "Useless": "sb3_mirl.envs.useless_actions"}
 #: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
@@ -288,13 +290,14 @@ def _positive(text: str) -> int:
 
 def _register_environment(env: str, packages: list[str]) -> None:
     """
-    Import ``--gym-packages``, and check that the environment is registered. MinAtar's games are registered without them.
+    Import ``--gym-packages``, and check that the environment is registered. Those of :data:`OUR_ENVIRONMENTS` are registered
+    without them.
 
     :raises CommandError: if it is not registered
     """
     for module in packages:
         importlib.import_module(module)
-    _register_minatar(env)
+    _register_ours(env)
     if env not in gym.registry:
         close = difflib.get_close_matches(env, gym.registry, n=1)
         remedy = f"did you mean {close[0]}?" if close else "--gym-packages names modules that register environments"
@@ -303,9 +306,10 @@ def _register_environment(env: str, packages: list[str]) -> None:
         raise CommandError(f"--env must be registered with Gymnasium, got {env!r}: {remedy}")
 
 
-def _register_minatar(*arguments: str) -> None:
-    if any(argument.rpartition("=")[2].startswith("MinAtar/") for argument in arguments):
-        importlib.import_module("sb3_mirl.envs.minatar")
+def _register_ours(*arguments: str) -> None:
+    for start, module in OUR_ENVIRONMENTS.items():
+        if any(argument.rpartition("=")[2].startswith(start) for argument in arguments):
+            importlib.import_module(module)
 
 
 # ---- train --resume -------------------------------------------------------------------------------------------------
@@ -406,7 +410,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(command: str, arguments: list[str]) -> None:
     register()
-    _register_minatar(*arguments)
+    _register_ours(*arguments)
     module_name, _, function_name = COMMANDS[command].partition(":")
     seed_runs = SeedRuns()
     with ExitStack() as stack:

@@ -35,6 +35,8 @@ def damaged_suite(folder, change):
         (["run", "classic", "--steps", "1e6"], "argument --steps: '1e6' is not a whole number from 1 to"),
         (["run", "classic", "--steps", "9" * 20], "is not a whole number from 1 to 1000000000000"),
         (["run", "classic", "--joint", "0"], "argument --joint: '0' is not a whole number from 1 to"),
+        (["run", "classic", "--sticky-actions", "0.25"], "--sticky-actions: only with suites of Atari games (atari19, "),
+        (["run", "atari19", "--sticky-actions", "25"], "--sticky-actions: '25' is not a number between 0 and 1"),
         (["run", "classic", "--engine", "cloud"], "argument --engine: invalid choice: 'cloud'"),
     ],
 )

@@ -1,13 +1,16 @@
 """Jobs as experiments of rl-zoo3: hyper-parameters, and what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import rl_zoo3
 from bench_runs import CARTPOLE, TINY
 
-from sb3_mirl.bench.experiment import check, check_pair
+from sb3_mirl.bench.experiment import check, check_pair, experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SUITES, Suite
+from sb3_mirl.zoo.register import register
 
 # Box2D's
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
@@ -17,7 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module_
 def test_every_suite_can_be_set_up(suite):
     # Atari's games have one section
     envs = list(suite.steps)[-1:] if suite.extra == "atari" else list(suite.steps)[-2:]
-    check(suite, [Job(algorithm, env, 0) for algorithm in (*suite.algorithms, "qrdqn") for env in envs])
+    register()
+    algorithms = [algorithm for algorithm in suite.algorithms if algorithm in rl_zoo3.ALGOS]
+    check(suite, [Job(algorithm, env, 0) for algorithm in (*algorithms, "qrdqn") for env in envs])
 
 
 def test_suite_hyperparameters_apply_to_dqn_variants_only():
@@ -28,6 +33,20 @@ def test_suite_hyperparameters_apply_to_dqn_variants_only():
     assert "buffer_size" not in settings["ppo"] and settings["ppo"]["n_steps"] == 128
     assert {settings[name]["buffer_size"] for name in ("qrdqn", "sql", "mirl")} == {100_000}
     assert "prior_lr" not in settings["sql"] and settings["mirl"]["prior_lr"] == 2e-4
+
+
+def test_arguments_of_environments_apply_to_every_algorithm_in_training_and_evaluation():
+    arguments = {"full_action_space": True, "repeat_action_probability": 0.25}
+    suite = replace(SUITES["atari-full"], env_kwargs=arguments)
+    register_suite(suite)
+    manager = experiment_manager(suite, Job("ppo", "AssaultNoFrameskip-v4", 0), Path(), "cpu")
+    hyperparams, saved = manager.read_hyperparameters()
+    assert saved["env_kwargs"] == arguments
+    _, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(hyperparams)
+    for eval_env in (False, True):
+        env = manager.create_envs(1, eval_env=eval_env, no_log=True)
+        assert env.action_space.n == 18
+        assert env.get_attr("ale")[0].getFloat("repeat_action_probability") == 0.25
 
 
 def test_unknown_environment_is_refused():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from bench_runs import CARTPOLE, COMMAND, TINY
@@ -23,6 +24,14 @@ def test_suite_file_round_trip(suite, tmp_path):
     open_folder(tmp_path / "out", suite, jobs)
     assert read_folder(tmp_path / "out") == (suite, jobs)
     assert open_folder(tmp_path / "out", suite, jobs[:1]) == jobs
+
+
+def test_sticky_actions_need_a_folder_of_their_own(tmp_path):
+    suite = SUITES["atari-full"]
+    sticky = replace(suite, env_kwargs={**suite.env_kwargs, "repeat_action_probability": 0.25})
+    open_folder(tmp_path / "out", suite, [])
+    with pytest.raises(FolderError, match=r"env_kwargs .* instead of .*'repeat_action_probability': 0.25"):
+        open_folder(tmp_path / "out", sticky, [])
 
 
 def test_concurrent_calls_plan_all_jobs(tmp_path):
@@ -62,6 +71,10 @@ def test_damaged_result_is_unreadable_with_its_reason(finished, damage, reason, 
         ({"scores": [9999.0]}, "it is a result of an evaluation with episodes 1, not 30"),
         ({"evaluation": {"epsilon": 0.5, "random actions from": "x"}}, "of an evaluation with epsilon 0.5, not 0.0"),
         ({"steps": 5}, "it is a result of 5 steps, not 600"),
+        (
+            {"hyperparameters": {"n_timesteps": 600, "env_kwargs": {"sutton_barto_reward": True}}},
+            "it is a result of env_kwargs {'sutton_barto_reward': True}, not {}",
+        ),
     ],
 )
 def test_result_of_another_suite_is_unreadable(finished, change, reason, tmp_path):

@@ -171,6 +171,7 @@ BAD_SUITE_VALUES = {
     "seeds": ("x", -1, []),
     "packages": ("os", [1], {}),
     "hyperparams": ([], "x", 1),
+    "env_kwargs": ([], "x", 1),
     "own_hyperparams": ([], {"mirl": 1}, {"mirl": []}, {"mirl": "x"}, "x"),
     "tuning": ([], {"mirl": 1}, "x"),
     "extra": ([], 1),

@@ -1,9 +1,13 @@
 """Suites, and the files of hyper-parameters that they use."""
 
+import ale_py
 import pytest
+import rl_zoo3
 import yaml
+from ale_py import roms
 
-from sb3_mirl.bench.suites import MINATAR_IDS, SUITES
+from sb3_mirl.bench.experiment import check_pair, register_suite
+from sb3_mirl.bench.suites import ATARI_FULL_IDS, MINATAR_IDS, SUITES
 from sb3_mirl.cli.main import main
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file
 
@@ -19,6 +23,27 @@ def test_algorithms_share_their_hyperparameters():
         # SB3's default for the others, but not for QR-DQN
         quantiles = {key: value for key, value in files["qrdqn"][section].items() if key != "policy_kwargs"}
         assert quantiles == {"max_grad_norm": 10} | {key: value for key, value in shared.items() if key != "policy_kwargs"}
+
+
+@pytest.mark.parametrize("name", ["classic-actions", "minatar-actions"])
+def test_settings_with_useless_actions_are_equal(name):
+    suite = SUITES[name]
+    register_suite(suite)
+    reference = check_pair(suite, "dqn_mse", next(iter(suite.steps)))
+    for algorithm in filter(rl_zoo3.ALGOS.__contains__, suite.algorithms):
+        settings, *others = [check_pair(suite, algorithm, env) for env in suite.steps]
+        assert others == [settings] * (len(suite.steps) - 1)
+        own = suite.own_hyperparams.get(algorithm, {})
+        assert own.items() <= settings.items()
+        shared = (suite.hyperparams.keys() | settings.keys() & reference.keys()) - {*own, "learning_rate"}
+        assert {key: settings[key] for key in shared} == {key: reference[key] for key in shared}
+
+
+def test_full_action_set_adds_actions():
+    for env in ATARI_FULL_IDS:
+        emulator = ale_py.ALEInterface()
+        emulator.loadROM(roms.get_rom_path({"UpNDownNoFrameskip-v4": "up_n_down"}.get(env, env.split("No")[0].lower())))
+        assert len(emulator.getMinimalActionSet()) < len(emulator.getLegalActionSet()) == 18
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "qrdqn"])

@@ -205,6 +205,16 @@ def test_minatar_needs_no_gym_packages(arguments, tmp_path, monkeypatch):
     assert set(MINATAR_IDS) <= set(gym.registry)
 
 
+def test_environments_with_useless_actions_train_and_play_without_gym_packages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train("--eval-freq", "-1", "-params", "buffer_size:200", "learning_starts:50", env="Useless15/CartPole-v1", steps=80)
+    assert (tmp_path / "logs/mirl/Useless15-CartPole-v1_1/Useless15-CartPole-v1.zip").exists()
+    for name in [name for name in gym.registry if name.startswith("Useless")]:
+        monkeypatch.delitem(gym.registry, name)
+    monkeypatch.delitem(sys.modules, "sb3_mirl.envs.useless_actions")
+    assert main(["enjoy", "--algo", "mirl", "--env", "Useless15/CartPole-v1", "-f", "logs", "--no-render", "-n", "20"]) == 0
+
+
 @pytest.mark.parametrize(
     "env, remedy",
     [

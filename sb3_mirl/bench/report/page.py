@@ -332,6 +332,7 @@ def _settings(bench: Bench, tables: Tables) -> dict[str, Any]:
         "episodes": suite.episodes,
         "epsilon": f"{suite.epsilon:g}",
         "hyperparams": _assignments(suite.hyperparams),
+        "env_kwargs": _assignments(suite.env_kwargs),
         "own_hyperparams": {label(algorithm): _assignments(own) for algorithm, own in suite.own_hyperparams.items()},
         "tables": shown,
     }
