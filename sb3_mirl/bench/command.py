@@ -1,20 +1,23 @@
 """
 The command ``sb3-mirl bench``: ``run`` trains and evaluates the algorithms of a suite and continues where an earlier call
-stopped; ``status`` says progress of a benchmark folder; ``report`` writes tables, figures and a page.
+stopped; ``status`` says progress of a benchmark folder; ``report`` writes tables, figures and a page; ``tune`` gives the
+algorithms of a suite equal numbers of random trials.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.run import explain_missing_packages, run, status
-from sb3_mirl.bench.suites import SUITES, Suite, tuning_lines
+from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, Suite, tuning_lines
 from sb3_mirl.common.text import printable
 
 
@@ -74,7 +77,7 @@ def _resource(text: str) -> float:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of ``sb3-mirl bench``, validated as far as possible without folders and heavy imports."""
     parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status,report}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status,report,tune}")
     runner = commands.add_parser(
         "run",
         help="train and evaluate what is not finished yet",
@@ -94,6 +97,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     report_parser.add_argument("folder", type=Path, metavar="DIR")
     report_parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default DIR/report")
+    tuner = commands.add_parser(
+        "tune",
+        help="random trials of each algorithm's own settings",
+        description="Trains the same number of random trials of each algorithm of a suite, with a part of the suite's steps, "
+        "and prints the best settings. Finished trials are skipped. The settings of the suite itself are not changed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    tuner.add_argument("suite", choices=list(TUNINGS), metavar="SUITE", help=", ".join(TUNINGS))
+    tuner.add_argument("--algos", nargs="+", choices=list(SETTINGS), metavar="ALGO", help="by default the suite's")
+    tuner.add_argument("--out", type=Path, metavar="DIR", help="folder of the trials; by default logs/bench/SUITE-tuning")
+    tuner.add_argument("--jobs", type=_whole_number, metavar="J", default=1, help="processes at once, each with one thread")
     args = parser.parse_args(arguments)
     if args.command == "run":
         suite = SUITES[args.suite]
@@ -162,12 +176,31 @@ def _run(args: argparse.Namespace) -> bool:
     return not run(suite, jobs, folder, args.jobs, ENGINES[args.engine](args), **options)
 
 
+def _tune(args: argparse.Namespace) -> None:
+    with explain_missing_packages():
+        from sb3_mirl.bench.tuning import choose, tune
+
+    suite, plan = SUITES[args.suite], TUNINGS[args.suite]
+    algorithms = args.algos or suite.algorithms
+    results: dict[str, list[dict[str, Any]]] = {algorithm: [] for algorithm in algorithms}
+    for file in tune(suite, plan, algorithms, args.out or Path("logs", "bench", f"{suite.name}-tuning"), args.jobs):
+        result = json.loads(file.read_text())
+        results[result["algorithm"]].append(result)
+        print(printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True)
+    for algorithm, found in results.items():
+        best, means = choose(found)
+        print(printable(f"{algorithm}: trial {best}, {found[0]['settings'][best]}, mean of scaled scores {means[best]:.2f}"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command ``sb3-mirl bench``."""
     args = parse(arguments)
     try:
         if args.command == "run":
             return 0 if _run(args) else 1
+        if args.command == "tune":
+            _tune(args)
+            return 0
         suite, jobs = read_folder(args.folder)
         lines = status(args.folder) if args.command == "status" else [_report(args)]
         lines += map(printable, tuning_lines(suite, (job.algorithm for job in jobs)))

@@ -101,6 +101,69 @@ class Suite:
         return self.tuning.get(algorithm, "rl-zoo3's settings")
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """
+    How the algorithms of a suite are tuned, see :mod:`sb3_mirl.bench.tuning`.
+
+    :param envs: of the suite
+    :param share: of the suite's steps
+    :param seeds: that the suite does not use
+    :param trials: of each algorithm
+    :param episodes: of the evaluation of each run
+    """
+
+    envs: tuple[str, ...]
+    share: float = 0.25
+    seeds: tuple[int, ...] = (1000, 1001)
+    trials: int = 16
+    episodes: int = 30
+
+    def steps(self, suite: Suite, env: str) -> int:
+        """Environment steps of a trial."""
+        return round(self.share * suite.steps[env])
+
+
+#: What is tuned of each algorithm: the names of settings, see :func:`constructor_arguments`. ``beta`` is ``beta_end`` or
+#: ``beta_scale``
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "dqn": ("learning_rate",),
+    "dqn_mse": ("learning_rate",),
+    "sql": ("learning_rate", "beta"),
+    "sql_decoupled": ("learning_rate", "beta"),
+    "sql_m": ("learning_rate", "beta", "prior_steps"),
+    "mdqn": ("learning_rate", "entropy_temperature"),
+    "mirl": ("learning_rate", "beta", "prior_steps"),
+}
+
+
+def constructor_arguments(algorithm: str, settings: Mapping[str, float], steps: int) -> dict[str, Any]:
+    """
+    Settings that do not depend on the length of the training, as arguments of an algorithm.
+
+    :param algorithm: one of :data:`SETTINGS`
+    :param settings: ``learning_rate``; ``beta_end``: β rises linearly from 0 to it in the first half of the training, or
+        ``beta_scale`` of the schedule ``"normalized"``; ``prior_steps``: α_ρ is this number divided by ``steps``;
+        ``entropy_temperature`` of M-DQN
+    :param steps: environment steps of the training
+    :return: arguments
+    """
+    arguments: dict[str, Any] = {"learning_rate": settings["learning_rate"]}
+    if algorithm != "dqn":
+        arguments["loss"] = "mse"
+    if "entropy_temperature" in settings:
+        arguments["entropy_temperature"] = settings["entropy_temperature"]
+    if "prior_steps" in settings:
+        arguments["prior_lr"] = settings["prior_steps"] / steps
+    if "beta_end" in settings:
+        end = settings["beta_end"]
+        arguments |= {"beta_schedule": "linear", "beta_init": 0.0, "beta_lr": 2.0 * end / steps, "beta_max": end}
+    elif "beta_scale" in settings:
+        arguments |= {"beta_schedule": "normalized", "beta_init": 0.01, "beta_lr": "auto", "beta_max": 1e4}
+        arguments["beta_scale"] = settings["beta_scale"]
+    return arguments
+
+
 def tuning_lines(suite: Suite, algorithms: Iterable[str]) -> list[str]:
     """
     :param suite: of a benchmark
@@ -310,3 +373,8 @@ _ALL = (
 )
 #: All suites by name
 SUITES = {suite.name: suite for suite in _ALL}
+#: By suite
+TUNINGS = {
+    "classic-actions": Tuning(("CartPole-v1", "Useless63/Acrobot-v1")),
+    "minatar-actions": Tuning(("MinAtar/Breakout-v1", "Useless12/MinAtar-Asterix-v1"), trials=12),
+}

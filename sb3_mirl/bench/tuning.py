@@ -1,0 +1,189 @@
+"""
+Equal tuning of the algorithms of a suite: :func:`tune` runs the same number of random trials for each, and :func:`choose`
+takes the best one.
+
+A trial is a choice of an algorithm's own settings, those of :data:`SETTINGS`. Trial i has the same learning rate, β and α_ρ
+for every algorithm that has them. Each trial is trained with a part of the suite's steps, on some of its environments, and
+with seeds that the suite does not use; all trials of an algorithm on an environment are trained jointly.
+
+Results are files ``<algorithm>_<environment>.json`` in a folder, with all trials. What is finished is skipped.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_mirl import train_jointly
+from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import SETTINGS, Suite, Tuning, constructor_arguments
+from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.common.files import write_whole
+
+#: Ranges of the settings, all log-uniform. β and α_ρ are relative to the length of the training, see
+#: :func:`~sb3_mirl.bench.suites.constructor_arguments`
+RANGES = {
+    "learning_rate": (1e-4, 1e-2),
+    "beta_end": (1.0, 1000.0),
+    "beta_scale": (3.0, 300.0),
+    "prior_steps": (1.0, 100.0),
+    "entropy_temperature": (1e-3, 3.0),
+}
+#: Of the trials' settings
+SAMPLING_SEED = 0
+
+
+def sample_trials(algorithm: str, number: int) -> list[dict[str, float]]:
+    """
+    :param algorithm: one of :data:`~sb3_mirl.bench.suites.SETTINGS`
+    :param number: of trials
+    :return: the settings of each trial; of β every second trial has one schedule, the others have the other
+    """
+    random = np.random.default_rng(SAMPLING_SEED)
+    draws = {name: np.exp(random.uniform(np.log(low), np.log(high), number)).tolist() for name, (low, high) in RANGES.items()}
+    trials = []
+    for index in range(number):
+        names = [*SETTINGS[algorithm]]
+        if "beta" in names:
+            names[names.index("beta")] = ("beta_end", "beta_scale")[index % 2]
+        # Three digits, so that a choice can be written down
+        trials.append({name: float(f"{draws[name][index]:.3g}") for name in names})
+    return trials
+
+
+def file_of(folder: Path, algorithm: str, env: str) -> Path:
+    """The file of all trials of an algorithm on an environment."""
+    return folder / f"{algorithm}_{env.replace('/', '-')}.json"
+
+
+def tune(suite: Suite, plan: Tuning, algorithms: Sequence[str], folder: Path, workers: int) -> Iterator[Path]:
+    """
+    Run the trials that are not finished.
+
+    :param suite: to be tuned for
+    :param plan: environments, steps, seeds and number of trials
+    :param algorithms: of :data:`~sb3_mirl.bench.suites.SETTINGS`
+    :param folder: of the results, created if necessary
+    :param workers: processes at once, each with one thread
+    :return: files, as they are finished or found
+    :raises ValueError: if a file in the folder is of other trials
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pending = []
+    for env in plan.envs:
+        for algorithm in algorithms:
+            file = file_of(folder, algorithm, env)
+            if not file.exists():
+                pending.append((suite, plan, algorithm, env, file))
+                continue
+            found, wanted = json.loads(file.read_text()), _header(suite, plan, algorithm, env)
+            if different := [name for name in wanted if found.get(name) != wanted[name]]:
+                raise ValueError(
+                    f"{str(file)!r} has another {different[0]}: {found.get(different[0])!r} instead of "
+                    f"{wanted[different[0]]!r}. Choose another folder"
+                )
+            yield file
+    # A process for each file
+    with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
+        yield from pool.imap_unordered(_run_trials, pending)
+
+
+def _run_trials(task: tuple[Suite, Tuning, str, str, Path]) -> Path:
+    return run_trials(*task)
+
+
+def _header(suite: Suite, plan: Tuning, algorithm: str, env: str) -> dict[str, Any]:
+    """What identifies a file."""
+    return {
+        "suite": suite.name,
+        "algorithm": algorithm,
+        "environment": env,
+        "steps": plan.steps(suite, env),
+        "episodes": plan.episodes,
+        "seeds": [*plan.seeds],
+        "shared": json.loads(json.dumps(dict(suite.hyperparams))),
+        "settings": sample_trials(algorithm, plan.trials),
+    }
+
+
+def run_trials(suite: Suite, plan: Tuning, algorithm: str, env: str, file: Path) -> Path:
+    """
+    Train and evaluate all trials of an algorithm on an environment, and write them.
+
+    SB3's DQN is trained as ``BaseDQN`` with its loss, which differs by rounding, because SB3's own class cannot be trained
+    jointly.
+
+    :param suite: to be tuned for
+    :param plan: of the tuning
+    :param algorithm: of the trials
+    :param env: of the trials
+    :param file: to be written
+    :return: the file
+    """
+    th.set_num_threads(1)
+    register_suite(suite)
+    header = _header(suite, plan, algorithm, env)
+    trained, more = ("dqn_mse", {"loss": "huber"}) if algorithm == "dqn" else (algorithm, {})
+    managers, models = [], []
+    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        for settings in header["settings"]:
+            own = {**constructor_arguments(algorithm, settings, header["steps"]), **more}
+            variant = replace(suite, steps={env: header["steps"]}, own_hyperparams={trained: own})
+            for seed in plan.seeds:
+                manager = experiment_manager(variant, Job(trained, env, seed), Path(logs), "cpu")
+                experiment = manager.setup_experiment()
+                assert experiment is not None
+                managers.append(manager)
+                models.append(experiment[0])
+        errors = train_jointly(models, header["steps"])  # type: ignore[arg-type]
+        scores: list[float | None] = []
+        for manager, model, error in zip(managers, models, errors, strict=True):
+            if error is not None:
+                scores.append(None)
+                continue
+            evaluation_env = manager.create_envs(1, eval_env=True)
+            seed = EVALUATION_SEED + int(model.seed)  # type: ignore[arg-type]
+            scores.append(float(np.mean(evaluate(model, evaluation_env, plan.episodes, suite.epsilon, seed))))
+            evaluation_env.close()
+    by_trial = np.array(scores, dtype=object).reshape(plan.trials, len(plan.seeds)).tolist()
+    write_whole(file, (json.dumps({**header, "scores": by_trial}, indent=1) + "\n").encode())
+    return file
+
+
+def choose(results: Sequence[Mapping[str, Any]]) -> tuple[int, list[float]]:
+    """
+    The best trial of an algorithm: the one with the highest mean over environments of the score, where 0 is the worst and 1
+    the best trial of this algorithm on that environment. The score of a trial is the mean over its seeds; a trial of which a
+    run had a loss that was not finite is the worst.
+
+    :param results: the contents of the files of one algorithm
+    :return: the index of the best trial, and the mean of each trial
+    """
+    scaled = []
+    for result in results:
+        means = np.array([np.nan if None in scores else np.mean(scores) for scores in result["scores"]], dtype=np.float64)
+        means = np.nan_to_num(means, nan=np.nanmin(means))
+        spread = np.ptp(means)
+        scaled.append((means - means.min()) / spread if spread > 0 else np.zeros(len(means)))
+    mean = np.mean(scaled, axis=0)
+    return int(mean.argmax()), mean.tolist()
+
+
+def chosen_settings(folder: Path, plan: Tuning, algorithm: str) -> dict[str, float]:
+    """
+    :param folder: of finished trials
+    :param plan: of the tuning
+    :param algorithm: of the trials
+    :return: the settings of the best trial
+    """
+    results = [json.loads(file_of(folder, algorithm, env).read_text()) for env in plan.envs]
+    return results[0]["settings"][choose(results)[0]]
