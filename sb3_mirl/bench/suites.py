@@ -290,7 +290,7 @@ _ALL = (
     Suite(
         "classic-actions",
         dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), 50_000),
-        epsilon=0.0,
+        epsilon=0.05,
         algorithms=("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
         seeds=10,
         packages=("sb3_mirl.envs.useless_actions",),

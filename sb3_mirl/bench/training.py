@@ -43,6 +43,8 @@ from sb3_mirl.zoo.command import ExperimentManager
 
 #: Parts of a training; histories have one number for each
 PARTS = 200
+#: The 18 of Atari's console
+MANY_ACTIONS = 18
 #: Added to the job's seed, so that evaluation episodes differ from training episodes
 EVALUATION_SEED = 1_000_000
 #: Distributions whose versions are recorded
@@ -101,14 +103,17 @@ class History(BaseCallback):
         return {"step": steps[ended].tolist(), "return": means.tolist(), "episodes": self.episodes[ended].tolist()}
 
     def temperature(self) -> dict[str, list[Any]] | None:
-        """At the first step of each part: β, and ρ [n_actions]; None if the algorithm has neither."""
+        """
+        At the first step of each part, with more than :data:`MANY_ACTIONS` of every tenth: β, and ρ [n_actions], rounded to six
+        decimal places; None if the algorithm has neither.
+        """
         if self.priors is None:
             return None
-        begun = self.begun_at > 0
+        begun = np.flatnonzero(self.begun_at)[:: 1 if self.priors.shape[1] <= MANY_ACTIONS else 10]
         return {
             "step": self.begun_at[begun].tolist(),
             "beta": self.betas[begun].tolist(),
-            "prior": self.priors[begun].tolist(),
+            "prior": self.priors[begun].round(6).tolist(),
         }
 
 
