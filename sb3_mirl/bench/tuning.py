@@ -92,6 +92,8 @@ def tune(suite: Suite, plan: Tuning, algorithms: Sequence[str], folder: Path, wo
                     f"{wanted[different[0]]!r}. Choose another folder"
                 )
             yield file
+    if not pending:
+        return
     # A process for each file
     with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
         yield from pool.imap_unordered(_run_trials, pending)
