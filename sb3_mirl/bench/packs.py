@@ -1,6 +1,7 @@
 """
 Packs: jobs that are trained jointly, in lock-step in one process. :func:`plan_packs` chooses them, :func:`run_pack` runs one.
 Each job has its own result, log, checkpoints, progress and failure, as if it had been run alone; results differ by rounding.
+In a pack ``dqn`` is trained as ``BaseDQN``, which is SB3's DQN up to rounding.
 """
 
 import os
@@ -25,6 +26,7 @@ from sb3_mirl.bench.suites import Suite
 from sb3_mirl.bench.training import Training, claimed, finish, logged, prepare, recorded, run_job, write_result
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.joint.compatibility import check_models
+from sb3_mirl.zoo.register import base_dqn_for_dqn
 
 # ---- planning ---------------------------------------------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ def _model_of(suite: Suite, algorithm: str, env: str) -> _Kind:
         open(os.devnull, "w") as nothing,
         redirect_stdout(nothing),
         warnings.catch_warnings(),
+        base_dqn_for_dqn(),
     ):
         warnings.simplefilter("ignore")
         manager = experiment_manager(suite, Job(algorithm, env, 0), Path(folder), "cpu")
@@ -121,7 +124,7 @@ def run_pack(jobs: Sequence[Job], folder: Path, save_freq: int | None = None, de
     if len(jobs) == 1:
         run_job(jobs[0], folder, save_freq, device)
         return
-    with ExitStack() as locks:
+    with base_dqn_for_dqn(), ExitStack() as locks:
         trainings = []
         for job in jobs:
             if locks.enter_context(claimed(job, folder)):

@@ -1,6 +1,8 @@
 """Registration of our algorithms in rl-zoo3, with samplers for its hyper-parameter search and files of hyper-parameters."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,17 @@ def register() -> None:
     for name in ALGORITHMS:
         hyperparams_opt.HYPERPARAMS_SAMPLER[name] = functools.partial(sample_hyperparams, name)
         hyperparams_opt.HYPERPARAMS_CONVERTER[name] = hyperparams_opt.convert_offpolicy_params
+
+
+@contextmanager
+def base_dqn_for_dqn() -> Iterator[None]:
+    """In this context rl-zoo3's ``dqn`` is :class:`~sb3_mirl.BaseDQN`: SB3's DQN up to rounding, and trainable jointly."""
+    theirs = rl_zoo3.ALGOS["dqn"]
+    rl_zoo3.ALGOS["dqn"] = BaseDQN
+    try:
+        yield
+    finally:
+        rl_zoo3.ALGOS["dqn"] = theirs
 
 
 def sample_hyperparams(

@@ -21,15 +21,16 @@ from sb3_mirl.bench.training import History, run_job
 from sb3_mirl.common.files import locked
 
 SUITE = replace(TINY, steps={"CartPole-v1": 600}, episodes=5, hyperparams=EARLY)
-MIRL, SQL, QRDQN = ([Job(name, "CartPole-v1", seed) for seed in range(3)] for name in ("mirl", "sql", "qrdqn"))
+MIRL, SQL, DQN, QRDQN = ([Job(name, "CartPole-v1", seed) for seed in range(3)] for name in ("mirl", "sql", "dqn", "qrdqn"))
 PACK = (MIRL[0], SQL[0], MIRL[1])
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A folder of jobs that were run one by one."""
-    folder = fresh(tmp_path_factory.mktemp("alone"), SUITE, *MIRL, *SQL, QRDQN[0])
-    assert all(run_job(job, folder) for job in [*MIRL, *SQL, QRDQN[0]])
+    jobs = [*MIRL, *SQL, *DQN[:2], QRDQN[0]]
+    folder = fresh(tmp_path_factory.mktemp("alone"), SUITE, *jobs)
+    assert all(run_job(job, folder) for job in jobs)
     return folder
 
 
@@ -81,11 +82,11 @@ def interrupted(folder, pack, monkeypatch):
 
 
 def test_packs_are_of_equal_size_and_in_the_order_of_the_jobs():
-    jobs = [Job(name, "CartPole-v1", seed) for seed in range(3) for name in ("dqn", "mirl", "sql")]
+    jobs = [Job(name, "CartPole-v1", seed) for seed in range(3) for name in ("qrdqn", "mirl", "sql")]
     packs, notes = plan_packs(SUITE, jobs, 4)
-    ours = [job for job in jobs if job.algorithm != "dqn"]
+    ours = [job for job in jobs if job.algorithm != "qrdqn"]
     assert packs == [(jobs[0],), (*ours[:3],), (jobs[3],), (*ours[3:],), (jobs[6],)]
-    assert len(notes) == 1 and notes[0].startswith("dqn is trained alone: models must be of sb3_mirl ")
+    assert len(notes) == 1 and notes[0].startswith("qrdqn is trained alone: models must be of sb3_mirl ")
 
 
 def test_models_that_disagree_are_in_different_packs():
@@ -109,17 +110,19 @@ def test_job_that_cannot_be_set_up_is_run_alone(tmp_path):
 
 
 def test_results_are_those_of_jobs_that_are_run_alone(alone, tmp_path, capsys):
-    jobs = [job for seed in range(3) for job in (MIRL[seed], SQL[seed])] + [QRDQN[0]]
+    jobs = [job for seed in range(3) for job in (MIRL[seed], SQL[seed])] + [*DQN[:2], QRDQN[0]]
     folder = tmp_path / "out"
     assert bench.run(SUITE, jobs, folder, engine=nullcontext(in_process), joint=4, device="cpu") == []
     output = capsys.readouterr().out
-    assert "7 jobs in 3 processes, each with 3 at most" in output and "steps/s, one of 3 trained jointly)" in output
+    assert "9 jobs in 4 processes, each with 3 at most" in output and "steps/s, one of 3 trained jointly)" in output
     for job in jobs:
         result = job.result(folder)
         assert_same(result, job.result(alone))
-        assert result.get("trained_jointly") == (None if job == QRDQN[0] else 3)
+        assert result.get("trained_jointly", 1) == {"qrdqn": 1, "dqn": 2}.get(job.algorithm, 3)
         assert "trained_jointly" not in job.result(alone)
         files, others = ({file.relative_to(top) for file in job.run_folder(top).rglob("*")} for top in (folder, alone))
+        if job.algorithm == "dqn":  # BaseDQN can be resumed, and its settings are kept for that
+            files = {file for file in files if file.name != "hyperparameters.json"}
         assert files == others and job.progress(folder) > 590
     assert "2 jobs in all" not in (jobs[0].run_folder(folder) / "log.txt").read_text()
     assert "Trained jointly, 3 jobs in all" in (jobs[1].run_folder(folder) / "log.txt").read_text()
