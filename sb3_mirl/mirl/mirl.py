@@ -292,7 +292,7 @@ class SQLDecoupled(SQL):
 
 
 class SQLm(MIRL):
-    """The paper's ablation SQL_m: :class:`MIRL` with target and π of :class:`SQL`, so that ρ serves for exploration only."""
+    """The paper's ablation SQL_m: :class:`MIRL` with target and π of :class:`SQL`; the learned ρ is for exploration."""
 
     algorithm = "SQLm"
 
