@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
     from sb3_mirl.common.dqn import DQNMSE, BaseDQN
     from sb3_mirl.common.events import GradientStepCallback
+    from sb3_mirl.common.munchausen import MDQN
     from sb3_mirl.common.resume.callback import CheckpointCallback
     from sb3_mirl.envs.atari import AtariVecEnv
     from sb3_mirl.envs.gridworld import GridWorld
@@ -41,6 +42,7 @@ _MODULES = {
     "load_prior": "mirl.priors",
     "BaseDQN": "common.dqn",
     "DQNMSE": "common.dqn",
+    "MDQN": "common.munchausen",
     "GradientStepCallback": "common.events",
     "CheckpointCallback": "common.resume.callback",
     "DeviceReplayBuffer": "common.buffers",
@@ -58,6 +60,7 @@ _MODULES = {
 
 __all__ = [
     "DQNMSE",
+    "MDQN",
     "MIRL",
     "PAPER_ATARI",
     "SQL",

@@ -44,7 +44,15 @@ USELESS_MINATAR_IDS = tuple(f"Useless12/{env.replace('/', '-')}" for env in MINA
 
 
 #: Names of algorithms in reports, in the reports' order; other algorithms follow
-LABELS = {"dqn": "DQN", "dqn_mse": "DQN_mse", "qrdqn": "QR-DQN", "sql": "SQL", "sql_m": "SQL_m", "mirl": "MIRL"}
+LABELS = {
+    "dqn": "DQN",
+    "dqn_mse": "DQN_mse",
+    "mdqn": "M-DQN",
+    "qrdqn": "QR-DQN",
+    "sql": "SQL",
+    "sql_m": "SQL_m",
+    "mirl": "MIRL",
+}
 
 
 def label(algorithm: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 from sb3_mirl.cli.output import action_labels, fail, prior_lines, to_json, to_text
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.common.export.model_file import ZIP_FORMAT
+from sb3_mirl.common.munchausen import MDQN
 from sb3_mirl.mirl import priors
 from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
 
-_CLASSES: tuple[type[BaseDQN], ...] = (MIRL, SQL, SQLDecoupled, SQLm, BaseDQN, DQNMSE)
+_CLASSES: tuple[type[BaseDQN], ...] = (MIRL, SQL, SQLDecoupled, SQLm, MDQN, BaseDQN, DQNMSE)
 CLASSES_BY_SAVED_NAME = {cls.algorithm: cls for cls in _CLASSES}
 #: Characters of a value in the text
 MAX_VALUE_LENGTH = 120

@@ -48,8 +48,8 @@ EXTRAS = {
 
 USAGE = """usage: sb3-mirl COMMAND [ARGUMENTS]
 
-rl-zoo3 with the algorithms mirl, sql, sql_decoupled, sql_m, dqn_mse beside its own. Commands, which take rl-zoo3's
-arguments and need pip install 'sb3-mirl[zoo]':
+rl-zoo3 with the algorithms mirl, sql, sql_decoupled, sql_m, dqn_mse, mdqn beside its own. Commands, which take
+rl-zoo3's arguments and need pip install 'sb3-mirl[zoo]':
 
   {}
 

@@ -56,9 +56,12 @@ class BaseDQN(ExportableDQN, ResumableDQN):
     base_policy: ClassVar[type[BasePolicy]] = DQNPolicy
     #: What constructor arguments must be
     argument_rules: ClassVar[dict[str, Rule]] = inputs.ARGUMENT_RULES
-    #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), actions, rewards, dones, discounts, and the
-    #: coefficients that :meth:`train` passes; returns the loss and the mean squared TD error
+    #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), with :attr:`needs_current_target_q_values`
+    #: Q_target(s, ·), then actions, rewards, dones, discounts and :meth:`loss_coefficients`; returns the loss and the mean
+    #: squared TD error
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
+    #: Whether :attr:`batch_loss` takes Q_target(s, ·), which costs another forward pass of the target network
+    needs_current_target_q_values: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -263,6 +266,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
 
+        coefficients = self.loss_coefficients()
         losses, q_values = [], []
         for gradient_step in range(gradient_steps):
             # Sample replay buffer
@@ -273,7 +277,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy
                 self.policy.optimizer.zero_grad()
-                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts)
+                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts, *coefficients)
                 # Clip gradient norm
                 th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
@@ -301,6 +305,14 @@ class BaseDQN(ExportableDQN, ResumableDQN):
                 "(gymnasium.wrappers.TimeLimit)"
             )
 
+    def loss_coefficients(self) -> tuple[th.Tensor, ...]:
+        """
+        What :attr:`batch_loss` depends on beside the batch. :meth:`train` reads it once, joint training at its beginning.
+
+        :return: the last arguments of :attr:`batch_loss`, on the model's device; DQN has none
+        """
+        return ()
+
     def _compute_gradient(
         self, replay_data: Any, discounts: th.Tensor | float, *coefficients: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
@@ -309,7 +321,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
 
         :param replay_data: the batch
         :param discounts: γ, or γⁿ [batch, 1]
-        :param coefficients: further arguments of :attr:`batch_loss`
+        :param coefficients: those of :meth:`loss_coefficients`
         :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
         """
         batch = (replay_data.actions, replay_data.rewards, replay_data.dones)
@@ -320,21 +332,24 @@ class BaseDQN(ExportableDQN, ResumableDQN):
         with self._network_precision():
             with th.no_grad():
                 # Compute the next Q-values using the target network
-                next_q_values = full_precision(self.q_net_target(replay_data.next_observations))
+                target_outputs = [full_precision(self.q_net_target(replay_data.next_observations))]
+                if self.needs_current_target_q_values:
+                    target_outputs.append(full_precision(self.q_net_target(replay_data.observations)))
             # Get current Q-values estimates
             q_values = full_precision(self.q_net(replay_data.observations))
-        loss, squared_td_error = self.batch_loss(q_values, next_q_values, *batch, discounts, *coefficients, loss=self.loss)
+        loss, squared_td_error = self.batch_loss(q_values, *target_outputs, *batch, discounts, *coefficients, loss=self.loss)
         loss.backward()
         return loss.detach(), squared_td_error.detach(), q_values.detach()
 
     def _get_compiled_gradient(self) -> CompiledGradient:
         """The compiled function, compiled anew when one of its settings has changed."""
-        settings = (self.q_net, self.q_net_target, self.batch_loss, self.loss, self.mixed_precision)
+        needs_current = self.needs_current_target_q_values
+        settings = (self.q_net, self.q_net_target, self.batch_loss, self.loss, self.mixed_precision, needs_current)
         if self._compiled_gradient is None or self._compiled_gradient[0] != settings:
             if self.verbose >= 1:
                 print("Compiling the gradient step: the first one may take a minute")
             loss = partial(self.batch_loss, loss=self.loss)
-            compiled = CompiledGradient(self.q_net, self.q_net_target, loss, self._network_precision)
+            compiled = CompiledGradient(self.q_net, self.q_net_target, loss, self._network_precision, needs_current)
             self._compiled_gradient = settings, compiled
         return self._compiled_gradient[1]
 

@@ -270,12 +270,13 @@ class _CudaGraph:
 
 class CompiledGradient:
     """
-    The two forward passes of a gradient step, its loss and the gradient, as one compiled function.
+    The forward passes of a gradient step, its loss and the gradient, as one compiled function.
 
     :param q_net: the network that learns
     :param q_net_target: the target network
     :param loss: of Q(s, ·), Q_target(s', ·) and further tensors; returns the loss [] and the mean squared TD error []
     :param network_precision: makes the context in which the networks are run
+    :param needs_current_target_q_values: the loss takes Q_target(s, ·) after Q_target(s', ·)
     :raises ValueError: for a network that cannot be compiled; the message says why
     """
 
@@ -285,8 +286,10 @@ class CompiledGradient:
         q_net_target: th.nn.Module,
         loss: Callable[..., tuple[th.Tensor, th.Tensor]],
         network_precision: Callable[[], AbstractContextManager] = nullcontext,
+        needs_current_target_q_values: bool = False,
     ) -> None:
         self.q_net, self.q_net_target, self.loss = q_net, q_net_target, loss
+        self._needs_current = needs_current_target_q_values
         self._network_precision = network_precision
         self._compiled = Compiled(self._function, "the gradient step")
         # By settings: for which of the trained parameters there is a gradient
@@ -332,14 +335,15 @@ class CompiledGradient:
         next_observations = observations_of_list(self._keys, take_first(remaining, len(self._keys) or 1))
         with self._network_precision():
             target = dict(zip(self._target_names, target_parameters, strict=True))
-            next_q_values = functional_call(self.q_net_target, target, (next_observations,))
+            target_inputs = [next_observations, observations] if self._needs_current else [next_observations]
+            target_outputs = [functional_call(self.q_net_target, target, (states,)) for states in target_inputs]
         with th.enable_grad():
             parameters = [p.requires_grad_(trained) for p, trained in zip(parameters, self._trained, strict=True)]
             with self._network_precision():
                 online = dict(zip(self._names, parameters, strict=True))
                 q_values = functional_call(self.q_net, online, (observations,))
-            q_values, next_q_values = full_precision(q_values), full_precision(next_q_values)
-            loss, squared_td_error = self.loss(q_values, next_q_values, *remaining)
+            q_values, *target_outputs = map(full_precision, (q_values, *target_outputs))
+            loss, squared_td_error = self.loss(q_values, *target_outputs, *remaining)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             gradients = th.autograd.grad(loss, trained, allow_unused=True)
         # Parameters that the loss does not depend on get no gradient, so that optimisers leave them alone

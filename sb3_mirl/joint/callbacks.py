@@ -151,7 +151,9 @@ def _settings_of(model: BaseDQN) -> dict[str, Any]:
     settings |= {name: id(value) for name, value in objects.items()} | {"the optimizer's state": id(optimizer.state)}
     for name, parameter in model.policy.named_parameters():
         settings[f"the memory of parameter {name}"] = (parameter.data_ptr(), parameter.requires_grad)
-    if isinstance(model, MIRL):
+    if not isinstance(model, MIRL):
+        settings["loss_coefficients()"] = [values.tolist() for values in model.loss_coefficients()]
+    else:
         settings |= {name: getattr(model, name) for name in _READ_ONCE_OF_MIRL}
         policy = model.policy
         settings |= {"regularization": policy.regularization, "the memory of prior": policy.prior.data_ptr()}

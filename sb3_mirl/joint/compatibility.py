@@ -23,6 +23,8 @@ REPLACED = (
     *("_update_current_progress_remaining", "_after_gradient_step", "_update_info_buffer", "record_training"),
     *("_get_compiled_gradient", "_network_precision", "prior_step_size", "beta_step_size"),
 )
+#: Other models' coefficients are read once
+REPLACED_OF_MIRL = (*REPLACED, "loss_coefficients")
 REPLACED_OF_POLICIES = (
     *("_predict", "predict", "forward", "explore", "sample_prior", "compute_acting", "reference_prior", "to_env_actions"),
     *("action_probabilities", "set_training_mode"),
@@ -110,7 +112,8 @@ def _environments(model: BaseDQN) -> list[Any]:
 def _check_model(index: int, model: Any) -> None:
     if not isinstance(model, BaseDQN):
         raise TypeError(
-            f"models must be of sb3_mirl (MIRL, its variants, DQNMSE or BaseDQN), got {type(model).__name__} in model {index}"
+            "models must be of sb3_mirl (MIRL, its variants, MDQN, DQNMSE or BaseDQN), got "
+            f"{type(model).__name__} in model {index}"
         )
     where = f"model {index}, {type(model).__name__},"
     if model.env is None:
@@ -119,7 +122,8 @@ def _check_model(index: int, model: Any) -> None:
         raise ValueError(f"train_freq must count steps in joint training, got {model.train_freq} in model {index}")
     known = MIRL if isinstance(model, MIRL) else BaseDQN
     known_policy = MIRLPolicy if isinstance(model, MIRL) else DQNPolicy
-    for thing, base, names in ((model, known, REPLACED), (model.policy, known_policy, REPLACED_OF_POLICIES)):
+    replaced = REPLACED_OF_MIRL if isinstance(model, MIRL) else REPLACED
+    for thing, base, names in ((model, known, replaced), (model.policy, known_policy, REPLACED_OF_POLICIES)):
         kind = type(thing)
         for name in names:
             inherited = inspect.getattr_static(kind, name, None) is inspect.getattr_static(base, name, None)

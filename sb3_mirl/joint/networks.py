@@ -30,6 +30,7 @@ class _Group(NamedTuple):
 
     rows: slice
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]]
+    needs_current_target_q_values: bool
     acting: Callable[..., list[th.Tensor]]
     soft: bool
 
@@ -68,6 +69,8 @@ class StackedNetworks:
         self._max_norms = self._numbers([model.max_grad_norm for model in models], dtype)
         self._gammas = self._numbers([model.gamma for model in models], dtype)
         self._stack_priors()
+        # By group, [R of the group, ...] each. Those of MIRL move, and are made of ρ and β
+        self._coefficients = [[] if group.soft else _stack_coefficients(self.models[group.rows]) for group in self._groups]
         self._keys: list[str] = []
         compiled = partial(Compiled, wanted_by="Joint training", inductor=first.compile_update)
         self._compiled_acting = compiled(self._acting, "the choice of actions")
@@ -203,6 +206,7 @@ class StackedNetworks:
         state = [*self.parameters.values(), *self.target_parameters.values(), self._max_norms]
         if self.n_soft:
             state += self._prior_state()
+        state += [tensor for own in self._coefficients for tensor in own]
         inputs.append(self._gammas if discounts is None else discounts)
         losses, errors, q_values, factors, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
         _clip(gradients, factors)
@@ -215,14 +219,15 @@ class StackedNetworks:
         parameters = take_first(remaining, len(self.names))
         target_parameters = take_first(remaining, len(self.names))
         (max_norms,) = take_first(remaining, 1)
-        soft = take_first(remaining, 4 if self.n_soft else 0)
+        coefficients = self._take_coefficients(remaining)
         observations = take_first(remaining, len(self._keys))
         next_observations = take_first(remaining, len(self._keys))
         next_q_values = self._q_values(self._target_network, target_parameters, next_observations, self._precision())
+        current_target_q_values = self._current_target_q_values(target_parameters, observations)
         with th.enable_grad():
             parameters = [p.requires_grad_(trained) for p, trained in zip(parameters, self._trained, strict=True)]
             q_values = self._q_values(self._network, parameters, observations, self._precision())
-            losses, errors = self._losses(q_values, next_q_values, remaining, soft)
+            losses, errors = self._losses(q_values, next_q_values, current_target_q_values, remaining, coefficients)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
             # The loss of a run depends on its parameters only
             found = iter(th.autograd.grad(losses.sum(), trained, allow_unused=True))
@@ -232,18 +237,42 @@ class StackedNetworks:
         used = [gradient.contiguous() for gradient in gradients if gradient is not None]
         return [losses.detach(), errors.detach(), q_values.detach(), _clipping_factors(used, max_norms), *used]
 
-    def _losses(
-        self, q_values: th.Tensor, next_q_values: th.Tensor, batch: list[th.Tensor], soft: list[th.Tensor]
-    ) -> tuple[th.Tensor, th.Tensor]:
-        results = []
-        for group in self._groups:
-            coefficients = []
+    def _take_coefficients(self, remaining: list[th.Tensor]) -> list[list[th.Tensor]]:
+        """Removes the coefficients of the losses from the arguments of a compiled function, and returns them by group."""
+        soft = take_first(remaining, 4 if self.n_soft else 0)
+        coefficients = []
+        for group, own in zip(self._groups, self._coefficients, strict=True):
             if group.soft:
                 prior, beta, learned, uniform = (tensor[group.rows] for tensor in soft)
-                coefficients = [th.where(learned, prior, uniform), beta]
+                coefficients.append([th.where(learned, prior, uniform), beta])
+            else:
+                coefficients.append(take_first(remaining, len(own)))
+        return coefficients
+
+    def _current_target_q_values(
+        self, target_parameters: list[th.Tensor], observations: list[th.Tensor]
+    ) -> list[list[th.Tensor]]:
+        """By group, Q_target(s, ·) [R of the group, batch, n_actions] if its loss takes it, otherwise nothing."""
+        found: list[list[th.Tensor]] = [[] for _ in self._groups]
+        for own, group in zip(found, self._groups, strict=True):
+            if group.needs_current_target_q_values:
+                parameters, inputs = ([one[group.rows] for one in tensors] for tensors in (target_parameters, observations))
+                own.append(self._q_values(self._target_network, parameters, inputs, self._precision()))
+        return found
+
+    def _losses(
+        self,
+        q_values: th.Tensor,
+        next_q_values: th.Tensor,
+        current_target_q_values: list[list[th.Tensor]],
+        batch: list[th.Tensor],
+        coefficients: list[list[th.Tensor]],
+    ) -> tuple[th.Tensor, th.Tensor]:
+        results = []
+        for group, current, own in zip(self._groups, current_target_q_values, coefficients, strict=True):
             loss = vmap(partial(group.batch_loss, loss=self.models[0].loss))
-            rows = (tensor[group.rows] for tensor in (q_values, next_q_values, *batch))
-            results.append(loss(*rows, *coefficients))
+            rows = [q_values[group.rows], next_q_values[group.rows], *current, *(tensor[group.rows] for tensor in batch)]
+            results.append(loss(*rows, *own))
         losses, errors = zip(*results, strict=True)
         return _joined([*losses]), _joined([*errors])
 
@@ -273,12 +302,17 @@ class StackedNetworks:
 def _groups_of(models: Sequence[BaseDQN]) -> list[_Group]:
     groups: list[_Group] = []
     for row, model in enumerate(models):
-        own = (model.batch_loss, model.policy.acting, isinstance(model, MIRL))
+        own = (model.batch_loss, model.needs_current_target_q_values, model.policy.acting, isinstance(model, MIRL))
         if groups and groups[-1][1:] == own:
             groups[-1] = _Group(slice(groups[-1].rows.start, row + 1), *own)
         else:
             groups.append(_Group(slice(row, row + 1), *own))
     return groups
+
+
+def _stack_coefficients(models: Sequence[BaseDQN]) -> list[th.Tensor]:
+    """What the loss of models with the same one depends on beside the batch, [R, ...] each."""
+    return [th.stack(values) for values in zip(*(model.loss_coefficients() for model in models), strict=True)]
 
 
 def _joined(parts: list[th.Tensor]) -> th.Tensor:

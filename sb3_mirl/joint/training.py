@@ -42,9 +42,9 @@ def train_jointly(
 
     Each model ends as if it had been trained alone with ``model.learn(total_timesteps, callback)`` right after its
     construction: the same random numbers are drawn in the same order, results differ by rounding only, and one run changes
-    nothing in another. MIRL, its variants, BaseDQN and DQNMSE may be mixed. Models may differ in seed, environment, learning
-    rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in MIRL's own arguments; all else must
-    agree.
+    nothing in another. MIRL, its variants, MDQN, BaseDQN and DQNMSE may be mixed. Models may differ in seed, environment,
+    learning rate and its schedule, ``gamma``, exploration schedule, ``max_grad_norm``, and in the own arguments of MIRL and
+    MDQN; all else must agree.
 
     A run whose loss, reward or observation is not finite ends with an error; the others go on. Other exceptions of
     environments and callbacks end the training, as they end ``learn()``. Python's ``random`` and torch's generator are not

@@ -48,7 +48,6 @@ def soft_td_loss(
     :return: the loss, [], and the mean squared TD error, [], which β follows whatever the loss is
     """
     with th.no_grad():
-        # The log-sum-exp weighted by ρ, where DQN has the maximum
         target_q_values = soft_td_target(rewards, dones, discounts, next_q_values, prior, beta)
     return regression_loss(q_values, actions, target_q_values, loss)
 
@@ -210,6 +209,10 @@ class MIRL(BaseDQN):
             actions = self.policy.explore(actions, self.exploration_rate)
         return actions, state
 
+    def loss_coefficients(self) -> tuple[th.Tensor, ...]:
+        """ρ of the target, float64 [n_actions], and β, float64 []."""
+        return self.policy.reference_prior, self.policy.beta
+
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
         Sample the replay buffer and do the updates. β moves only inside :meth:`learn`, which adds the callbacks.
@@ -223,7 +226,7 @@ class MIRL(BaseDQN):
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
 
-        prior, beta = self.policy.reference_prior, self.policy.beta
+        prior, beta = self.loss_coefficients()
         losses, q_values = [], []
         for gradient_step in range(gradient_steps):
             # Sample replay buffer
@@ -289,10 +292,7 @@ class SQLDecoupled(SQL):
 
 
 class SQLm(MIRL):
-    """
-    The paper's ablation SQL_m: target and π of :class:`SQL`, exploration from the learned marginal ρ. It is :class:`MIRL`
-    with another default of ``regularization``.
-    """
+    """The paper's ablation SQL_m: :class:`MIRL` with target and π of :class:`SQL`; the learned ρ is for exploration."""
 
     algorithm = "SQLm"
 

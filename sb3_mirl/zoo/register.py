@@ -14,6 +14,7 @@ except ImportError as error:
     raise ImportError(f"sb3_mirl.zoo needs rl-zoo3 ({error}): pip install 'sb3-mirl[zoo]'") from error
 
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
+from sb3_mirl.common.munchausen import MDQN
 from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
 from sb3_mirl.zoo.workarounds import name_replay_buffers
 
@@ -24,6 +25,7 @@ ALGORITHMS: dict[str, type[BaseDQN]] = {
     "sql_decoupled": SQLDecoupled,
     "sql_m": SQLm,
     "dqn_mse": DQNMSE,
+    "mdqn": MDQN,
 }
 
 
@@ -55,7 +57,7 @@ def sample_hyperparams(
     algorithm: str, trial: "optuna.Trial", n_actions: int, n_envs: int, additional_args: dict[str, Any]
 ) -> dict[str, Any]:
     """
-    Sample the hyper-parameters of a trial: those of DQN and, for MIRL and its variants, those of ρ and β.
+    Sample the hyper-parameters of a trial: those of DQN, for MIRL and its variants those of ρ and β, and for MDQN α and τ.
 
     :param algorithm: one of :data:`ALGORITHMS`
     :param trial: the trial
@@ -65,6 +67,10 @@ def sample_hyperparams(
     :return: constructor arguments
     """
     hyperparams = hyperparams_opt.sample_dqn_params(trial, n_actions, n_envs, additional_args)
+    if issubclass(ALGORITHMS[algorithm], MDQN):
+        # τ is in units of reward
+        hyperparams["entropy_temperature"] = trial.suggest_float("entropy_temperature", 1e-3, 1e0, log=True)
+        hyperparams["munchausen_alpha"] = trial.suggest_float("munchausen_alpha", 0.0, 1.0)
     if not issubclass(ALGORITHMS[algorithm], MIRL):
         return hyperparams
     hyperparams["loss"] = trial.suggest_categorical("loss", ["mse", "huber"])

@@ -121,6 +121,12 @@ class OwnRate(MIRL):
         return 0.1
 
 
+class OwnCoefficients(MIRL):
+    def loss_coefficients(self):
+        prior, beta = super().loss_coefficients()
+        return prior, 2 * beta
+
+
 def with_attribute():
     model = make()
     model.train = lambda *arguments: None
@@ -151,6 +157,7 @@ class OwnCallbacks(MIRL):
         (lambda: make(policy=OwnPolicy), "has OwnPolicy.explore of its own"),
         (lambda: make(policy=OwnPrior), "does not use reference_prior, but model 0, MIRL, has OwnPrior.reference_prior"),
         (lambda: make(OwnRate), "does not use prior_step_size"),
+        (lambda: make(OwnCoefficients), "does not use loss_coefficients, but model 0, OwnCoefficients, has"),
         (with_attribute, "does not use train, but model 0, MIRL, has MIRL.train of its own"),
         (with_hook, "optimisers without hooks, got some in model 0"),
         (with_one_layer, "a target network with parameters of its own"),

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_mirl import (
     DQNMSE,
+    MDQN,
     MIRL,
     BetaUpdateCallback,
     CheckpointCallback,
@@ -625,6 +626,14 @@ def test_changes_that_cannot_be_followed_end_their_run_only(change, message):
     assert message.replace("\\", "") in str(errors[1]) and errors[0] is errors[2] is None
     for one, other in zip(undisturbed(), (models[0], models[2]), strict=True):
         check_equal(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:Joint training goes on")
+def test_coefficients_of_a_loss_are_not_changed_during_the_training():
+    models = make_models([(MDQN, {"seed": 0}), (MDQN, {"seed": 1})], cartpole, "MlpPolicy")
+    change = Changing(lambda model: setattr(model, "entropy_temperature", 0.5))
+    errors = train_jointly(models, 120, callback=[None, change])
+    assert errors[0] is None and "leave loss_coefficients() as it was" in str(errors[1])
 
 
 @functools.cache

@@ -11,7 +11,8 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Two of mirl, of which the first is longer
-        for algo, steps in (("mirl", 450), ("mirl", 300), ("sql", 300), ("sql_m", 300), ("dqn_mse", 300), ("dqn", 300)):
+        short = [(algo, 300) for algo in ("mirl", "sql", "sql_m", "dqn_mse", "mdqn", "dqn")]
+        for algo, steps in (("mirl", 450), *short):
             train("--save-freq", "150", algo=algo, steps=steps)
     return folder
 

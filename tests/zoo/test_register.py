@@ -12,7 +12,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from zoo_train import ENV
 
 import sb3_mirl.zoo
-from sb3_mirl import MIRL
+from sb3_mirl import MDQN, MIRL
 from sb3_mirl.bench.suites import MINATAR_IDS
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.envs.gridworld import GRID_WORLDS
@@ -42,6 +42,11 @@ def test_sql_decoupled_has_the_hyperparameters_of_sql():
     assert ours == theirs
 
 
+def test_mdqn_has_the_hyperparameters_of_dqn():
+    ours, dqns = (yaml.safe_load(hyperparams_file(algo).read_text()) for algo in ("mdqn", "dqn_mse"))
+    assert ours == dqns
+
+
 def test_second_registration_changes_nothing():
     register()
     before = dict(rl_zoo3.ALGOS)
@@ -69,6 +74,9 @@ def test_sampled_hyperparameters_build_a_model_and_convert_back(algo):
     assert model.learning_rate == trial.params["learning_rate"]
     if isinstance(model, MIRL):
         assert model.beta_lr == trial.params["beta_lr"] and model.loss == trial.params["loss"]
+    if isinstance(model, MDQN):
+        assert model.munchausen_alpha == trial.params["munchausen_alpha"]
+        assert model.entropy_temperature == trial.params["entropy_temperature"]
     assert HYPERPARAMS_CONVERTER[algo](trial.params).keys() == sampled.keys()
 
 

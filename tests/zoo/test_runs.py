@@ -334,10 +334,13 @@ def test_the_same_hyperparameter_file_is_accepted(here, run, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--algo", "dqn", "--resume"], "--resume is for --algo mirl or sql or sql_decoupled or sql_m or dqn_mse, got dqn"),
+        (
+            ["--algo", "dqn", "--resume"],
+            "--resume is for --algo mirl or sql or sql_decoupled or sql_m or dqn_mse or mdqn, got dqn",
+        ),
         (
             ["--algo", "dqn", "--keep-checkpoints", "2"],
-            "--keep-checkpoints is for --algo mirl or sql or sql_decoupled or sql_m or dqn_mse, got dqn",
+            "--keep-checkpoints is for --algo mirl or sql or sql_decoupled or sql_m or dqn_mse or mdqn, got dqn",
         ),
         (["--algo", "mirl", "--resume", "-optimize"], "--resume continues a training, not a search (--optimize-h"),
         (["--resume", "nowhere"], "--resume must be followed by a run folder, got 'nowhere', which does not exist"),

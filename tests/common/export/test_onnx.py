@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from probes import ConstantReward, Image
 
-from sb3_mirl import MIRL, SQLm
+from sb3_mirl import MDQN, MIRL, SQLm
 from sb3_mirl.cli.main import main
 
 
@@ -76,6 +76,17 @@ def test_onnx_acts_as_the_policy(algorithm, policy, env, beta, tmp_path):
         if algorithm is MIRL:
             assert (probabilities[:, -1] == 0).all()
         np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
+
+
+def test_onnx_of_an_algorithm_without_probabilities(tmp_path, capsys):
+    model = MDQN("MlpPolicy", ConstantReward(n_actions=3), buffer_size=10, seed=0)
+    assert main(["export-onnx", str(model.export(tmp_path / "model")), str(tmp_path / "model.onnx")]) == 0
+    session = onnx_session(tmp_path / "model.onnx")
+    obs = several(model.observation_space, 5)
+    action, q_values = session.run(["action", "q_values"], {"observation": obs})
+    with th.no_grad():
+        np.testing.assert_allclose(q_values, model.q_net(th.as_tensor(obs)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
 
 
 def test_onnx_at_the_command_line(trained, exported, saved, tmp_path, capsys):

@@ -19,7 +19,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_mirl import MIRL, SQL, BaseDQN, CheckpointCallback
+from sb3_mirl import MDQN, MIRL, SQL, BaseDQN, CheckpointCallback
 from sb3_mirl.common.buffers import DeviceReplayBuffer
 from sb3_mirl.common.resume import replay_log, run_state
 from sb3_mirl.common.resume.reader import Checkpoint
@@ -60,7 +60,11 @@ CASES = {
     "linear beta": (cartpole, {"beta_schedule": "linear", "beta_lr": 1e-3}, {}),
     "evaluations": (cartpole, {}, {"callbacks": evaluation}),
     "SQL": (cartpole, {}, {"algorithm": SQL}),
-    "BaseDQN": (cartpole, {"prior_lr": None, "beta_lr": None}, {"algorithm": BaseDQN}),
+    "MDQN": (
+        cartpole,
+        {"prior_lr": None, "beta_lr": None, "munchausen_alpha": 0.5, "entropy_temperature": 0.2, "munchausen_clip": -0.3},
+        {"algorithm": MDQN},
+    ),
     "BaseDQN in worker processes": (
         lambda folder: cartpole(folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
         {"prior_lr": None, "beta_lr": None},
