@@ -12,9 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sb3_mirl.bench.report.cells import value_and_interval
+from sb3_mirl.bench.report.cells import at_least, value_and_interval
+from sb3_mirl.bench.report.claims import POWER
+from sb3_mirl.bench.report.comparison import group_name
+from sb3_mirl.bench.report.content import Bench, Row, grouped, read
 from sb3_mirl.bench.report.figures import draw
-from sb3_mirl.bench.report.tables import TABLES, Bench, Row, read, scales
+from sb3_mirl.bench.report.scales import factor, scales
+from sb3_mirl.bench.report.tables import TABLES
 from sb3_mirl.bench.suites import label
 
 ROOT = Path(__file__).parent.parent
@@ -66,40 +70,57 @@ def human(bench: Bench, tables: dict[str, list[Row]]) -> str:
     return table(["game", "human scores of", *map(label, bench.algorithms)], rows)
 
 
+def by_group(header: Sequence[str], rows: Sequence[Row], lines: Sequence[Sequence[str]]) -> str:
+    """A table with a column for the environments of each row if there are several groups of them."""
+    if len(grouped(rows, "useless_actions")) < 2:
+        return table(header, lines)
+    names = [group_name(row["useless_actions"]) or "all environments" for row in rows]
+    return table(["environments with", *header], [[name, *line] for name, line in zip(names, lines, strict=True)])
+
+
 def aggregates(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """Over the environments that all algorithms have, on the report's first scale."""
-    rows = [row for row in tables["aggregates"] if row["scale"] == scales(bench)[0]]
-    factor = 100.0 if bench.atari else 1.0
-    statistics = dict.fromkeys(row["statistic"] for row in rows)
-    lines = []
-    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
-        own = [row for row in rows if row["algorithm"] == algorithm]
-        lines.append(
-            [label(algorithm), *(estimate(row, factor) for row in own), f"{own[0]['runs']} × {own[0]['environments']}"]
-        )
-    return table(["algorithm", *statistics, "runs × environments"], lines)
+    scale = scales(bench)[0]
+    groups = grouped((row for row in tables["aggregates"] if row["scale"] == scale), "useless_actions")
+    firsts, lines = [], []
+    for rows in groups.values():
+        for algorithm, own in grouped(rows).items():
+            numbers = (estimate(row, factor(scale)) for row in own)
+            firsts.append(own[0])
+            lines.append([label(algorithm), *numbers, f"{own[0]['runs']} × {own[0]['environments']}"])
+    statistics = grouped(tables["aggregates"], "statistic")
+    return by_group(["algorithm", *statistics, "runs × environments"], firsts, lines)
+
+
+def useless_actions(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """Interquartile means by the number of useless actions."""
+    rows = tables["useless_actions"]
+    lines = [[label(name), *(estimate(row, factor(row["scale"])) for row in own)] for name, own in grouped(rows).items()]
+    return table(["algorithm", *(group_name(str(number)) for number in grouped(rows, "useless_actions"))], lines)
 
 
 def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
-    """What the runs say about MIRL > SQL > DQN."""
+    """What the runs say about MIRL > SQL > DQN, and about MIRL's components."""
     lines = []
     for row in tables["claims"]:
         where = [", ".join(map(named, row[key].split())) or "–" for key in ("better_in", "worse_in", "open_in")]
         name = f"{label(row['algorithm'])} > {label(row['than'])}"
-        difference = estimate(row, 100.0 if bench.atari else 1.0, "mean_")
-        lines.append([name, estimate(row), f"{row['p']:.2g}", row["verdict"], *where, difference])
-    header = ["claim", "probability of improvement", "p", "verdict", "better in", "worse in", "open in"]
-    return table([*header, f"difference of means, {'% of human' if bench.atari else 'relative'}"], lines)
+        difference = estimate(row, factor(scales(bench)[0]), "mean_")
+        numbers = [estimate(row), f"{row['p']:.2g}", f"{row['p_adjusted']:.2g}", row["verdict"], at_least(row["detectable"])]
+        lines.append([name, *numbers, *where, difference])
+    header = ["claim", "probability of improvement", "p", "adjusted p", "verdict", f"detectable with {POWER:.0%} power"]
+    header += ["better in", "worse in", "open in", f"difference of means, {'% of human' if bench.atari else 'relative'}"]
+    return by_group(header, tables["claims"], lines)
 
 
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """Differences of mean scores between SQL, SQL_m and MIRL."""
     of = {(row["environment"], row["algorithm"], row["minus"]): row for row in tables["ablation"]}
     pairs = list(dict.fromkeys((row["algorithm"], row["minus"]) for row in tables["ablation"]))
-    factor = 100.0 if bench.atari else 1.0
+    unit = 100.0 if bench.atari else 1.0
     rows = []
     for env in bench.envs:
-        cells = [estimate(of[(env, *pair)], factor) if (env, *pair) in of else "no run" for pair in pairs]
+        cells = [estimate(of[(env, *pair)], unit) if (env, *pair) in of else "no run" for pair in pairs]
         rows.append([named(env), *cells])
     return table(["environment", *(" − ".join(map(label, pair)) for pair in pairs)], rows)
 
@@ -119,6 +140,7 @@ WRITERS = {
     "scores": scores,
     "human": human,
     "aggregates": aggregates,
+    "useless_actions": useless_actions,
     "claims": claims,
     "ablation": ablation,
     "prior": prior,

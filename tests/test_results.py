@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_mirl.bench.report.tables import read
+from sb3_mirl.bench.report.content import read
 from sb3_mirl.bench.suites import SUITES
 
 ROOT = Path(__file__).parent.parent

@@ -11,6 +11,7 @@ import csv
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,10 @@ CONVENTIONS = ("mnih2015", "wang2016")
 CONFIDENCE = 0.95
 #: Resamples of a bootstrap; means of runs are cheaper
 SAMPLES, SAMPLES_OF_MEANS = 2000, 5000
+#: Permutations of a test
+SAMPLES_OF_TESTS = 10_000
+#: Pairs of runs in a simulation of tests, which bounds its time and memory
+MAX_SIMULATED_PAIRS = 10_000_000
 
 
 class Estimate(NamedTuple):
@@ -115,6 +120,16 @@ def optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
     return target - np.minimum(scores, target).mean(axis=(-2, -1))
 
 
+def performance_profile(scores: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
+    """
+    Share of the runs of all games with a score above each threshold.
+
+    :param thresholds: [n]
+    :return: [..., n]
+    """
+    return np.stack([(scores > threshold).mean(axis=(-2, -1)) for threshold in thresholds], axis=-1)
+
+
 def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
     Probability that a run is better than one of another algorithm at the same game, a tie counting half; mean over games.
@@ -201,7 +216,9 @@ class Comparison(NamedTuple):
     p: float
 
 
-def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = 10_000, seed: int = 0) -> Comparison:
+def compare(
+    scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = SAMPLES_OF_TESTS, seed: int = 0
+) -> Comparison:
     """
     Compare two algorithms with few runs. The scales of the games do not matter.
 
@@ -214,18 +231,94 @@ def compare(scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples:
     :raises ValueError: as :func:`over_games`
     """
     estimate = over_games(probability_of_improvement, scores, others, seed=seed)
-    random = np.random.default_rng(seed)
+    permuted = _permuted(_games(scores, others), samples, np.random.default_rng(seed))
+    # The observed scores count as a permutation. Sums differ by rounding
+    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
+    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+
+
+def _permuted(games: list[list[np.ndarray]], samples: int, random: np.random.Generator) -> np.ndarray:
+    """The probability of improvement after exchanges of runs of the two algorithms within each game, [samples]."""
     permuted = np.zeros(samples)
-    games = _games(scores, others)
     for ours, theirs in games:
         pooled = np.concatenate([ours, theirs])[:, 0]
         # The number of runs that each run beats. Within any choice of our runs, half of the pairs are won
         better = (pooled[:, None] > pooled).sum(axis=1) + 0.5 * (pooled[:, None] == pooled).sum(axis=1)
         drawn = random.permuted(np.tile(better, (samples, 1)), axis=1)[:, : len(ours)].sum(axis=1)
         permuted += (drawn - len(ours) ** 2 / 2) / (len(ours) * len(theirs)) / len(games)
-    # The observed scores count as a permutation. Sums differ by rounding
-    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
-    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+    return permuted
+
+
+def detectable_improvement(
+    runs: Sequence[int], other_runs: Sequence[int], power: float = 0.8, level: float = 0.05, seed: int = 0
+) -> float:
+    """
+    The smallest probability of improvement that the test of :func:`compare` detects with the given power: it rejects that both
+    algorithms are equal at the given level, and the better one is found to be better.
+
+    The model: scores are normal with the same standard deviation, and those of the better algorithm are shifted by δ standard
+    deviations in every game, so that a run of it is better with probability Φ(δ / √2). Ranks decide, so the scores of a game
+    may also be any increasing function of such scores. Results are by simulation, with a standard error below 0.01.
+
+    :param runs: the number of runs of each game
+    :param other_runs: those of the other algorithm
+    :param power: probability of detection, in (level, 1)
+    :param level: of the two-sided test
+    :param seed: of the simulation
+    :return: the probability of improvement; NaN if there are so few runs that no result is significant
+    :raises ValueError: as :func:`over_games`, for numbers of runs
+    """
+    counts = list(zip(runs, other_runs, strict=False))
+    if len(runs) != len(other_runs) or not counts or min(map(min, counts)) < 1:
+        shown = f"{list(runs)} and {list(other_runs)}"
+        raise ValueError(f"runs must be at least 1 of each game, the same games for both algorithms, got {shown}")
+    # The order of the games does not matter
+    return _detectable(tuple(sorted(counts)), power, level, seed)
+
+
+@cache
+def _detectable(counts: tuple[tuple[int, int], ...], power: float, level: float, seed: int) -> float:
+    random = np.random.default_rng(seed)
+    # Without ties the distribution under equality depends on the numbers of runs only
+    games = [np.split(np.arange(float(ours + theirs))[:, None], [ours]) for ours, theirs in counts]
+    distances = np.sort(np.abs(_permuted(games, SAMPLES_OF_TESTS, random) - 0.5))
+    # The p of each distance, as in compare
+    p = (1 + len(distances) - np.searchsorted(distances, distances - 1e-9)) / (1 + len(distances))
+    if not (p < level).any():
+        return float("nan")
+    needed = 0.5 + float(distances[p < level].min())
+    pairs = sum(ours * theirs for ours, theirs in counts)
+    experiments = int(np.clip(MAX_SIMULATED_PAIRS // pairs, 500, 5000))
+    # Some at a time, for less memory
+    sizes = [len(part) for part in np.array_split(np.arange(experiments), 10)]
+    shifts = np.concatenate([_shifts_for(needed, counts, size, random) for size in sizes])
+    return NormalDist().cdf(float(np.quantile(shifts, power)) / 2**0.5)
+
+
+def _shifts_for(needed: float, counts: Sequence[tuple[int, int]], size: int, random: np.random.Generator) -> np.ndarray:
+    """The smallest shift of our scores with the needed probability of improvement, in each of ``size`` experiments."""
+    # A pair is won from this shift on: their score less ours
+    won_from = [random.normal(size=(size, theirs, 1)) - random.normal(size=(size, 1, ours)) for ours, theirs in counts]
+    all_won_from = np.concatenate([game.reshape(size, -1) for game in won_from], axis=1)
+    weights = np.concatenate([np.full(ours * theirs, 1.0 / (ours * theirs * len(counts))) for ours, theirs in counts])
+    order = np.argsort(all_won_from, axis=1)
+    place = (np.cumsum(weights[order], axis=1) < needed - 1e-9).sum(axis=1)
+    return all_won_from[np.arange(size), order[np.arange(size), place]]
+
+
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+    """
+    p-values adjusted for their number (Holm, 1979): the probability that any true hypothesis is rejected is at most the level,
+    however the tests depend on each other.
+
+    :param p: [n]
+    :return: [n], at most 1
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return adjusted
 
 
 def _games(*scores: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

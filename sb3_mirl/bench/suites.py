@@ -50,6 +50,7 @@ LABELS = {
     "mdqn": "M-DQN",
     "qrdqn": "QR-DQN",
     "sql": "SQL",
+    "sql_decoupled": "SQL_decoupled",
     "sql_m": "SQL_m",
     "mirl": "MIRL",
 }

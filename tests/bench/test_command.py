@@ -123,7 +123,7 @@ def test_missing_environments_are_named_with_their_extra(suite, missing, ours, m
     "command, missing, ours",
     [
         ("run", "rl_zoo3", ["experiment"]),
-        ("report", "scipy.stats", ["report.write", "report.page", "report.cells", "report.figures", "report.tables"]),
+        ("report", "scipy.stats", ["report.write", "report.page", "report.comparison", "report.tables", "report.claims"]),
         ("report", "matplotlib", ["report.write", "report.page", "report.figures"]),
     ],
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sb3_mirl.bench import run as bench
 from sb3_mirl.bench import schema
 from sb3_mirl.bench.jobs import FolderError, Job, open_folder, read_folder
-from sb3_mirl.bench.report.tables import read
+from sb3_mirl.bench.report.content import read
 from sb3_mirl.cli.main import main
 from sb3_mirl.common.files import is_locked, locked
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from sb3_mirl.bench.report.tables import Row
+from sb3_mirl.bench.report.content import Row
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def estimate(row: Row, factor: float = 1.0, prefix: str = "", notes: Iterable[No
     """As :func:`value_and_interval`; the interval and ``notes`` are below the value."""
     value, interval = value_and_interval(row, factor, prefix)
     return Cell(value, (*([Note(interval)] if interval else []), *notes))
+
+
+def at_least(value: float) -> str:
+    """``≥ 0.69``, or ``none`` for NaN."""
+    return "none" if np.isnan(value) else f"≥ {number(value)}"
 
 
 def missing(text: str) -> Cell:

@@ -9,23 +9,32 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
-from sb3_mirl.bench.report.tables import Bench, Row, grouped
+from sb3_mirl.bench.report.content import Bench, Row, grouped
+from sb3_mirl.bench.report.scales import factor
 from sb3_mirl.bench.suites import label
 from sb3_mirl.common.text import plain_label, printable
 
 #: Colour and line of each algorithm; the lines differ in black and white, too
 STYLES = {
     "dqn": ("dimgray", ":"),
+    "dqn_mse": ("black", (0, (1, 3))),
     "qrdqn": ("tab:green", (0, (3, 1, 1, 1, 1, 1))),
     "sql": ("tab:blue", "--"),
+    "sql_decoupled": ("tab:cyan", (0, (6, 2, 1, 2, 1, 2))),
     "sql_m": ("tab:orange", "-."),
+    "mdqn": ("tab:purple", (0, (8, 2))),
     "mirl": ("tab:red", "-"),
 }
-OTHER_COLORS = ("tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+MARKERS = "osD^vP*X"
+OTHER_COLORS = ("tab:brown", "tab:pink", "tab:olive", "darkgreen", "navy")
 SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
+#: Figures over all environments
+OVERALL = ("useless_actions", "aggregates", "profiles", "efficiency", "improvement")
 #: Figures of each environment
 KINDS = ("curve", "prior", "beta")
 SIZE_INCHES = (4.6, 3.1)
+#: Of a figure with a legend above it
+TALL_INCHES = (4.6, 3.9)
 DPI = 150
 Styles = dict[str, tuple[str, Any]]
 #: Actions of a figure of priors, and characters of their names
@@ -34,20 +43,20 @@ MAX_ACTIONS, MAX_NAME_CHARS = 40, 20
 
 def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
     """
-    :param bench: of :func:`sb3_mirl.bench.report.tables.read`
+    :param bench: of :func:`sb3_mirl.bench.report.content.read`
     :param tables: its rows, by the names of :data:`sb3_mirl.bench.report.tables.TABLES`
-    :return: PNG images by name: ``aggregates``, ``improvement``, and ``curve_``, ``beta_`` and ``prior_`` with the name of
-        each environment; only those with data
+    :return: PNG images by name: those of :data:`OVERALL`, and ``curve_``, ``beta_`` and ``prior_`` with the name of each
+        environment; only those with data
     """
     styles = _styles(bench.algorithms)
     figures = {}
     with matplotlib.rc_context(
         {"backend": "agg", "font.size": 10, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3}
     ):
-        if tables["aggregates"]:
-            figures["aggregates"] = _aggregates(tables["aggregates"], styles)
-        if tables["improvement"]:
-            figures["improvement"] = _improvement(tables["improvement"], styles)
+        overall = (_useless_actions, _aggregates, _profiles, _efficiency, _improvement)
+        for name, draw_one in zip(OVERALL, overall, strict=True):
+            if tables[name]:
+                figures[name] = draw_one(tables[name], styles)
         for env in bench.envs:
             for name, table, drawn in zip(KINDS, ("curves", "prior", "beta"), (_curves, _prior, _betas), strict=True):
                 rows = [row for row in tables[table] if row["environment"] == env]
@@ -71,7 +80,7 @@ def figure_name(kind: str, env: str) -> str:
 
 def names(bench: Bench) -> list[str]:
     """The names of all figures that a report may have."""
-    return ["aggregates", "improvement", *(figure_name(kind, env) for env in bench.suite.steps for kind in KINDS)]
+    return [*OVERALL, *(figure_name(kind, env) for env in bench.suite.steps for kind in KINDS)]
 
 
 def _styles(algorithms: Sequence[str]) -> Styles:
@@ -96,27 +105,40 @@ def _png(figure: Any) -> bytes:
     return file.getvalue()
 
 
-def _bands(axis: Any, rows: Sequence[Row], styles: Styles, ylabel: str) -> None:
+def _bands(axis: Any, rows: Sequence[Row], styles: Styles, x: str = "step", factors: tuple[float, float] = (1.0, 1.0)) -> None:
+    """Lines with bands; the column ``x`` and the values are multiplied by ``factors``."""
     for algorithm, columns in _by_algorithm(rows).items():
         color, line = styles[algorithm]
-        marker = "o" if len(columns["step"]) == 1 else None
-        axis.plot(columns["step"], columns["value"], color=color, linestyle=line, marker=marker, label=_label(algorithm))
-        axis.fill_between(columns["step"], columns["low"], columns["high"], color=color, alpha=0.18, linewidth=0)
+        marker = "o" if len(columns[x]) == 1 else None
+        at, value, low, high = factors[0] * columns[x], *(factors[1] * columns[key] for key in ("value", "low", "high"))
+        axis.plot(at, value, color=color, linestyle=line, marker=marker, label=_label(algorithm))
+        axis.fill_between(at, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def _steps(axis: Any, ylabel: str) -> None:
     axis.set_xlabel("environment step")
     axis.set_ylabel(ylabel)
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axis.legend(fontsize=9)
+
+
+def _legend_above(axis: Any, ncols: int = 3) -> None:
+    """Outside the axes, where the legend hides nothing."""
+    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, frameon=False)
 
 
 def _curves(rows: Sequence[Row], styles: Styles) -> bytes:
     figure, axis = _axes()
-    _bands(axis, rows, styles, "return while training")
+    _bands(axis, rows, styles)
+    _steps(axis, "return while training")
+    axis.legend(fontsize=9)
     return _png(figure)
 
 
 def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
     figure, axis = _axes()
-    _bands(axis, rows, styles, "β")
+    _bands(axis, rows, styles)
+    _steps(axis, "β")
+    axis.legend(fontsize=9)
     values = [row["value"] for row in rows]
     if min(values) > 0 and max(values) > 100 * min(values):
         axis.set_yscale("log")
@@ -150,8 +172,7 @@ def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
     axis.margins(y=0.02)
     some = f" ({len(names)} of {len(all_names)} actions)" if len(names) < len(all_names) else ""
     axis.set_xlabel(f"ρ at the end{some}")
-    # Outside the axes, where the legend hides no bar
-    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    _legend_above(axis)
     return _png(figure)
 
 
@@ -168,18 +189,66 @@ def _points(axis: Any, rows: Sequence[Row], names: Sequence[str], colors: Sequen
 
 
 def _aggregates(rows: Sequence[Row], styles: Styles) -> bytes:
-    """On the first scale only, which for Atari is that of Table 1."""
-    scale = rows[0]["scale"]
+    """Over all environments, on the first scale only, which for Atari is that of Table 1."""
+    scale, group = rows[0]["scale"], rows[0]["useless_actions"]
+    rows = [row for row in rows if (row["scale"], row["useless_actions"]) == (scale, group)]
     statistics = list(dict.fromkeys(row["statistic"] for row in rows))
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
     size = (SIZE_INCHES[0], 0.6 + len(statistics) * (0.45 + 0.24 * len(algorithms)))
     figure, axes = plt.subplots(len(statistics), figsize=size, sharex=True, layout="constrained")
     for axis, statistic in zip(axes, statistics, strict=True):
-        shown = [row for row in rows if row["scale"] == scale and row["statistic"] == statistic]
+        shown = [row for row in rows if row["statistic"] == statistic]
         colors = [styles[name][0] for name in algorithms]
-        _points(axis, shown, [_label(name) for name in algorithms], colors, 1.0 if scale == "relative" else 100.0)
+        _points(axis, shown, [_label(name) for name in algorithms], colors, factor(scale))
         axis.set_title(statistic, fontsize=10)
     axes[-1].set_xlabel(SCALE_LABELS[scale])
+    return _png(figure)
+
+
+def _useless_actions(rows: Sequence[Row], styles: Styles) -> bytes:
+    """Points with intervals, beside each other at each number of useless actions."""
+    scale, numbers = rows[0]["scale"], list(grouped(rows, "useless_actions"))
+    figure, axis = _axes((6.4, 4.0))
+    algorithms = _by_algorithm(rows)
+    for k, (algorithm, columns) in enumerate(algorithms.items()):
+        color, line = styles[algorithm]
+        places = np.arange(len(numbers)) + 0.08 * (k - (len(algorithms) - 1) / 2)
+        value, low, high = (factor(scale) * columns[key] for key in ("value", "low", "high"))
+        shown = {"color": color, "linestyle": line, "marker": MARKERS[k % len(MARKERS)], "label": _label(algorithm)}
+        shown |= {"linewidth": 2.5, "zorder": 4} if algorithm == "mirl" else {}
+        axis.plot(places, value, **shown)
+        axis.vlines(places, low, high, color=color, alpha=0.45, linewidth=4)
+    axis.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+    axis.grid(False, axis="x")
+    axis.set_xlabel("number of useless actions")
+    axis.set_ylabel(f"IQM, {SCALE_LABELS[scale]}")
+    _legend_above(axis, ncols=4)
+    return _png(figure)
+
+
+def _profiles(rows: Sequence[Row], styles: Styles) -> bytes:
+    scale = rows[0]["scale"]
+    figure, axis = _axes(TALL_INCHES)
+    _bands(axis, rows, styles, "threshold", (factor(scale), 1.0))
+    axis.set_xlabel(f"τ, {SCALE_LABELS[scale]}")
+    axis.set_ylabel("share of runs with score > τ")
+    axis.set_ylim(-0.03, 1.03)
+    _legend_above(axis)
+    return _png(figure)
+
+
+def _efficiency(rows: Sequence[Row], styles: Styles) -> bytes:
+    scale = rows[0]["scale"]
+    figure, axis = _axes(TALL_INCHES)
+    ylabel = f"IQM of training returns, {SCALE_LABELS[scale]}"
+    if "step" in rows[0]:
+        _bands(axis, rows, styles, "step", (1.0, factor(scale)))
+        _steps(axis, ylabel)
+    else:
+        _bands(axis, rows, styles, "share", (100.0, factor(scale)))
+        axis.set_xlabel("% of the training")
+        axis.set_ylabel(ylabel)
+    _legend_above(axis)
     return _png(figure)
 
 

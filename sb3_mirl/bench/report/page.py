@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 import sb3_mirl
 from sb3_mirl.bench.report.cells import Cell, Figure, Note, Table, duration, estimate, missing, number, plural
+from sb3_mirl.bench.report.comparison import ablation_section, aggregates_section
+from sb3_mirl.bench.report.content import Bench, Row, comparability_warnings, grouped
 from sb3_mirl.bench.report.figures import figure_name
-from sb3_mirl.bench.report.tables import ABLATION, LEVEL, STATISTICS, Bench, Row, comparability_warnings, grouped
 from sb3_mirl.bench.scores import game_name, human_normalized, paper_scores, reference_scores
 from sb3_mirl.bench.suites import label, tuning_lines
 from sb3_mirl.common.text import printable
@@ -26,11 +27,6 @@ PAPER = ("dqn", "sql", "mirl")
 #: Headings of published scores, by their column in the reference scores
 PUBLISHED = {"dqn_mnih2015": "DQN, 2015", "dqn_adam_mse_dopamine": "DQN, Dopamine", "qrdqn_jax_dopamine": "QR-DQN, Dopamine"}
 CONVENTION_NAMES = {"mnih2015": "Mnih et al. 2015", "wang2016": "Wang et al. 2016"}
-SCALE_NAMES = {
-    "human_mnih2015": "percent of a human's score, human scores of Mnih et al. 2015 (the convention of the paper's Table 1)",
-    "human_wang2016": "percent of a human's score, human scores of Wang et al. 2016",
-    "relative": "relative scores",
-}
 #: The figures of an environment: kind, table, caption
 FIGURES = (
     ("curve", "curves", "Return over environment steps"),
@@ -43,7 +39,7 @@ Tables = Mapping[str, list[Row]]
 
 def page(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) -> str:
     """
-    :param bench: of :func:`sb3_mirl.bench.report.tables.read`
+    :param bench: of :func:`sb3_mirl.bench.report.content.read`
     :param tables: its rows, by the names of :data:`sb3_mirl.bench.report.tables.TABLES`
     :param figures: of :func:`sb3_mirl.bench.report.figures.draw`
     :return: a whole HTML document
@@ -61,8 +57,8 @@ def page(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) -> str:
     if bench.results:
         sections |= {
             "Scores": _scores(bench, tables),
-            "Aggregates": _aggregates(bench, tables, figures),
-            "Ablation": _ablation(bench, tables),
+            "Aggregates": aggregates_section(bench, tables, figures),
+            "Ablation": ablation_section(bench, tables),
             "Environments": {"environments": _environments(bench, tables, figures)},
         }
     sections["Settings"] = _settings(bench, tables)
@@ -87,13 +83,9 @@ def _coverage(counts: Counter[str]) -> Note:
     return Note(", ".join(words), marked=True)
 
 
-def _env_name(bench: Bench, env: str) -> str:
-    return game_name(env) if bench.atari else env
-
-
 def _grid(bench: Bench, caption: str, cell: Callable[[str, str], Cell]) -> Table:
     """A table with a row for each environment and a column for each algorithm."""
-    rows = [[_env_name(bench, env), *(cell(env, algorithm) for algorithm in bench.algorithms)] for env in bench.envs]
+    rows = [[bench.name(env), *(cell(env, algorithm) for algorithm in bench.algorithms)] for env in bench.envs]
     return Table(caption, ["environment", *map(label, bench.algorithms)], rows)
 
 
@@ -126,14 +118,14 @@ def _runs(bench: Bench) -> dict[str, Any]:
         return Cell(notes=(_coverage(bench.coverage(algorithm, env)),))
 
     reasons = [
-        [_env_name(bench, job.env), label(job.algorithm), str(job.seed), bench.states[job], reason]
+        [bench.name(job.env), label(job.algorithm), str(job.seed), bench.states[job], reason]
         for job, reason in bench.reasons.items()
     ]
     header = ["environment", "algorithm", "seed", "state", "reason"]
     return {
         "finished": _grid(bench, "Finished runs", coverage) if bench.states else None,
         "comparability_warnings": comparability_warnings(bench),
-        "unused": [_env_name(bench, env) for env in bench.suite.steps if env not in bench.envs] if bench.states else [],
+        "unused": [bench.name(env) for env in bench.suite.steps if env not in bench.envs] if bench.states else [],
         "reasons": Table("Why runs have no result", header, reasons, words=[4]) if reasons else None,
     }
 
@@ -197,97 +189,6 @@ def _paper_and_published(env: str, convention: str) -> tuple[list[float], list[f
     return percent[: len(PAPER)], percent[len(PAPER) :]
 
 
-def _aggregates(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) -> dict[str, Any]:
-    common, rows = bench.common_envs(), tables["aggregates"]
-    started = [algorithm for algorithm in bench.algorithms if any(bench.runs(algorithm, env) for env in bench.envs)]
-    without = {env: [label(algorithm) for algorithm in started if not bench.runs(algorithm, env)] for env in bench.envs}
-    improvement = tables["improvement"]
-    shown = []
-    if "aggregates" in figures:
-        shown.append(Figure(figures["aggregates"], _aggregates_alt(rows), f"Aggregates, {SCALE_NAMES[rows[0]['scale']]}"))
-    pairs = "; ".join(f"{label(row['algorithm'])} over {label(row['than'])}: {number(row['value'])}" for row in improvement)
-    alt = f"Probability of improvement. {pairs}."
-    return {
-        "common": plural(len(common), "environment") if common else "",
-        "left_out": [f"{_env_name(bench, env)} (no run of {', '.join(names)})" for env, names in without.items() if names],
-        "tables": [_aggregate_table(scale, rows) for scale in dict.fromkeys(row["scale"] for row in rows)],
-        "figures": shown,
-        "improvement": _improvement(bench, [row for row in improvement if row["algorithm"] == "mirl"]),
-        "improvement_figure": (
-            Figure(figures["improvement"], alt, "Probability of improvement") if "improvement" in figures else None
-        ),
-        "claims": _claims(bench, tables["claims"]),
-        "level": LEVEL,
-    }
-
-
-def _aggregate_table(scale: str, rows: list[Row]) -> Table:
-    factor = 1.0 if scale == "relative" else 100.0
-    lines = [
-        [label(algorithm), *(estimate(row, factor) for row in own), plural(own[0]["runs"], "run")]
-        for algorithm, own in grouped(row for row in rows if row["scale"] == scale).items()
-    ]
-    return Table(f"Aggregates: {SCALE_NAMES[scale]}", ["algorithm", *STATISTICS, "runs per environment"], lines)
-
-
-def _aggregates_alt(rows: list[Row]) -> str:
-    factor = 1.0 if rows[0]["scale"] == "relative" else 100.0
-    iqm = [row for row in rows if row["scale"] == rows[0]["scale"] and row["statistic"] == "IQM"]
-    values = ", ".join(f"{label(row['algorithm'])} {number(factor * row['value'])}" for row in iqm)
-    return f"Mean, median and interquartile mean of each algorithm as points with intervals. Interquartile means: {values}."
-
-
-def _improvement(bench: Bench, rows: list[Row]) -> Table | None:
-    lines = [
-        [
-            f"{label(row['algorithm'])} over {label(row['than'])}",
-            estimate(row),
-            f"{row['p']:.2g}",
-            f"{row['runs']} and {row['other_runs']}",
-            f"{row['environments']} of {len(bench.envs)}",
-        ]
-        for row in rows
-    ]
-    caption = "Probability that a run is better than one of the other algorithm; 0.5: no difference"
-    return Table(caption, ["", "probability", "p", "runs", "environments"], lines) if rows else None
-
-
-def _claims(bench: Bench, rows: list[Row]) -> Table | None:
-    lines = []
-    for row in rows:
-        envs = [[_env_name(bench, env) for env in row[key].split()] for key in ("better_in", "worse_in", "open_in")]
-        numbers = [estimate(row), f"{row['p']:.2g}", estimate(row, 100.0 if bench.atari else 1.0, "mean_")]
-        claim = f"{label(row['algorithm'])} better than {label(row['than'])}"
-        lines.append([claim, *numbers, row["verdict"], *(", ".join(names) or "–" for names in envs)])
-    difference = f"difference of means, {'% of human' if bench.atari else 'relative'}"
-    header = ["", "probability of improvement", "p", difference, "the claim", "better in", "worse in", "open in"]
-    caption = "The paper's claim: MIRL better than SQL better than DQN"
-    return Table(caption, header, lines, words=[5, 6, 7]) if rows else None
-
-
-def _ablation(bench: Bench, tables: Tables) -> dict[str, Any]:
-    rows = {(row["environment"], row["algorithm"], row["minus"]): row for row in tables["ablation"]}
-    lines = []
-    for env in bench.envs:
-        cells = []
-        for pair in ABLATION:
-            row = rows.get((env, *pair))
-            if row is None:
-                cells.append(missing(f"no run of {', '.join(label(name) for name in pair if not bench.runs(name, env))}"))
-            else:
-                runs = Note(f"{row['runs']} and {row['other_runs']} runs")
-                cells.append(estimate(row, 100.0 if bench.atari else 1.0, notes=[runs]))
-        lines.append([_env_name(bench, env), *cells])
-    unit = "percent of a human's score, Mnih et al. 2015" if bench.atari else "raw scores"
-    header = ["environment", *(" − ".join(map(label, pair)) for pair in ABLATION)]
-    return {
-        "differences": Table(f"Differences of mean scores, {unit}", header, lines),
-        "improvement": _improvement(
-            bench, [row for row in tables["improvement"] if (row["algorithm"], row["than"]) in ABLATION]
-        ),
-    }
-
-
 def _environments(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) -> list[tuple[str, list[Figure]]]:
     """The name of each environment with its figures."""
     environments = []
@@ -300,7 +201,7 @@ def _environments(bench: Bench, tables: Tables, figures: Mapping[str, bytes]) ->
                 runs = ", ".join(f"{label(name)} {own[-1]['runs']}" for name, own in rows.items())
                 alt = _prior_alt(rows) if kind == "prior" else _last_values(rows)
                 shown.append(Figure(image, f"{caption}, {env}. {alt}", f"{caption}. Runs: {runs}"))
-        environments.append((_env_name(bench, env), shown))
+        environments.append((bench.name(env), shown))
     return environments
 
 
@@ -316,7 +217,7 @@ def _prior_alt(rows: dict[str, list[Row]]) -> str:
 
 def _settings(bench: Bench, tables: Tables) -> dict[str, Any]:
     suite, rows = bench.suite, tables["settings"]
-    steps = [[_env_name(bench, env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
+    steps = [[bench.name(env), f"{suite.steps[env]:,}"] for env in bench.envs or suite.steps]
     by_algorithm = grouped(rows)
     tuning = []
     for algorithm in bench.algorithms:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from sb3_mirl.bench.jobs import FolderError
 from sb3_mirl.bench.report import figures
+from sb3_mirl.bench.report.content import Row, read
 from sb3_mirl.bench.report.page import page
-from sb3_mirl.bench.report.tables import TABLES, Row, read
+from sb3_mirl.bench.report.tables import TABLES
 from sb3_mirl.common.files import write_whole
 from sb3_mirl.common.text import printable
 

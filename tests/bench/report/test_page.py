@@ -6,7 +6,7 @@ from bench_results import CLASSIC, jobs_of, write_result
 
 from sb3_mirl.bench.jobs import Job, open_folder
 from sb3_mirl.bench.report.cells import duration, number
-from sb3_mirl.bench.report.tables import read
+from sb3_mirl.bench.report.content import read
 from sb3_mirl.bench.report.write import write_report
 from sb3_mirl.bench.scores import human_normalized
 from sb3_mirl.cli.main import main

@@ -1,0 +1,130 @@
+"""Rows of comparisons of two algorithms: probability of improvement, verdicts on claims, and the ablation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import false_discovery_control
+
+from sb3_mirl.bench.report.content import Bench, Row, columns
+from sb3_mirl.bench.report.scales import groups, on_scale, scales
+from sb3_mirl.bench.scores import (
+    Estimate,
+    bootstrap,
+    compare,
+    detectable_improvement,
+    holm,
+    human_normalized,
+    mean,
+    over_games,
+)
+
+#: The components of MIRL, step by step: an algorithm and the one that it is compared with
+ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
+#: The paper's claim MIRL > SQL > DQN, MIRL's components, and algorithms that differ from MIRL in one point
+CLAIMS = (
+    ("mirl", "sql"),
+    ("sql", "dqn"),
+    ("mirl", "dqn"),
+    ("mirl", "sql_m"),
+    ("sql_m", "sql"),
+    ("mirl", "dqn_mse"),
+    ("mirl", "sql_decoupled"),
+    ("sql_decoupled", "sql"),
+    ("mirl", "mdqn"),
+)
+#: Significance level of the claims of a group of environments together, and of the environments of each claim
+LEVEL = 0.05
+#: Probability with which the smallest detectable effect is detected
+POWER = 0.8
+
+
+def improvement_rows(bench: Bench) -> list[Row]:
+    """Probability of improvement of MIRL over each other algorithm, and of the pairs of :data:`ABLATION` and `CLAIMS`."""
+    with_mirl = (("mirl", name) for name in bench.algorithms if name != "mirl")
+    pairs = dict.fromkeys([*with_mirl, *ABLATION, *CLAIMS])
+    return [_compared(bench, *pair, envs) for pair in pairs if (envs := bench.shared_envs(*pair))]
+
+
+def _compared(bench: Bench, algorithm: str, other: str, envs: Sequence[str]) -> Row:
+    ours, others = ([bench.scores(name, env) for env in envs] for name in (algorithm, other))
+    comparison = compare(ours, others)
+    row: Row = {"algorithm": algorithm, "than": other, **columns(Estimate(*comparison[:3])), "p": comparison.p}
+    return row | {"runs": sum(map(len, ours)), "other_runs": sum(map(len, others)), "environments": len(envs)}
+
+
+def claim_rows(bench: Bench) -> list[Row]:
+    """
+    A verdict on each of :data:`CLAIMS`, over the environments in which both algorithms have runs: all of them, and each of the
+    :func:`~sb3_mirl.bench.report.scales.groups`.
+
+    The verdict is that of the permutation test of the probability of improvement: ``"holds"`` or ``"the opposite"`` if
+    ``p_adjusted`` < :data:`LEVEL`, else ``"open"``. p is adjusted for the number of claims with runs in the same group (Holm,
+    1979): the probability of a verdict other than ``"open"`` on any two equal algorithms in the group is at most 5 %, however
+    the claims depend on each other. ``better_in``, ``worse_in`` and ``open_in`` are the verdicts on single environments, with
+    p adjusted for their number (Benjamini and Hochberg, 1995). The verdict does not depend on the scales of environments.
+
+    ``detectable`` is :func:`~sb3_mirl.bench.scores.detectable_improvement` of a test at the level of 5 % of this claim alone,
+    NaN if no effect can be detected. The difference of mean scores, in columns ``mean_...``, depends on scales; it is on the
+    first of the :func:`~sb3_mirl.bench.report.scales.scales`, which for Atari is the paper's.
+    """
+    singles = {
+        (algorithm, other, env): _compared(bench, algorithm, other, [env])
+        for algorithm, other in CLAIMS
+        for env in bench.shared_envs(algorithm, other)
+    }
+    rows = []
+    for group, members in groups(bench).items():
+        found = []
+        for pair in CLAIMS:
+            envs = [env for env in bench.shared_envs(*pair) if env in members]
+            if envs:
+                found.append({"useless_actions": group, **_compared(bench, *pair, envs), "p_adjusted": np.nan, "verdict": ""})
+                found[-1] |= _sides([singles[(*pair, env)] for env in envs], envs)
+                found[-1] |= _sizes(bench, *pair, envs)
+        for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+            row["p_adjusted"] = float(p)
+            row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
+        rows += found
+    return rows
+
+
+def _sides(by_env: Sequence[Row], envs: Sequence[str]) -> Row:
+    """The environments of each verdict, of the comparisons in single environments."""
+    adjusted = false_discovery_control([row["p"] for row in by_env])
+    sides = [_side(row["value"], p) for row, p in zip(by_env, adjusted, strict=True)]
+    names = {1: "better_in", -1: "worse_in", 0: "open_in"}
+    return {name: " ".join(env for env, own in zip(envs, sides, strict=True) if own == side) for side, name in names.items()}
+
+
+def _side(value: float, p: float) -> int:
+    """1 if the probability of improvement is significantly above ½, -1 if below, else 0."""
+    return 0 if p >= LEVEL else 1 if value > 0.5 else -1
+
+
+def _sizes(bench: Bench, algorithm: str, other: str, envs: Sequence[str]) -> Row:
+    """The smallest detectable effect, and the difference of means."""
+    ours, others = ([bench.scores(name, env) for env in envs] for name in (algorithm, other))
+    detectable = detectable_improvement(list(map(len, ours)), list(map(len, others)), power=POWER, level=LEVEL)
+    scale = scales(bench)[0]
+    scaled = ([on_scale(bench, scale, env, own) for env, own in zip(envs, of, strict=True)] for of in (ours, others))
+    difference = columns(over_games(_difference, *scaled))
+    return {"detectable": detectable, **{f"mean_{key}": number for key, number in difference.items()}}
+
+
+def _difference(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return mean(scores) - mean(others)
+
+
+def ablation_rows(bench: Bench) -> list[Row]:
+    """Differences of mean scores for each pair of :data:`ABLATION`; for Atari, shares of a human's score, as in the paper."""
+    rows = []
+    for env in bench.envs:
+        for algorithm, other in ABLATION:
+            scores = [bench.scores(name, env)[:, None] for name in (algorithm, other)]
+            if all(map(len, scores)):
+                if bench.atari:
+                    scores = [human_normalized(env, raw) for raw in scores]
+                row: Row = {"environment": env, "algorithm": algorithm, "minus": other}
+                row |= columns(bootstrap(_difference, *scores))
+                rows.append(row | {"runs": len(scores[0]), "other_runs": len(scores[1])})
+    return rows

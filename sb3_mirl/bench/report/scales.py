@@ -1,0 +1,82 @@
+"""Scales on which scores of different environments are comparable, and groups of environments."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from sb3_mirl.bench.report.content import Bench
+from sb3_mirl.bench.scores import CONVENTIONS, human_normalized
+
+#: The group of all environments
+ALL = "all"
+
+
+def useless_actions(env: str) -> tuple[str, int]:
+    """
+    :param env: an id, such as ``"CartPole-v1"``, ``"Useless15/CartPole-v1"`` or ``"Useless12/MinAtar-Breakout-v1"``
+    :return: the id of the environment without additional actions (``"CartPole-v1"``, ``"MinAtar/Breakout-v1"``), and their
+        number, 0 for an id without the prefix
+    """
+    match = re.fullmatch(r"Useless(\d+)/(.+)", env)
+    if match is None:
+        return env, 0
+    # An id has one slash: that of the base is a hyphen here. The last hyphen is that of the version
+    return re.sub(r"-(?!v\d+$)", "/", match[2], count=1), int(match[1])
+
+
+def groups(bench: Bench) -> dict[str, list[str]]:
+    """
+    Environments by ``"all"``, and by each number of useless actions (``"0"``, ``"15"``) if there are several numbers.
+
+    :param bench: of :func:`sb3_mirl.bench.report.content.read`
+    """
+    numbers = sorted({useless_actions(env)[1] for env in bench.envs})
+    found = {ALL: bench.envs}
+    if len(numbers) > 1:
+        found |= {str(number): [env for env in bench.envs if useless_actions(env)[1] == number] for number in numbers}
+    return found
+
+
+def scales(bench: Bench) -> list[str]:
+    """Names of scales, see :func:`on_scale`. The first one is that of figures; for Atari it is the paper's."""
+    return [f"human_{name}" for name in CONVENTIONS] if bench.atari else ["relative"]
+
+
+def factor(scale: str) -> float:
+    """By which scores on a scale are multiplied where they are shown: human-normalised ones are shown in percent."""
+    return 1.0 if scale == "relative" else 100.0
+
+
+def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarray:
+    """
+    :param scale: one of :func:`scales`. For Atari, shares of a human's score by either convention; else ``"relative"``, the
+        place between the lowest (0) and the highest (1) score of any run in the environment, with any number of useless
+        actions. Returns during a training may be outside of this range
+    :param env: of the scores
+    :param scores: raw, any shape
+    :return: the same shape
+    """
+    if scale != "relative":
+        return human_normalized(env, scores, scale.removeprefix("human_"))
+    base = useless_actions(env)[0]
+    alike = [one for one in bench.envs if useless_actions(one)[0] == base]
+    pooled = np.concatenate([bench.scores(algorithm, one) for algorithm in bench.algorithms for one in alike])
+    low, span = pooled.min(), np.ptp(pooled)
+    # All runs are in the middle if their scores are equal
+    return (scores - low) / span if span else np.where(np.isnan(scores), np.nan, 0.5)
+
+
+def matrices(bench: Bench, scale: str, envs: Sequence[str]) -> dict[str, np.ndarray]:
+    """
+    :param scale: one of :func:`scales`
+    :param envs: some of :meth:`Bench.common_envs <sb3_mirl.bench.report.content.Bench.common_envs>`
+    :return: scores [runs, envs] of each algorithm that has runs; none if there is no environment
+    """
+    if not envs:
+        return {}
+    raw = {algorithm: bench.matrix(algorithm, envs) for algorithm in bench.algorithms if bench.runs(algorithm, envs[0])}
+    return {
+        algorithm: np.stack([on_scale(bench, scale, env, scores[:, k]) for k, env in enumerate(envs)], axis=-1)
+        for algorithm, scores in raw.items()
+    }
