@@ -1,6 +1,7 @@
 """Scores: published tables, statistics by hand and by rliable, and the coverage of intervals."""
 
 import re
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from sb3_mirl.bench.scores import (
     bootstrap,
     bootstrap_mean,
     compare,
+    detectable_improvement,
+    holm,
     human_normalized,
     over_games,
     paper_scores,
+    performance_profile,
     reference_scores,
 )
 from sb3_mirl.bench.suites import ATARI19, ATARI19_IDS
@@ -75,6 +79,13 @@ def test_statistics_by_hand():
     assert statistics.optimality_gap(SCORES) == pytest.approx(1 - 9 / 12)
 
 
+def test_performance_profile_by_hand():
+    # Of 0 .5 .5 1 | 2 3 4 7 | 0 1 3 8, a run at the threshold is not above it
+    assert performance_profile(SCORES, [-1.0, 0.0, 1.0, 3.0, 8.0]) == pytest.approx(np.array([12, 10, 6, 3, 0]) / 12)
+    # Along the leading axes each alone
+    assert performance_profile(np.stack([SCORES, SCORES + 1]), [1.0]) == pytest.approx(np.array([[6], [10]]) / 12)
+
+
 def test_probability_of_improvement_by_hand():
     # Game 1: 1 of 2 is better, 1 equal; game 2: 3 of 4 pairs
     better = np.array([[1.0, 2.0], [0.0, 5.0]])
@@ -96,6 +107,16 @@ def test_statistics_equal_rliable():
         assert ours(x) == pytest.approx(theirs(x), abs=1e-12)
         assert ours(np.stack([x, x + 1.0])) == pytest.approx([theirs(x), theirs(x + 1.0)], abs=1e-12)
     assert statistics.probability_of_improvement(x, y) == pytest.approx(metrics.probability_of_improvement(x, y), abs=1e-12)
+
+
+def test_performance_profiles_agree_with_rliable():
+    library = pytest.importorskip("rliable.library")
+    x, thresholds = np.random.default_rng(2).normal(size=(10, 6)), np.linspace(-1.5, 1.5, 7)
+    profiles, bands = library.create_performance_profile({"x": x}, thresholds, reps=500)
+    ours = bootstrap(lambda scores: performance_profile(scores, thresholds), x)
+    assert ours.value == pytest.approx(profiles["x"], abs=1e-12)
+    # Shares are multiples of 1/60
+    assert np.abs(np.stack([ours.low, ours.high]) - bands["x"]).max() < 2.1 / 60
 
 
 def test_intervals_agree_with_rliable():
@@ -195,3 +216,52 @@ def test_false_positive_rate_of_the_comparison(runs, most):
 def test_scores_of_different_games_are_refused(ours, theirs):
     with pytest.raises(ValueError, match="scores must be of the same games, with at least one run of each"):
         compare(ours, theirs)
+
+
+# ---- detectable effects ------------------------------------------------------------------------------------------------
+
+
+def test_detectable_improvement_in_closed_form():
+    # Single runs of six games: p is 2 / 64 if all are won, 14 / 64 if five are. All are won with probability P^6
+    assert detectable_improvement([1] * 6, [1] * 6) == pytest.approx(0.8 ** (1 / 6), abs=0.005)
+    assert detectable_improvement([1] * 6, [1] * 6, power=0.5) == pytest.approx(0.5 ** (1 / 6), abs=0.005)
+
+
+@pytest.mark.parametrize("games, runs", [(4, 1), (1, 3)])
+def test_nothing_is_detectable_with_too_few_runs(games, runs):
+    # The smallest p is 2 / 16 and 2 / 20
+    assert np.isnan(detectable_improvement([runs] * games, [runs] * games))
+
+
+def test_detectable_improvement_is_detected():
+    runs, other_runs = [5, 3], [4, 6]
+    normal = NormalDist()
+    shift = np.sqrt(2) * normal.inv_cdf(detectable_improvement(runs, other_runs))
+    random, found = np.random.default_rng(3), 0
+    for _ in range(300):
+        ours, theirs = [random.normal(shift, size=n) for n in runs], [random.normal(size=n) for n in other_runs]
+        comparison = compare(ours, theirs, samples=1000)
+        found += comparison.p < 0.05 and comparison.value > 0.5
+    # Three standard deviations of 300 experiments
+    assert found / 300 == pytest.approx(0.8, abs=3 * np.sqrt(0.8 * 0.2 / 300))
+
+
+def test_more_runs_detect_smaller_effects():
+    by_runs = [detectable_improvement([n] * 2, [n] * 2) for n in (3, 5, 10, 20)]
+    by_games = [detectable_improvement([4] * n, [4] * n) for n in (1, 2, 4, 8)]
+    for found in (by_runs, by_games):
+        assert found == sorted(found, reverse=True) and found[0] < 1.0 and found[-1] > 0.5
+    # As many pairs, but fewer runs of one algorithm
+    assert detectable_improvement([5] * 2, [80] * 2) > by_runs[-1]
+
+
+@pytest.mark.parametrize("runs, other_runs", [([], []), ([3], [3, 3]), ([3, 0], [3, 3])])
+def test_numbers_of_runs_of_different_games_are_refused(runs, other_runs):
+    with pytest.raises(ValueError, match="runs must be at least 1 of each game"):
+        detectable_improvement(runs, other_runs)
+
+
+def test_holm_by_hand():
+    # The smallest times three, the next one times two, the largest times one but not below the one before it
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]).shape == (0,)

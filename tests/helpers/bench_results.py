@@ -8,6 +8,10 @@ from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.common.files import write_whole
 
 CLASSIC = replace(SUITES["classic"], steps={"CartPole-v1": 1000, "Acrobot-v1": 1000})
+#: Two environments, each with and without useless actions
+USELESS = replace(
+    CLASSIC, steps=dict.fromkeys(("CartPole-v1", "Useless15/CartPole-v1", "Acrobot-v1", "Useless15/Acrobot-v1"), 1000)
+)
 ALL = ("dqn", "sql", "sql_m", "mirl")
 
 

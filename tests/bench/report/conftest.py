@@ -2,9 +2,9 @@
 
 import pytest
 from bench_reports import ALIEN, ATARI, BOXING, KRULL
-from bench_results import ALL, CLASSIC, fill, jobs_of, write_text
+from bench_results import ALL, CLASSIC, USELESS, fill, jobs_of, write_result, write_text
 
-from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.jobs import Job, open_folder
 from sb3_mirl.cli.main import main
 
 
@@ -30,6 +30,19 @@ def atari(tmp_path_factory):
     jobs = [*jobs_of(("dqn", "mirl"), [ALIEN, BOXING, KRULL], 4), *jobs_of(("sql",), [ALIEN, BOXING], 2)]
     fill(folder, ATARI, jobs, [Job("mirl", KRULL, seed) for seed in range(4)])
     assert main(["bench", "report", str(folder), "--out", str(folder / "out")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def useless(tmp_path_factory):
+    """Scores from 0 for DQN and from 10 for SQL; MIRL has those of SQL, and from 40 with useless actions."""
+    folder = tmp_path_factory.mktemp("useless")
+    jobs = jobs_of(("dqn", "sql", "mirl"), list(USELESS.steps), 4)
+    open_folder(folder, USELESS, jobs)
+    for job in jobs:
+        level = 0.0 if job.algorithm == "dqn" else 40.0 if job.algorithm == "mirl" and job.env.startswith("Useless") else 10.0
+        write_result(folder, USELESS, job, level + job.seed)
+    assert main(["bench", "report", str(folder)]) == 0
     return folder
 
 

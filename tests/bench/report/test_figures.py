@@ -10,7 +10,7 @@ from sb3_mirl.bench.report.write import write_report
 
 def test_figures_are_also_png_files(classic):
     names = {file.stem for file in (classic / "report").glob("*.png")}
-    assert names == {"aggregates", "improvement"} | {
+    assert names == {"aggregates", "profiles", "efficiency", "improvement"} | {
         f"{kind}_{env}" for kind in ("curve", "prior", "beta") for env in CLASSIC.steps
     }
     assert (classic / "report" / "aggregates.png").read_bytes().startswith(b"\x89PNG")

@@ -123,7 +123,7 @@ def test_page_is_self_contained(classic, atari):
 def test_page_is_accessible_to_screen_readers(classic):
     elements = page_of(classic / "report").elements
     images = [attrs for tag, attrs in elements if tag == "img"]
-    assert len(images) == 2 + 3 * 2 and all(len(attrs["alt"]) > 20 for attrs in images)
+    assert len(images) == 4 + 3 * 2 and all(len(attrs["alt"]) > 20 for attrs in images)
     assert all(attrs.get("scope") in ("row", "col", "colgroup") for tag, attrs in elements if tag == "th")
     tags = [tag for tag, _ in elements]
     assert tags.count("caption") == tags.count("table") > 5
