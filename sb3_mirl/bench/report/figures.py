@@ -17,7 +17,7 @@ from sb3_mirl.common.text import plain_label, printable
 #: Colour and line of each algorithm; the lines differ in black and white, too
 STYLES = {
     "dqn": ("dimgray", ":"),
-    "dqn_mse": ("black", (0, (1, 3))),
+    "dqn_mse": ("tab:brown", (0, (1, 3))),
     "qrdqn": ("tab:green", (0, (3, 1, 1, 1, 1, 1))),
     "sql": ("tab:blue", "--"),
     "sql_decoupled": ("tab:cyan", (0, (6, 2, 1, 2, 1, 2))),
@@ -26,7 +26,7 @@ STYLES = {
     "mirl": ("tab:red", "-"),
 }
 MARKERS = "osD^vP*X"
-OTHER_COLORS = ("tab:brown", "tab:pink", "tab:olive", "darkgreen", "navy")
+OTHER_COLORS = ("black", "tab:pink", "tab:olive", "darkgreen", "navy")
 SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
 #: Figures over all environments
 OVERALL = ("useless_actions", "aggregates", "profiles", "efficiency", "improvement")
@@ -37,6 +37,8 @@ SIZE_INCHES = (4.6, 3.1)
 TALL_INCHES = (4.6, 3.9)
 DPI = 150
 Styles = dict[str, tuple[str, Any]]
+#: Largest number of algorithms in a legend inside the axes
+MAX_INSIDE = 4
 #: Actions of a figure of priors, and characters of their names
 MAX_ACTIONS, MAX_NAME_CHARS = 40, 20
 
@@ -121,24 +123,36 @@ def _steps(axis: Any, ylabel: str) -> None:
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
+def _curve_axes(rows: Sequence[Row]) -> tuple[Any, Any]:
+    return _axes(TALL_INCHES if len(grouped(rows)) > MAX_INSIDE else SIZE_INCHES)
+
+
+def _legend(axis: Any) -> None:
+    """Inside the axes if it is small."""
+    if len(axis.get_legend_handles_labels()[0]) > MAX_INSIDE:
+        _legend_above(axis)
+    else:
+        axis.legend(fontsize=9)
+
+
 def _legend_above(axis: Any, ncols: int = 3) -> None:
     """Outside the axes, where the legend hides nothing."""
     axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, frameon=False)
 
 
 def _curves(rows: Sequence[Row], styles: Styles) -> bytes:
-    figure, axis = _axes()
+    figure, axis = _curve_axes(rows)
     _bands(axis, rows, styles)
     _steps(axis, "return while training")
-    axis.legend(fontsize=9)
+    _legend(axis)
     return _png(figure)
 
 
 def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
-    figure, axis = _axes()
+    figure, axis = _curve_axes(rows)
     _bands(axis, rows, styles)
     _steps(axis, "β")
-    axis.legend(fontsize=9)
+    _legend(axis)
     values = [row["value"] for row in rows]
     if min(values) > 0 and max(values) > 100 * min(values):
         axis.set_yscale("log")
@@ -212,7 +226,7 @@ def _useless_actions(rows: Sequence[Row], styles: Styles) -> bytes:
     algorithms = _by_algorithm(rows)
     for k, (algorithm, columns) in enumerate(algorithms.items()):
         color, line = styles[algorithm]
-        places = np.arange(len(numbers)) + 0.08 * (k - (len(algorithms) - 1) / 2)
+        places = np.arange(len(numbers)) + 0.06 * (k - (len(algorithms) - 1) / 2)
         value, low, high = (factor(scale) * columns[key] for key in ("value", "low", "high"))
         shown = {"color": color, "linestyle": line, "marker": MARKERS[k % len(MARKERS)], "label": _label(algorithm)}
         shown |= {"linewidth": 2.5, "zorder": 4} if algorithm == "mirl" else {}
@@ -220,6 +234,8 @@ def _useless_actions(rows: Sequence[Row], styles: Styles) -> bytes:
         axis.vlines(places, low, high, color=color, alpha=0.45, linewidth=4)
     axis.set_xticks(range(len(numbers)), [str(number) for number in numbers])
     axis.grid(False, axis="x")
+    if scale == "relative":
+        axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("number of useless actions")
     axis.set_ylabel(f"IQM, {SCALE_LABELS[scale]}")
     _legend_above(axis, ncols=4)

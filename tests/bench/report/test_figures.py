@@ -1,10 +1,15 @@
 """Figures of a report."""
 
+import pytest
 from bench_reports import table
 from bench_results import CLASSIC, write_result
-from matplotlib import image
+from matplotlib import image, pyplot
 
 from sb3_mirl.bench.jobs import Job, open_folder
+from sb3_mirl.bench.report.aggregates import useless_action_rows
+from sb3_mirl.bench.report.content import read
+from sb3_mirl.bench.report.figures import draw
+from sb3_mirl.bench.report.tables import TABLES
 from sb3_mirl.bench.report.write import write_report
 
 
@@ -14,6 +19,18 @@ def test_figures_are_also_png_files(classic):
         f"{kind}_{env}" for kind in ("curve", "prior", "beta") for env in CLASSIC.steps
     }
     assert (classic / "report" / "aggregates.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figure_by_number_of_useless_actions(useless, monkeypatch):
+    bench, drawn = read(useless), []
+    tables = {name: [] for name in TABLES} | {"useless_actions": useless_action_rows(bench)}
+    close = pyplot.close
+    monkeypatch.setattr(pyplot, "close", lambda figure: (drawn.append(figure), close(figure)))
+    assert set(draw(bench, tables)) == {"useless_actions"}
+    (axis,) = drawn[0].axes
+    lines = {line.get_label(): line.get_ydata() for line in axis.lines}
+    assert list(lines) == ["DQN", "SQL", "MIRL"] and lines["MIRL"] == pytest.approx([11.5 / 43, 41.5 / 43])
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "15"]
 
 
 def test_action_names_are_not_formulas(tmp_path):

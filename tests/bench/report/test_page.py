@@ -74,14 +74,14 @@ def test_time_of_joint_trainings_counts_once(tmp_path, without_figures):
     assert times[1][1].startswith(duration(50.0)) and times[1][1].endswith("1, 2 runs jointly")
 
 
-def test_tuning_is_in_report_and_status(classic, atari, capsys):
+def test_tuning_is_in_report_and_status(classic, atari, capsys, tmp_path, without_figures):
     page = page_of(classic / "report")
     assert "Tuning was not equal: differences of scores may come from it." in page.text
     assert "Hyper-parameters of DQN: rl-zoo3's settings, which its authors tuned for this algorithm." in page.text
     assert page.row("MIRL", CLASSIC.tuning["mirl"], "not recorded")
     assert "Tuning was not equal" not in page_of(atari / "out").text
     for command in ("status", "report"):
-        assert main(["bench", command, str(atari), *(["--out", str(atari / "out")] if command == "report" else [])]) == 0
+        assert main(["bench", command, str(atari), *(["--out", str(tmp_path)] if command == "report" else [])]) == 0
         said = "hyper-parameters of DQN, MIRL, SQL: what the algorithms share is alike, and tuned for none of them"
         assert capsys.readouterr().out.splitlines()[-1] == said
 
