@@ -26,8 +26,10 @@ def statistics(scale: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     :return: statistics of scores [..., runs, envs] by name. The optimality gap is the mean amount by which runs miss the score
         of a human; on the relative scale, whose largest score is 1, it would be 1 − mean
     """
-    found = {"mean": mean, "median": median, "IQM": interquartile_mean}
-    return found if scale == "relative" else found | {"optimality gap": optimality_gap}
+    found: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": mean, "median": median, "IQM": interquartile_mean}
+    if scale != "relative":
+        found["optimality gap"] = optimality_gap
+    return found
 
 
 def aggregate_rows(bench: Bench) -> list[Row]:

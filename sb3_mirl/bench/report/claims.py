@@ -67,11 +67,7 @@ def claim_rows(bench: Bench) -> list[Row]:
     NaN if no effect can be detected. The difference of mean scores, in columns ``mean_...``, depends on scales; it is on the
     first of the :func:`~sb3_mirl.bench.report.scales.scales`, which for Atari is the paper's.
     """
-    singles = {
-        (algorithm, other, env): _compared(bench, algorithm, other, [env])
-        for algorithm, other in CLAIMS
-        for env in bench.shared_envs(algorithm, other)
-    }
+    singles = {(pair, env): _compared(bench, *pair, [env]) for pair in CLAIMS for env in bench.shared_envs(*pair)}
     rows = []
     for group, members in groups(bench).items():
         found = []
@@ -79,7 +75,7 @@ def claim_rows(bench: Bench) -> list[Row]:
             envs = [env for env in bench.shared_envs(*pair) if env in members]
             if envs:
                 found.append({"useless_actions": group, **_compared(bench, *pair, envs), "p_adjusted": np.nan, "verdict": ""})
-                found[-1] |= _sides([singles[(*pair, env)] for env in envs], envs)
+                found[-1] |= _sides([singles[pair, env] for env in envs], envs)
                 found[-1] |= _sizes(bench, *pair, envs)
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
             row["p_adjusted"] = float(p)
