@@ -147,13 +147,25 @@ WRITERS = {
 }
 
 
+class Tables(dict[str, list[Row]]):
+    """The tables of a folder, each computed when it is first used."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self.bench = bench
+
+    def __missing__(self, name: str) -> list[Row]:
+        self[name] = TABLES[name](self.bench)
+        return self[name]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing, compare the tables")
     check = parser.parse_args().check
     old = PAGE.read_text("utf-8")
     benches = {name: read(RESULTS / name) for name in dict.fromkeys(mark[1] for mark in MARK.findall(old))}
-    tables = {name: {table: rows(bench) for table, rows in TABLES.items()} for name, bench in benches.items()}
+    tables = {name: Tables(bench) for name, bench in benches.items()}
 
     def filled(match: re.Match[str]) -> str:
         begin, folder, wanted, end = match.groups()
