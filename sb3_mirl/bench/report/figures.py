@@ -135,8 +135,10 @@ def _legend(axis: Any) -> None:
         axis.legend(fontsize=9)
 
 
-def _legend_above(axis: Any, ncols: int = 3) -> None:
+def _legend_above(axis: Any, most_columns: int = 3) -> None:
     """Outside the axes, where the legend hides nothing."""
+    entries = len(axis.get_legend_handles_labels()[0])
+    ncols = entries if entries <= MAX_INSIDE else most_columns
     axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, frameon=False)
 
 
@@ -238,7 +240,7 @@ def _useless_actions(rows: Sequence[Row], styles: Styles) -> bytes:
         axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel("number of useless actions")
     axis.set_ylabel(f"IQM, {SCALE_LABELS[scale]}")
-    _legend_above(axis, ncols=4)
+    _legend_above(axis, most_columns=4)
     return _png(figure)
 
 
