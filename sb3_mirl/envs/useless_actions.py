@@ -44,7 +44,7 @@ class UselessActions(gym.Wrapper, RecordConstructorArgs):
         RecordConstructorArgs.__init__(self, n_useless=n_useless, idle_action=idle_action)
         gym.Wrapper.__init__(self, env)
         self.n_useless, self.idle_action = int(n_useless), idle_action
-        self.action_space: spaces.Discrete = spaces.Discrete(int(space.n) + self.n_useless, start=first)
+        self.action_space = spaces.Discrete(int(space.n) + self.n_useless, start=first)
 
     def get_action_meanings(self) -> list[str]:
         """
@@ -64,8 +64,9 @@ class UselessActions(gym.Wrapper, RecordConstructorArgs):
         if self.env.action_space.contains(action):
             return self.env.step(action)
         if not self.action_space.contains(action):
-            first, end = self.action_space.start, self.action_space.start + self.action_space.n
-            raise ValueError(f"action must be a whole number from {first} to {end - 1}, got {action!r}")
+            space: Any = self.action_space
+            last = space.start + space.n - 1
+            raise ValueError(f"action must be a whole number from {space.start} to {last}, got {action!r}")
         return self.idle_step()
 
     def idle_step(self) -> Step:
