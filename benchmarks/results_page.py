@@ -113,6 +113,14 @@ def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
     return by_group(header, tables["claims"], lines)
 
 
+def trends(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """How the probability of improvement changes from the fewest to the most useless actions."""
+    rows = tables["trends"]
+    lines = [[f"{label(row['algorithm'])} > {label(row['than'])}", estimate(row), row["verdict"]] for row in rows]
+    header = f"change of the probability of improvement from {rows[0]['from']} to {rows[0]['to']} useless actions"
+    return table(["claim", header, "with useless actions it"], lines)
+
+
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """Differences of mean scores between SQL, SQL_m and MIRL."""
     of = {(row["environment"], row["algorithm"], row["minus"]): row for row in tables["ablation"]}
@@ -142,6 +150,7 @@ WRITERS = {
     "aggregates": aggregates,
     "useless_actions": useless_actions,
     "claims": claims,
+    "trends": trends,
     "ablation": ablation,
     "prior": prior,
 }

@@ -11,7 +11,7 @@ from sb3_mirl.bench.report.content import read
 from sb3_mirl.bench.suites import SUITES
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = sorted(folder.name for folder in (ROOT / "results").iterdir() if folder.is_dir())
+FOLDERS = sorted(file.parent.name for file in (ROOT / "results").glob("*/suite.json"))
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
 
 

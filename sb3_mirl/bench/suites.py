@@ -234,21 +234,10 @@ _CLASSIC_ACTIONS = {
     "exploration_final_eps": 0.05,
     "max_grad_norm": 10,
 }
-_BETA_IN_CLASSIC_ACTIONS = {
-    "learning_rate": 1e-3,
-    "loss": "mse",
-    "beta_schedule": "normalized",
-    "beta_scale": 30,
-    "beta_init": 0.01,
-    "beta_lr": "auto",
-    "beta_max": 1e4,
-}
-_OWN_IN_CLASSIC_ACTIONS = {
-    "dqn": {"learning_rate": 1e-3},
-    "dqn_mse": {"learning_rate": 1e-3},
-    "mdqn": {"learning_rate": 1e-3},
-    **_with_priors(_BETA_IN_CLASSIC_ACTIONS, prior_lr="auto"),
-}
+#: Steps of the suite `classic-actions`
+_CLASSIC_ACTIONS_STEPS = 50_000
+#: The best trials of `sb3-mirl bench tune classic-actions`
+CHOSEN_IN_CLASSIC_ACTIONS: dict[str, dict[str, float]] = {}
 # The settings of `minatar`, with an update every 4 steps
 _MINATAR_ACTIONS = {
     "env_wrapper": [
@@ -298,13 +287,16 @@ _ALL = (
     # Do algorithms with a prior over actions lose less by actions that do nothing? All environments have the same settings
     Suite(
         "classic-actions",
-        dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), 50_000),
+        dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), _CLASSIC_ACTIONS_STEPS),
         epsilon=0.05,
         algorithms=("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
         seeds=10,
         packages=("sb3_mirl.envs.useless_actions",),
         hyperparams=_CLASSIC_ACTIONS,
-        own_hyperparams=_OWN_IN_CLASSIC_ACTIONS,
+        own_hyperparams={
+            algorithm: constructor_arguments(algorithm, settings, _CLASSIC_ACTIONS_STEPS)
+            for algorithm, settings in CHOSEN_IN_CLASSIC_ACTIONS.items()
+        },
         extra="box2d",
         tuning=_ALIKE_IN_ACTIONS,
     ),

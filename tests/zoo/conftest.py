@@ -11,7 +11,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Two of mirl, of which the first is longer
-        short = [(algo, 300) for algo in ("mirl", "sql", "sql_m", "dqn_mse", "mdqn", "dqn")]
+        short = [(algo, 300) for algo in ("mirl", "sql", "sql_decoupled", "sql_m", "dqn_mse", "mdqn", "dqn")]
         for algo, steps in (("mirl", 450), *short):
             train("--save-freq", "150", algo=algo, steps=steps)
     return folder

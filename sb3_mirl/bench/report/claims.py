@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from sb3_mirl.bench.report.content import Bench, Row, columns
-from sb3_mirl.bench.report.scales import groups, on_scale, scales
+from sb3_mirl.bench.report.scales import groups, on_scale, scales, useless_actions
 from sb3_mirl.bench.scores import (
     Estimate,
     bootstrap,
@@ -16,6 +16,7 @@ from sb3_mirl.bench.scores import (
     human_normalized,
     mean,
     over_games,
+    probability_of_improvement,
 )
 
 #: The components of MIRL, step by step: an algorithm and the one that it is compared with
@@ -82,6 +83,40 @@ def claim_rows(bench: Bench) -> list[Row]:
             row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
         rows += found
     return rows
+
+
+def trend_rows(bench: Bench) -> list[Row]:
+    """
+    How the probability of improvement of each of :data:`CLAIMS` changes with useless actions: the value with the largest
+    number of them minus the value with the smallest, over the base environments in which both algorithms have runs with both.
+
+    ``verdict`` is ``"rises"`` or ``"falls"`` where the 95 % interval of the stratified bootstrap excludes 0, else ``"open"``;
+    it is not adjusted for the number of claims.
+    """
+    rows: list[Row] = []
+    for algorithm, other in CLAIMS:
+        by_base: dict[str, dict[int, str]] = {}
+        for env in bench.shared_envs(algorithm, other):
+            base, number = useless_actions(env)
+            by_base.setdefault(base, {})[number] = env
+        fewest, most = (limit((n for envs in by_base.values() for n in envs), default=0) for limit in (min, max))
+        bases = [base for base, envs in by_base.items() if {fewest, most} <= envs.keys()]
+        if fewest == most or not bases:
+            continue
+        scores = [
+            [bench.scores(name, by_base[base][number]) for base in bases]
+            for number in (most, fewest)
+            for name in (algorithm, other)
+        ]
+        change = over_games(_change, *scores)
+        row: Row = {"algorithm": algorithm, "than": other, "from": fewest, "to": most, **columns(change)}
+        verdict = "rises" if change.low > 0 else "falls" if change.high < 0 else "open"
+        rows.append(row | {"verdict": verdict, "environments": len(bases)})
+    return rows
+
+
+def _change(scores: np.ndarray, others: np.ndarray, before: np.ndarray, others_before: np.ndarray) -> np.ndarray:
+    return probability_of_improvement(scores, others) - probability_of_improvement(before, others_before)
 
 
 def _sides(by_env: Sequence[Row], envs: Sequence[str]) -> Row:

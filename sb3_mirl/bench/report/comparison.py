@@ -33,6 +33,7 @@ def aggregates_section(bench: Bench, tables: Tables, figures: Mapping[str, bytes
         "common": plural(len(common), "environment") if common else "",
         "left_out": [f"{bench.name(env)} (no run of {', '.join(names)})" for env, names in without.items() if names],
         "useless_actions": _useless_actions(tables["useless_actions"]),
+        "trends": _trends(tables["trends"]),
         "all": by_group[0],
         "groups": by_group[1:],
         "figures": _figures(tables, figures),
@@ -182,6 +183,15 @@ def _improvement(bench: Bench, rows: list[Row]) -> Table | None:
     ]
     caption = "Probability that a run is better than one of the other algorithm; 0.5: no difference"
     return Table(caption, ["", "probability", "p", "runs", "environments"], lines) if rows else None
+
+
+def _trends(rows: list[Row]) -> Table | None:
+    if not rows:
+        return None
+    names = (f"{label(row['algorithm'])} better than {label(row['than'])}" for row in rows)
+    lines = [[name, estimate(row), row["verdict"], str(row["environments"])] for name, row in zip(names, rows, strict=True)]
+    caption = f"Change of the probability of improvement from {rows[0]['from']} to {rows[0]['to']} useless actions"
+    return Table(caption, ["", "change", "with useless actions it", "environments"], lines)
 
 
 def _claims(bench: Bench, group: str, rows: list[Row]) -> Table | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sb3_mirl.bench.report.aggregates import aggregate_rows, efficiency_rows, profile_rows, useless_action_rows
-from sb3_mirl.bench.report.claims import ablation_rows, claim_rows, improvement_rows
+from sb3_mirl.bench.report.claims import ablation_rows, claim_rows, improvement_rows, trend_rows
 from sb3_mirl.bench.report.content import Bench, Row, columns
 from sb3_mirl.bench.report.curves import beta_rows, curve_rows, prior_rows
 from sb3_mirl.bench.scores import CONVENTIONS, Estimate, bootstrap, human_normalized, mean
@@ -98,6 +98,7 @@ TABLES = {
     "efficiency": efficiency_rows,
     "improvement": improvement_rows,
     "claims": claim_rows,
+    "trends": trend_rows,
     "ablation": ablation_rows,
     "curves": curve_rows,
     "prior": prior_rows,

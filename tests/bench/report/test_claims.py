@@ -120,6 +120,22 @@ def test_claims_of_each_group_are_adjusted_alone(useless):
     assert rows["15"][0]["better_in"] == "Useless15/CartPole-v1 Useless15/Acrobot-v1"
 
 
+def test_trend_is_the_change_from_the_fewest_to_the_most_useless_actions(useless):
+    rows = {(row["algorithm"], row["than"]): row for row in table(useless / "report", "trends")}
+    assert [*rows] == [("mirl", "sql"), ("sql", "dqn"), ("mirl", "dqn")]
+    # From equal to always better; always better before and after
+    rising, constant = rows["mirl", "sql"], rows["sql", "dqn"]
+    assert float(rising["value"]) == 0.5 and rising["verdict"] == "rises" and float(rising["low"]) > 0
+    assert float(constant["value"]) == 0.0 and constant["verdict"] == "open"
+    assert (rising["from"], rising["to"], rising["environments"]) == ("0", "15", "2")
+    shown = page_of(useless / "report").tables["Change of the probability of improvement from 0 to 15 useless actions"]
+    assert shown[1][0] == "MIRL better than SQL" and shown[1][2:] == ["rises", "2"]
+
+
+def test_there_is_no_trend_without_useless_actions(classic):
+    assert (classic / "report" / "claims.csv").exists() and not (classic / "report" / "trends.csv").exists()
+
+
 def test_detectable_effect_depends_on_the_number_of_runs(useless, tmp_path, without_figures):
     rows = table(useless / "report", "claims")
     assert float(rows[0]["detectable"]) == detectable_improvement([4] * 4, [4] * 4)
