@@ -12,6 +12,7 @@ from probes import ConstantReward
 from sb3_mirl import DQNMSE, MDQN, MIRL, BaseDQN, train_jointly
 from sb3_mirl.common.gradient import td_loss
 from sb3_mirl.common.munchausen import munchausen_loss, munchausen_target, soft_maximum
+from sb3_mirl.joint.networks import StackedNetworks
 
 FAST = {"learning_rate": 1e-3, "learning_starts": 50, "train_freq": 4, "gradient_steps": 4, "target_update_interval": 40}
 FAST |= {"buffer_size": 500, "seed": 1, "device": "cpu", "policy_kwargs": {"net_arch": [32]}}
@@ -119,9 +120,9 @@ def expected_loss(model, batch, discounts, network_at_s):
     return np.where(errors < 1, 0.5 * errors**2, errors - 0.5).mean()
 
 
-def with_other_target(**settings):
+def with_other_target(algorithm=MDQN, **settings):
     """A model whose target network differs from its network."""
-    model = MDQN("MlpPolicy", ConstantReward(n_actions=3), **FAST, **settings)
+    model = algorithm("MlpPolicy", ConstantReward(n_actions=3), **FAST, **settings)
     generator = th.Generator().manual_seed(0)
     with th.no_grad():
         for parameter in model.q_net_target.parameters():
@@ -129,8 +130,8 @@ def with_other_target(**settings):
     return model
 
 
-def random_batch(model, size=16):
-    generator = th.Generator().manual_seed(1)
+def random_batch(model, seed=1, size=16):
+    generator = th.Generator().manual_seed(seed)
     observations, next_observations = th.randn(2, size, *model.observation_space.shape, generator=generator)
     actions = th.randint(0, int(model.action_space.n), (size, 1), generator=generator)
     rewards, dones = th.randn(size, 1, generator=generator), (th.rand(size, 1, generator=generator) < 0.3).float()
@@ -173,6 +174,24 @@ RUNS = [
     (DQNMSE, {"seed": 2}),
     (MDQN, {"seed": 3, "munchausen_alpha": 0.3, "entropy_temperature": 0.5, "munchausen_clip": -0.2, "gamma": 0.9}),
 ]
+
+
+def test_joint_gradients_are_those_of_each_model():
+    runs = [(MDQN, {}), (MDQN, {"munchausen_alpha": 0.5, "entropy_temperature": 0.5}), (BaseDQN, {})]
+    models, expected = ([with_other_target(algorithm, **own) for algorithm, own in runs] for _ in range(2))
+    batches = [random_batch(model, seed) for seed, model in enumerate(models)]
+    observations, next_observations, *transitions = (
+        th.stack([getattr(batch, name) for batch in batches])
+        for name in ("observations", "next_observations", "actions", "rewards", "dones")
+    )
+    networks = StackedNetworks(models)
+    results = networks.compute_gradients({"": observations}, {"": next_observations}, *transitions, discounts=None)
+    for row, (model, batch) in enumerate(zip(expected, batches, strict=True)):
+        loss, error, _ = model._compute_gradient(batch, model.gamma, *model.loss_coefficients())
+        th.nn.utils.clip_grad_norm_(model.policy.parameters(), model.max_grad_norm)
+        th.testing.assert_close((results.losses[row], results.squared_td_errors[row]), (loss, error))
+        for name, parameter in model.q_net.named_parameters():
+            th.testing.assert_close(results.gradients[name][row], parameter.grad)
 
 
 @pytest.mark.parametrize("settings", [{"loss": "huber"}, {"n_steps": 3}])
