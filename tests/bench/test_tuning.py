@@ -49,6 +49,7 @@ def test_settings_are_relative_to_the_length_of_the_training():
     assert constructor_arguments("mirl", settings, steps=1000) == {
         "learning_rate": 1e-3,
         "loss": "mse",
+        "compile_update": True,
         "prior_lr": 0.01,
         "beta_schedule": "linear",
         "beta_init": 0.0,
