@@ -74,6 +74,7 @@ def test_pack_is_trained_jointly_on_a_node(one_node, fetch, tmp_path):
     assert {file.relative_to(folder) for file in folder.rglob("*")} == {file.relative_to(local) for file in local.rglob("*")}
 
 
+@pytest.mark.slow
 def test_job_of_a_pack_that_another_process_runs_is_left_to_it(one_node, tmp_path):
     suite, folder = replace(TINY, episodes=2), tmp_path / "out"
     open_folder(folder, suite, MIRL)
