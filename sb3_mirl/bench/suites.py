@@ -243,7 +243,15 @@ _CLASSIC_ACTIONS = {
 #: Steps of the suite `classic-actions`
 _CLASSIC_ACTIONS_STEPS = 50_000
 #: The best trials of `sb3-mirl bench tune classic-actions`
-CHOSEN_IN_CLASSIC_ACTIONS: dict[str, dict[str, float]] = {}
+CHOSEN_IN_CLASSIC_ACTIONS: dict[str, dict[str, float]] = {
+    "dqn": {"learning_rate": 0.000346},
+    "dqn_mse": {"learning_rate": 0.000346},
+    "sql": {"learning_rate": 0.000346, "beta_scale": 17.6},
+    "sql_decoupled": {"learning_rate": 0.000346, "beta_scale": 17.6},
+    "sql_m": {"learning_rate": 0.000346, "beta_scale": 17.6, "prior_steps": 60.1},
+    "mdqn": {"learning_rate": 0.00188, "entropy_temperature": 0.00196},
+    "mirl": {"learning_rate": 0.000346, "beta_scale": 17.6, "prior_steps": 60.1},
+}
 # The settings of `minatar`, with an update every 4 steps
 _MINATAR_ACTIONS = {
     "env_wrapper": [
