@@ -17,7 +17,7 @@ from typing import Any
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.run import explain_missing_packages, run, status
-from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, Suite, tuning_lines
+from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, Suite, tuning_lines, with_steps
 from sb3_mirl.common.text import printable
 
 
@@ -161,7 +161,7 @@ def _run(args: argparse.Namespace) -> bool:
     """Whether all jobs are finished."""
     suite = SUITES[args.suite]
     if args.steps is not None:
-        suite = replace(suite, steps=dict.fromkeys(suite.steps, args.steps))
+        suite = with_steps(suite, args.steps)
     if args.sticky_actions is not None:
         suite = replace(suite, env_kwargs={**suite.env_kwargs, "repeat_action_probability": args.sticky_actions})
     # Seed by seed, so that an unfinished benchmark has all algorithms and environments with fewer seeds
@@ -189,7 +189,7 @@ def _tune(args: argparse.Namespace) -> None:
         print(printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True)
     for algorithm, found in results.items():
         best, means = choose(found)
-        print(printable(f"{algorithm}: trial {best}, {found[0]['settings'][best]}, mean of scaled scores {means[best]:.2f}"))
+        print(printable(f"{algorithm}: trial {best}, {found[0]['settings'][best]}, mean rank {means[best]:g} of {len(means)}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

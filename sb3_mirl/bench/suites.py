@@ -3,11 +3,12 @@
 
 A suite is plain data; a new suite is a new entry of :data:`SUITES`. Algorithms are configured by the files of
 hyper-parameters, and :attr:`Suite.tuning` says where those come from. All algorithms have the same number of environment
-steps. Each has its own loss: SB3's DQN has Huber's, ours the squared error. ``dqn_mse`` is DQN with the squared error.
+steps. The loss of ``dqn`` is Huber's, that of ours the squared error, that of ``mdqn`` too where a suite says so; ``dqn_mse``
+is DQN with the squared error.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: The games of the paper's Table 1
@@ -124,8 +125,8 @@ class Tuning:
 
     envs: tuple[str, ...]
     share: float = 0.25
-    seeds: tuple[int, ...] = (1000, 1001)
-    trials: int = 12
+    seeds: tuple[int, ...] = (1000, 1001, 1002)
+    trials: int = 16
     episodes: int = 10
 
     def steps(self, suite: Suite, env: str) -> int:
@@ -221,7 +222,7 @@ _ALIKE_IN_ACTIONS = dict.fromkeys(
 )
 _TUNED_ALIKE = dict.fromkeys(
     _ALIKE_IN_ACTIONS,
-    "the best of 12 random trials of its own settings, on Acrobot-v1 and Useless63/CartPole-v1 with a quarter of the steps "
+    "the best of 16 random trials of its own settings, on Acrobot-v1 and Useless63/CartPole-v1 with a quarter of the steps "
     "and other seeds; shared settings are alike",
 )
 # Everything that a section of a file of hyper-parameters sets, so that environments with and without a section have the same
@@ -240,18 +241,20 @@ _CLASSIC_ACTIONS = {
     "exploration_final_eps": 0.1,
     "max_grad_norm": 10,
 }
-#: Steps of the suite `classic-actions`
-_CLASSIC_ACTIONS_STEPS = 50_000
-#: The best trials of `sb3-mirl bench tune classic-actions`
-CHOSEN_IN_CLASSIC_ACTIONS: dict[str, dict[str, float]] = {
-    "dqn": {"learning_rate": 0.000346},
-    "dqn_mse": {"learning_rate": 0.000346},
-    "sql": {"learning_rate": 0.000346, "beta_scale": 17.6},
-    "sql_decoupled": {"learning_rate": 0.000346, "beta_scale": 17.6},
-    "sql_m": {"learning_rate": 0.000346, "beta_scale": 17.6, "prior_steps": 60.1},
-    "mdqn": {"learning_rate": 0.00188, "entropy_temperature": 0.00196},
-    "mirl": {"learning_rate": 0.000346, "beta_scale": 17.6, "prior_steps": 60.1},
-}
+#: The best trials of ``sb3-mirl bench tune``: settings of each algorithm, by suite
+CHOSEN: dict[str, dict[str, dict[str, float]]] = {"classic-actions": {}}
+
+
+def with_steps(suite: Suite, steps: int) -> Suite:
+    """
+    :param suite: any
+    :param steps: environment steps of a training, in all environments
+    :return: the suite with these steps; settings that were tuned relative to the length of the training follow it
+    """
+    own = {name: constructor_arguments(name, settings, steps) for name, settings in CHOSEN.get(suite.name, {}).items()}
+    return replace(suite, steps=dict.fromkeys(suite.steps, steps), own_hyperparams={**suite.own_hyperparams, **own})
+
+
 # The settings of `minatar`, with an update every 4 steps
 _MINATAR_ACTIONS = {
     "env_wrapper": [
@@ -301,16 +304,13 @@ _ALL = (
     # Do algorithms with a prior over actions lose less by actions that do nothing? All environments have the same settings
     Suite(
         "classic-actions",
-        dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), _CLASSIC_ACTIONS_STEPS),
-        epsilon=0.05,
+        dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), 50_000),
+        epsilon=0.0,
         algorithms=("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
         seeds=10,
         packages=("sb3_mirl.envs.useless_actions",),
         hyperparams=_CLASSIC_ACTIONS,
-        own_hyperparams={
-            algorithm: constructor_arguments(algorithm, settings, _CLASSIC_ACTIONS_STEPS)
-            for algorithm, settings in CHOSEN_IN_CLASSIC_ACTIONS.items()
-        },
+        own_hyperparams={name: constructor_arguments(name, best, 50_000) for name, best in CHOSEN["classic-actions"].items()},
         extra="box2d",
         tuning=_TUNED_ALIKE,
     ),
@@ -328,13 +328,14 @@ _ALL = (
     Suite(
         "minatar-actions",
         dict.fromkeys((*MINATAR_IDS, *USELESS_MINATAR_IDS), 500_000),
-        epsilon=0.05,
+        epsilon=0.0,
         algorithms=("dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
         packages=("sb3_mirl.envs.minatar", "sb3_mirl.envs.useless_actions"),
         hyperparams=_MINATAR_ACTIONS,
-        own_hyperparams=_with_priors(
-            {"loss": "mse", "beta_schedule": "adaptive", "beta_init": 0.01, "beta_lr": 1.3e-4}, prior_lr=2e-5
-        ),
+        own_hyperparams={
+            "mdqn": {"loss": "mse"},
+            **_with_priors({"loss": "mse", "beta_schedule": "adaptive", "beta_init": 0.01, "beta_lr": 1.3e-4}, prior_lr=2e-5),
+        },
         extra="minatar",
         tuning=_ALIKE_IN_ACTIONS,
     ),
@@ -378,6 +379,7 @@ _ALL = (
         "atari-full",
         dict.fromkeys(ATARI_FULL_IDS, 100_000),
         epsilon=0.05,
+        algorithms=("dqn_mse", "sql", "sql_m", "mirl"),
         packages=("ale_py",),
         hyperparams=_ATARI_100K,
         own_hyperparams=_faster(2e-4, 8e-5),

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from scipy.stats import qmc, rankdata
 
 from sb3_mirl import train_jointly
 from sb3_mirl.bench.experiment import experiment_manager, register_suite
@@ -29,11 +30,11 @@ from sb3_mirl.bench.suites import SETTINGS, Suite, Tuning, constructor_arguments
 from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
 from sb3_mirl.common.files import write_whole
 
-#: Ranges of the settings, all log-uniform. β and α_ρ are relative to the length of the training, see
+#: Ranges of the settings, on logarithmic scales. β and α_ρ are relative to the length of the training, see
 #: :func:`~sb3_mirl.bench.suites.constructor_arguments`
 RANGES = {
-    "learning_rate": (1e-4, 1e-2),
-    "beta_end": (1.0, 1000.0),
+    "learning_rate": (1e-4, 5e-3),
+    "beta_end": (1.0, 300.0),
     "beta_scale": (3.0, 300.0),
     "prior_steps": (1.0, 100.0),
     "entropy_temperature": (1e-3, 3.0),
@@ -44,12 +45,15 @@ SAMPLING_SEED = 0
 
 def sample_trials(algorithm: str, number: int) -> list[dict[str, float]]:
     """
+    A Latin hypercube: each setting has one value in each of ``number`` parts of its range, in random order.
+
     :param algorithm: one of :data:`~sb3_mirl.bench.suites.SETTINGS`
     :param number: of trials
     :return: the settings of each trial; of β every second trial has one schedule, the others have the other
     """
-    random = np.random.default_rng(SAMPLING_SEED)
-    draws = {name: np.exp(random.uniform(np.log(low), np.log(high), number)).tolist() for name, (low, high) in RANGES.items()}
+    places = qmc.LatinHypercube(len(RANGES), rng=np.random.default_rng(SAMPLING_SEED)).random(number)
+    logarithms = qmc.scale(places, *np.log([*RANGES.values()]).T)
+    draws = dict(zip(RANGES, np.exp(logarithms).T.tolist(), strict=True))
     trials = []
     for index in range(number):
         names = [*SETTINGS[algorithm]]
@@ -105,15 +109,18 @@ def _run_trials(task: tuple[Suite, Tuning, str, str, Path]) -> Path:
 
 def _header(suite: Suite, plan: Tuning, algorithm: str, env: str) -> dict[str, Any]:
     """What identifies a file."""
+    trials = sample_trials(algorithm, plan.trials)
     return {
         "suite": suite.name,
         "algorithm": algorithm,
         "environment": env,
         "steps": plan.steps(suite, env),
         "episodes": plan.episodes,
+        "epsilon": suite.epsilon,
         "seeds": [*plan.seeds],
         "shared": json.loads(json.dumps(dict(suite.hyperparams))),
-        "settings": sample_trials(algorithm, plan.trials),
+        "settings": trials,
+        "arguments": [constructor_arguments(algorithm, settings, plan.steps(suite, env)) for settings in trials],
     }
 
 
@@ -137,8 +144,8 @@ def run_trials(suite: Suite, plan: Tuning, algorithm: str, env: str, file: Path)
     trained, more = ("dqn_mse", {"loss": "huber"}) if algorithm == "dqn" else (algorithm, {})
     managers, models = [], []
     with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        for settings in header["settings"]:
-            own = {**constructor_arguments(algorithm, settings, header["steps"]), **more}
+        for arguments in header["arguments"]:
+            own = {**arguments, **more}
             variant = replace(suite, steps={env: header["steps"]}, own_hyperparams={trained: own})
             for seed in plan.seeds:
                 manager = experiment_manager(variant, Job(trained, env, seed), Path(logs), "cpu")
@@ -163,20 +170,18 @@ def run_trials(suite: Suite, plan: Tuning, algorithm: str, env: str, file: Path)
 
 def choose(results: Sequence[Mapping[str, Any]]) -> tuple[int, list[float]]:
     """
-    The best trial of an algorithm: the one with the highest mean over environments of the score, where 0 is the worst and 1
-    the best trial of this algorithm on that environment. The score of a trial is the mean over its seeds; a trial of which a
-    run had a loss that was not finite is the worst.
+    The best trial of an algorithm: the one with the highest mean rank over environments, which does not depend on the scales
+    of their scores. The score of a trial is the mean over its seeds; a trial of which a run had a loss that was not finite is the
+    worst. Equal scores share a rank.
 
     :param results: the contents of the files of one algorithm
-    :return: the index of the best trial, and the mean of each trial
+    :return: the index of the best trial, the first of equal ones, and the mean rank of each trial, from 1 for the worst
     """
-    scaled = []
+    ranks = []
     for result in results:
-        means = np.array([np.nan if None in scores else np.mean(scores) for scores in result["scores"]], dtype=np.float64)
-        means = np.nan_to_num(means, nan=np.nanmin(means))
-        spread = np.ptp(means)
-        scaled.append((means - means.min()) / spread if spread > 0 else np.zeros(len(means)))
-    mean = np.mean(scaled, axis=0)
+        means = [-np.inf if None in scores else np.mean(scores) for scores in result["scores"]]
+        ranks.append(rankdata(means))
+    mean = np.mean(ranks, axis=0)
     return int(mean.argmax()), mean.tolist()
 
 
