@@ -7,7 +7,8 @@ first prior and with the prior that MIRL had learned on the other game: the mean
 
 A score is the mean of 30 episodes after the training with ε = 0.05; the second measure is the mean return of the episodes
 during the training. The network and the shared settings are those of the suite ``minatar-actions``. All runs of a game and a
-kind of prior are trained jointly.
+kind of prior are trained jointly. MIRL has its default step sizes: ρ forgets its first value in about a twentieth of the
+training.
 """
 
 import argparse
@@ -81,7 +82,7 @@ def train(game: str, first_prior: list[float] | None, steps: int) -> list[dict[s
                 "steps": steps,
                 "score": float(score),
                 "return_during_training": float(np.mean(during)),
-                "prior": model.prior.round(6).tolist(),
+                "prior": model.prior.tolist(),
                 "beta": model.beta,
                 "seconds": seconds,
             }
@@ -95,6 +96,8 @@ def run(steps: int, path: Path) -> None:
     :param path: of the results
     """
     results = json.loads(path.read_text()) if path.exists() else []
+    if other := {result["steps"] for result in results} - {steps}:
+        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
     for transferred in (False, True):
         for game, other in (GAMES, GAMES[::-1]):
             if any(r["game"] == game and (r["first_prior"] is not None) == transferred for r in results):

@@ -116,9 +116,11 @@ def claims(bench: Bench, tables: dict[str, list[Row]]) -> str:
 def trends(bench: Bench, tables: dict[str, list[Row]]) -> str:
     """How the probability of improvement changes from the fewest to the most useless actions."""
     rows = tables["trends"]
-    lines = [[f"{label(row['algorithm'])} > {label(row['than'])}", estimate(row), row["verdict"]] for row in rows]
-    header = f"change of the probability of improvement from {rows[0]['from']} to {rows[0]['to']} useless actions"
-    return table(["claim", header, "with useless actions it"], lines)
+    lines = [
+        [f"{label(row['algorithm'])} > {label(row['than'])}", str(row["from"]), str(row["to"]), estimate(row), row["verdict"]]
+        for row in rows
+    ]
+    return table(["claim", "from", "to", "change of the probability of improvement", "with useless actions it"], lines)
 
 
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:

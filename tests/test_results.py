@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sb3_mirl.bench.report.content import read
-from sb3_mirl.bench.suites import CHOSEN_IN_CLASSIC_ACTIONS, SUITES, TUNINGS
+from sb3_mirl.bench.suites import CHOSEN, SUITES, TUNINGS
 from sb3_mirl.bench.tuning import chosen_settings
 
 ROOT = Path(__file__).parent.parent
@@ -59,4 +59,4 @@ def test_results_page_has_defaults_table(run_script):
 def test_settings_of_classic_actions_are_the_best_trials():
     folder, plan = ROOT / "results" / "classic-actions-tuning", TUNINGS["classic-actions"]
     best = {name: chosen_settings(folder, plan, name) for name in SUITES["classic-actions"].algorithms}
-    assert best == CHOSEN_IN_CLASSIC_ACTIONS
+    assert best == CHOSEN["classic-actions"]

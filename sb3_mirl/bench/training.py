@@ -104,8 +104,8 @@ class History(BaseCallback):
 
     def temperature(self) -> dict[str, list[Any]] | None:
         """
-        At the first step of each part, with more than :data:`MANY_ACTIONS` of every tenth: β, and ρ [n_actions], rounded to
-        six decimal places; None if the algorithm has neither.
+        β and ρ, [n_actions] rounded to six decimal places, at the first step of each part; of every tenth part where there are
+        more than :data:`MANY_ACTIONS`. None if the algorithm has neither.
         """
         if self.priors is None:
             return None

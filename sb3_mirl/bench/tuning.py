@@ -171,8 +171,8 @@ def run_trials(suite: Suite, plan: Tuning, algorithm: str, env: str, file: Path)
 def choose(results: Sequence[Mapping[str, Any]]) -> tuple[int, list[float]]:
     """
     The best trial of an algorithm: the one with the highest mean rank over environments, which does not depend on the scales
-    of their scores. The score of a trial is the mean over its seeds; a trial of which a run had a loss that was not finite is the
-    worst. Equal scores share a rank.
+    of their scores. The score of a trial is the mean over its seeds; a trial of which a run had a loss that was not finite is
+    the worst. Equal scores share a rank.
 
     :param results: the contents of the files of one algorithm
     :return: the index of the best trial, the first of equal ones, and the mean rank of each trial, from 1 for the worst

@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
 from sb3_mirl.common.compilable import describe_network
 from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.munchausen import MDQN
 from sb3_mirl.common.policies import DQNPolicy
 from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback
 from sb3_mirl.mirl.mirl import MIRL
@@ -21,10 +22,8 @@ from sb3_mirl.mirl.policies import MIRLPolicy
 REPLACED = (
     *("learn", "collect_rollouts", "train", "predict", "_sample_action", "_on_step", "_compute_gradient", "_log_training"),
     *("_update_current_progress_remaining", "_after_gradient_step", "_update_info_buffer", "record_training"),
-    *("_get_compiled_gradient", "_network_precision", "prior_step_size", "beta_step_size"),
+    *("_get_compiled_gradient", "_network_precision", "prior_step_size", "beta_step_size", "loss_coefficients"),
 )
-#: Other models' coefficients are read once
-REPLACED_OF_MIRL = (*REPLACED, "loss_coefficients")
 REPLACED_OF_POLICIES = (
     *("_predict", "predict", "forward", "explore", "sample_prior", "compute_acting", "reference_prior", "to_env_actions"),
     *("action_probabilities", "set_training_mode"),
@@ -120,10 +119,9 @@ def _check_model(index: int, model: Any) -> None:
         raise ValueError(f"models must have environments, but {where} has none: set_env() gives it one")
     if model.train_freq.unit is not TrainFrequencyUnit.STEP:  # type: ignore[union-attr]
         raise ValueError(f"train_freq must count steps in joint training, got {model.train_freq} in model {index}")
-    known = MIRL if isinstance(model, MIRL) else BaseDQN
+    known = next(kind for kind in (MIRL, MDQN, BaseDQN) if isinstance(model, kind))
     known_policy = MIRLPolicy if isinstance(model, MIRL) else DQNPolicy
-    replaced = REPLACED_OF_MIRL if isinstance(model, MIRL) else REPLACED
-    for thing, base, names in ((model, known, replaced), (model.policy, known_policy, REPLACED_OF_POLICIES)):
+    for thing, base, names in ((model, known, REPLACED), (model.policy, known_policy, REPLACED_OF_POLICIES)):
         kind = type(thing)
         for name in names:
             inherited = inspect.getattr_static(kind, name, None) is inspect.getattr_static(base, name, None)

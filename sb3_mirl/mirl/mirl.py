@@ -210,7 +210,7 @@ class MIRL(BaseDQN):
         return actions, state
 
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
-        """ρ of the target, float64 [n_actions], and β, float64 []."""
+        """ρ of the target, float64 [n_actions], and β, float64 []; a subclass may add others."""
         return self.policy.reference_prior, self.policy.beta
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
@@ -226,7 +226,7 @@ class MIRL(BaseDQN):
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
 
-        prior, beta = self.loss_coefficients()
+        prior, beta, *more = self.loss_coefficients()
         losses, q_values = [], []
         for gradient_step in range(gradient_steps):
             # Sample replay buffer
@@ -237,7 +237,7 @@ class MIRL(BaseDQN):
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy, with the loss of soft_td_loss
                 self.policy.optimizer.zero_grad()
-                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts, prior, beta)
+                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts, prior, beta, *more)
                 # Clip gradient norm
                 th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()

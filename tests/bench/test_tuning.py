@@ -40,7 +40,10 @@ def test_trials_of_all_algorithms_share_their_settings():
             assert {name: others[index][name] for name in shared} == {name: settings[name] for name in shared}
         assert all(RANGES[name][0] <= value <= RANGES[name][1] for name, value in settings.items())
     assert set(trials["mdqn"][0]) == {"learning_rate", "entropy_temperature"} and set(trials["dqn"][0]) == {"learning_rate"}
-    assert len({settings["learning_rate"] for settings in trials["dqn"]}) == 6
+    # A Latin hypercube: one learning rate in each sixth of the range
+    low, high = np.log(RANGES["learning_rate"])
+    places = [(np.log(settings["learning_rate"]) - low) / (high - low) for settings in trials["dqn"]]
+    assert sorted(int(6 * place) for place in places) == [0, 1, 2, 3, 4, 5]
     assert trials["sql"] == [{k: v for k, v in settings.items() if k != "prior_steps"} for settings in trials["mirl"]]
 
 
@@ -69,21 +72,29 @@ def test_plans_use_environments_of_the_suite_and_other_seeds(name):
     assert set(suite.algorithms) <= set(SETTINGS)
 
 
-def test_choice_is_the_best_mean_of_scaled_scores():
-    # Scaled: 0, 1, 0.8 and 1, 0, 0.5
-    results = [{"scores": [[0, 0], [10, 10], [6, 10]]}, {"scores": [[-100, -100], [-300, -300], [-150, -250]]}]
-    best, means = choose(results)
-    assert best == 2 and means == pytest.approx([0.5, 0.5, 0.65])
-    # A run that failed makes a trial the worst; equal trials do not count
-    best, means = choose([{"scores": [[1, 1], [None, 9], [3, 3]]}, {"scores": [[5, 5]] * 3}])
-    assert best == 2 and means == pytest.approx([0, 0, 0.5])
+def test_choice_is_the_best_mean_rank():
+    # Means 0, 10, 8, 7 and -100, -300, -200, -150: ranks 1, 4, 3, 2 and 4, 1, 2, 3
+    first = {"scores": [[0, 0], [10, 10], [6, 10], [7, 7]]}
+    second = {"scores": [[-100, -100], [-300, -300], [-150, -250], [-150, -150]]}
+    assert choose([first, second]) == (0, [2.5, 2.5, 2.5, 2.5])
+    assert choose([first, first, second]) == (1, pytest.approx([2, 3, 8 / 3, 7 / 3]))
+    # A run that failed makes a trial the worst; equal scores share a rank
+    assert choose([{"scores": [[1, 1], [None, 9], [3, 3]]}, {"scores": [[5, 5]] * 3}]) == (2, [2, 1.5, 2.5])
 
 
 def test_file_has_every_trial(folder):
     result = json.loads(file_of(folder, "mirl", "Useless15/Acrobot-v1").read_text())
-    assert result["settings"] == sample_trials("mirl", 2) and result["steps"] == 200 and result["seeds"] == [1000, 1001]
-    assert np.shape(result["scores"]) == (2, 2) and set(np.ravel(result["scores"])) == {-500.0}
-    assert result["shared"]["train_freq"] == 4
+    assert result["settings"] == sample_trials("mirl", 2) and result["steps"] == 200
+    assert result["seeds"] == [1000, 1001, 1002] and result["shared"]["train_freq"] == 4
+    assert np.shape(result["scores"]) == (2, 3) and set(np.ravel(result["scores"])) == {-500.0}
+
+
+def test_scores_are_those_of_the_trials_and_seeds(monkeypatch, tmp_path):
+    """The file has the score of each model in the place of its settings and its seed."""
+    monkeypatch.setattr("sb3_mirl.bench.tuning.evaluate", lambda model, *_: [model.lr_schedule(1.0) * model.seed])
+    result = json.loads(run_trials(SUITE, PLAN, "sql", "CartPole-v1", tmp_path / "file.json").read_text())
+    rates = [settings["learning_rate"] for settings in sample_trials("sql", 2)]
+    assert result["scores"] == [pytest.approx([rate * seed for seed in (1000, 1001, 1002)]) for rate in rates]
 
 
 def test_trials_of_dqn_have_hubers_loss(monkeypatch, tmp_path):
@@ -96,7 +107,7 @@ def test_trials_of_dqn_have_hubers_loss(monkeypatch, tmp_path):
     monkeypatch.setattr("sb3_mirl.bench.tuning.train_jointly", spy)
     run_trials(SUITE, PLAN, "dqn", "CartPole-v1", tmp_path / "file.json")
     rates = [settings["learning_rate"] for settings in sample_trials("dqn", 2)]
-    assert losses == [(DQNMSE, "huber", seed, rate) for rate in rates for seed in (1000, 1001)]
+    assert losses == [(DQNMSE, "huber", seed, rate) for rate in rates for seed in (1000, 1001, 1002)]
 
 
 def test_finished_trials_are_skipped_and_others_refused(folder):
@@ -120,7 +131,7 @@ def test_command_runs_what_is_missing_and_prints_the_choice(folder, tmp_path, mo
     assert json.loads(missing.read_text()) == json.loads(file_of(folder, "dqn", PLAN.envs[1]).read_text())
     for algorithm in ("dqn", "mirl"):
         assert f"{algorithm} Useless15/Acrobot-v1: 2 trials" in printed
-        assert f"{chosen_settings(tmp_path, PLAN, algorithm)}, mean of scaled scores" in printed
+        assert f"{chosen_settings(tmp_path, PLAN, algorithm)}, mean rank" in printed
     with pytest.raises(SystemExit):
         command.parse(["tune", "classic"])
     assert "invalid choice: 'classic'" in capsys.readouterr().err

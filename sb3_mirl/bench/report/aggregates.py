@@ -53,9 +53,11 @@ def useless_action_rows(bench: Bench) -> list[Row]:
     The interquartile mean of each algorithm by the number of useless actions, over the environments in which every algorithm
     has runs with every number, so that the numbers are comparable. No rows if the suite has a single number.
     """
-    numbers = {group: members for group, members in groups(bench).items() if group != ALL}
     common, scale = bench.common_envs(), scales(bench)[0]
-    bases = [{useless_actions(env)[0] for env in members if env in common} for members in numbers.values()]
+    numbers = {group: [env for env in members if env in common] for group, members in groups(bench).items() if group != ALL}
+    # The others have no runs yet
+    numbers = {group: members for group, members in numbers.items() if members}
+    bases = [{useless_actions(env)[0] for env in members} for members in numbers.values()]
     shared = set.intersection(*bases) if bases else set()
     rows = []
     for number, members in numbers.items():

@@ -21,7 +21,7 @@ from sb3_mirl.bench.scores import (
 
 #: The components of MIRL, step by step: an algorithm and the one that it is compared with
 ABLATION = (("sql_m", "sql"), ("mirl", "sql_m"), ("mirl", "sql"))
-#: The paper's claim MIRL > SQL > DQN, MIRL's components, and algorithms that differ from MIRL in one point
+#: The paper's claim MIRL > SQL > DQN, MIRL's components, and further baselines
 CLAIMS = (
     ("mirl", "sql"),
     ("sql", "dqn"),
@@ -64,9 +64,10 @@ def claim_rows(bench: Bench) -> list[Row]:
     the claims depend on each other. ``better_in``, ``worse_in`` and ``open_in`` are the verdicts on single environments, with
     p adjusted for their number (Benjamini and Hochberg, 1995). The verdict does not depend on the scales of environments.
 
-    ``detectable`` is :func:`~sb3_mirl.bench.scores.detectable_improvement` of a test at the level of 5 % of this claim alone,
-    NaN if no effect can be detected. The difference of mean scores, in columns ``mean_...``, depends on scales; it is on the
-    first of the :func:`~sb3_mirl.bench.report.scales.scales`, which for Atari is the paper's.
+    ``detectable`` is :func:`~sb3_mirl.bench.scores.detectable_improvement` at the level that Holm's adjustment asks of the
+    most significant claim, 5 % divided by the number of claims; NaN if no effect can be detected. The difference of mean
+    scores, in columns ``mean_...``, depends on scales; it is on the first of the
+    :func:`~sb3_mirl.bench.report.scales.scales`, which for Atari is the paper's.
     """
     singles = {(pair, env): _compared(bench, *pair, [env]) for pair in CLAIMS for env in bench.shared_envs(*pair)}
     rows = []
@@ -77,8 +78,10 @@ def claim_rows(bench: Bench) -> list[Row]:
             if envs:
                 found.append({"useless_actions": group, **_compared(bench, *pair, envs), "p_adjusted": np.nan, "verdict": ""})
                 found[-1] |= _sides([singles[pair, env] for env in envs], envs)
-                found[-1] |= _sizes(bench, *pair, envs)
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+            pair = row["algorithm"], row["than"]
+            envs = [env for env in bench.shared_envs(*pair) if env in members]
+            row |= _sizes(bench, *pair, envs, LEVEL / len(found))
             row["p_adjusted"] = float(p)
             row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
         rows += found
@@ -90,8 +93,9 @@ def trend_rows(bench: Bench) -> list[Row]:
     How the probability of improvement of each of :data:`CLAIMS` changes with useless actions: the value with the largest
     number of them minus the value with the smallest, over the base environments in which both algorithms have runs with both.
 
-    ``verdict`` is ``"rises"`` or ``"falls"`` where the 95 % interval of the stratified bootstrap excludes 0, else ``"open"``;
-    it is not adjusted for the number of claims.
+    ``verdict`` is ``"rises"`` or ``"falls"`` where the 95 % interval of the stratified bootstrap excludes 0, else ``"open"``.
+    It describes: it is not adjusted for the number of claims, and an environment in which both algorithms have the same
+    scores, because none learns or all solve it, counts as one half.
     """
     rows: list[Row] = []
     for algorithm, other in CLAIMS:
@@ -132,10 +136,10 @@ def _side(value: float, p: float) -> int:
     return 0 if p >= LEVEL else 1 if value > 0.5 else -1
 
 
-def _sizes(bench: Bench, algorithm: str, other: str, envs: Sequence[str]) -> Row:
-    """The smallest detectable effect, and the difference of means."""
+def _sizes(bench: Bench, algorithm: str, other: str, envs: Sequence[str], level: float) -> Row:
+    """The smallest effect that is detectable at a level, and the difference of means."""
     ours, others = ([bench.scores(name, env) for env in envs] for name in (algorithm, other))
-    detectable = detectable_improvement(list(map(len, ours)), list(map(len, others)), power=POWER, level=LEVEL)
+    detectable = detectable_improvement(list(map(len, ours)), list(map(len, others)), power=POWER, level=level)
     scale = scales(bench)[0]
     scaled = ([on_scale(bench, scale, env, own) for env, own in zip(envs, of, strict=True)] for of in (ours, others))
     difference = columns(over_games(_difference, *scaled))

@@ -189,9 +189,12 @@ def _trends(rows: list[Row]) -> Table | None:
     if not rows:
         return None
     names = (f"{label(row['algorithm'])} better than {label(row['than'])}" for row in rows)
-    lines = [[name, estimate(row), row["verdict"], str(row["environments"])] for name, row in zip(names, rows, strict=True)]
-    caption = f"Change of the probability of improvement from {rows[0]['from']} to {rows[0]['to']} useless actions"
-    return Table(caption, ["", "change", "with useless actions it", "environments"], lines)
+    lines = [
+        [name, str(row["from"]), str(row["to"]), estimate(row), row["verdict"], str(row["environments"])]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    caption = "Change of the probability of improvement from the fewest to the most useless actions"
+    return Table(caption, ["", "from", "to", "change", "with useless actions it", "environments"], lines)
 
 
 def _claims(bench: Bench, group: str, rows: list[Row]) -> Table | None:
