@@ -1,5 +1,7 @@
 """Suites, and the files of hyper-parameters that they use."""
 
+import inspect
+
 import ale_py
 import pytest
 import rl_zoo3
@@ -37,6 +39,9 @@ def test_settings_with_useless_actions_are_equal(name, n_sections):
         assert others == [settings] * n_sections
         own = suite.own_hyperparams.get(algorithm, {})
         assert own.items() <= settings.items()
+        if algorithm != "dqn":
+            loss = inspect.signature(rl_zoo3.ALGOS[algorithm]).parameters["loss"].default
+            assert settings.get("loss", loss) == "mse"
         shared = (suite.hyperparams.keys() | settings.keys() & reference.keys()) - {*own, "learning_rate"}
         assert {key: settings[key] for key in shared} == {key: reference[key] for key in shared}
 
