@@ -11,6 +11,7 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from sb3_mirl.bench.suites import TUNINGS, Tuning
 from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,7 @@ SHORTER = [
     ("gridworld", "$", " --steps 1000 --seeds 2 --worlds corridor --no-plots"),
     ("bench run classic", "$", " --seeds 1 --steps 200"),
     ("bench run classic --jobs", "--jobs 4", "--algos mirl --envs CartPole-v1"),
+    ("bench tune", "--jobs 2", "--algos dqn"),
 ]
 #: Of these it is enough that all is there that they need
 CHECKED = ("sb3-mirl bench run classic --algos", "sb3-mirl bench run minatar")
@@ -71,6 +73,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
 def test_commands_run_in_order(command, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
+    monkeypatch.setitem(TUNINGS, "classic-actions", Tuning(("CartPole-v1",), share=0.002, seeds=(1000,), trials=1, episodes=1))
     if command.startswith(CHECKED):
         monkeypatch.setattr("sb3_mirl.bench.command.run_locally", lambda *args, **kwargs: iter(()))
     assert main(shortened(command)) == command.startswith(CHECKED), capsys.readouterr().err
