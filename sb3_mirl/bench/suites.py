@@ -242,7 +242,17 @@ _CLASSIC_ACTIONS = {
     "max_grad_norm": 10,
 }
 #: The best trials of ``sb3-mirl bench tune``: settings of each algorithm, by suite
-CHOSEN: dict[str, dict[str, dict[str, float]]] = {"classic-actions": {}}
+CHOSEN: dict[str, dict[str, dict[str, float]]] = {
+    "classic-actions": {
+        "dqn": {"learning_rate": 0.000313},
+        "dqn_mse": {"learning_rate": 0.000235},
+        "sql": {"learning_rate": 0.000235, "beta_scale": 126.0},
+        "sql_decoupled": {"learning_rate": 0.000614, "beta_end": 99.9},
+        "sql_m": {"learning_rate": 0.000313, "beta_scale": 7.98, "prior_steps": 4.79},
+        "mdqn": {"learning_rate": 0.000864, "entropy_temperature": 0.00781},
+        "mirl": {"learning_rate": 0.000313, "beta_scale": 7.98, "prior_steps": 4.79},
+    }
+}
 
 
 def with_steps(suite: Suite, steps: int) -> Suite:
