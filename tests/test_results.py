@@ -10,6 +10,7 @@ import pytest
 from sb3_mirl.bench.report.content import read
 from sb3_mirl.bench.suites import CHOSEN, SUITES, TUNINGS
 from sb3_mirl.bench.tuning import chosen_settings
+from sb3_mirl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(file.parent.name for file in (ROOT / "results").glob("*/suite.json"))
@@ -60,3 +61,9 @@ def test_settings_of_classic_actions_are_the_best_trials():
     folder, plan = ROOT / "results" / "classic-actions-tuning", TUNINGS["classic-actions"]
     best = {name: chosen_settings(folder, plan, name) for name in SUITES["classic-actions"].algorithms}
     assert best == CHOSEN["classic-actions"]
+
+
+def test_results_page_has_tuned_settings(capsys):
+    assert main(["bench", "tune", "classic-actions", "--out", str(ROOT / "results" / "classic-actions-tuning")]) == 0
+    choices = [line for line in capsys.readouterr().out.splitlines() if "mean rank" in line]
+    assert len(choices) == 7 and "\n".join(choices) in PAGE
