@@ -261,8 +261,13 @@ def with_steps(suite: Suite, steps: int) -> Suite:
     :param steps: environment steps of a training, in all environments
     :return: the suite with these steps; settings that were tuned relative to the length of the training follow it
     """
-    own = {name: constructor_arguments(name, settings, steps) for name, settings in CHOSEN.get(suite.name, {}).items()}
-    return replace(suite, steps=dict.fromkeys(suite.steps, steps), own_hyperparams={**suite.own_hyperparams, **own})
+    own = {**suite.own_hyperparams, **_chosen_arguments(suite.name, steps)}
+    return replace(suite, steps=dict.fromkeys(suite.steps, steps), own_hyperparams=own)
+
+
+def _chosen_arguments(suite: str, steps: int) -> dict[str, dict[str, Any]]:
+    """The best trials of a suite as arguments of each algorithm; none for a suite that was not tuned."""
+    return {name: constructor_arguments(name, settings, steps) for name, settings in CHOSEN.get(suite, {}).items()}
 
 
 # The settings of `minatar`, with an update every 4 steps
@@ -320,7 +325,7 @@ _ALL = (
         seeds=10,
         packages=("sb3_mirl.envs.useless_actions",),
         hyperparams=_CLASSIC_ACTIONS,
-        own_hyperparams={name: constructor_arguments(name, best, 50_000) for name, best in CHOSEN["classic-actions"].items()},
+        own_hyperparams=_chosen_arguments("classic-actions", 50_000),
         extra="box2d",
         tuning=_TUNED_ALIKE,
     ),

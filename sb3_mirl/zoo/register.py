@@ -74,7 +74,7 @@ def sample_hyperparams(
     if not issubclass(ALGORITHMS[algorithm], MIRL):
         return hyperparams
     hyperparams["loss"] = trial.suggest_categorical("loss", ["mse", "huber"])
-    if algorithm not in ("sql", "sql_decoupled"):
+    if not issubclass(ALGORITHMS[algorithm], SQL):
         # The time constant 1 / prior_lr ranges from an episode to more than a run
         hyperparams["prior_lr"] = trial.suggest_float("prior_lr", 1e-6, 1e-2, log=True)
     # β is in 1/reward, so that its scale differs by orders of magnitude between environments. All arguments of β are sampled:

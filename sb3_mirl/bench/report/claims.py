@@ -72,19 +72,15 @@ def claim_rows(bench: Bench) -> list[Row]:
     singles = {(pair, env): _compared(bench, *pair, [env]) for pair in CLAIMS for env in bench.shared_envs(*pair)}
     rows = []
     for group, members in groups(bench).items():
-        found = []
-        for pair in CLAIMS:
-            envs = [env for env in bench.shared_envs(*pair) if env in members]
-            if envs:
-                found.append({"useless_actions": group, **_compared(bench, *pair, envs), "p_adjusted": np.nan, "verdict": ""})
-                found[-1] |= _sides([singles[pair, env] for env in envs], envs)
-        for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
-            pair = row["algorithm"], row["than"]
-            envs = [env for env in bench.shared_envs(*pair) if env in members]
-            row |= _sizes(bench, *pair, envs, LEVEL / len(found))
-            row["p_adjusted"] = float(p)
-            row["verdict"] = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
-        rows += found
+        shared = {pair: [env for env in bench.shared_envs(*pair) if env in members] for pair in CLAIMS}
+        shared = {pair: envs for pair, envs in shared.items() if envs}
+        compared = [_compared(bench, *pair, envs) for pair, envs in shared.items()]
+        adjusted = holm([row["p"] for row in compared])
+        for (pair, envs), row, p in zip(shared.items(), compared, adjusted, strict=True):
+            verdict = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
+            found: Row = {"useless_actions": group, **row, "p_adjusted": float(p), "verdict": verdict}
+            found |= _sides([singles[pair, env] for env in envs], envs)
+            rows.append(found | _sizes(bench, *pair, envs, LEVEL / len(shared)))
     return rows
 
 
