@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sb3_mirl.joint.resume import resume_jointly
     from sb3_mirl.joint.training import train_jointly
     from sb3_mirl.mirl.arguments import PAPER_ATARI
-    from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorUpdateCallback
+    from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorInfluenceCallback, PriorUpdateCallback
     from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
     from sb3_mirl.mirl.priors import load_prior
     from sb3_mirl.tabular.solvers import (
@@ -38,6 +38,7 @@ _MODULES = {
     "PAPER_ATARI": "mirl.arguments",
     "BetaUpdateCallback": "mirl.callbacks",
     "MIRLCallback": "mirl.callbacks",
+    "PriorInfluenceCallback": "mirl.callbacks",
     "PriorUpdateCallback": "mirl.callbacks",
     "load_prior": "mirl.priors",
     "BaseDQN": "common.dqn",
@@ -73,6 +74,7 @@ __all__ = [
     "GradientStepCallback",
     "GridWorld",
     "MIRLCallback",
+    "PriorInfluenceCallback",
     "PriorUpdateCallback",
     "SQLDecoupled",
     "SQLm",

@@ -1,5 +1,6 @@
 """
-When ρ and β move: the two callbacks that :meth:`sb3_mirl.MIRL.learn` adds, and the step sizes that ``"auto"`` stands for.
+When ρ and β move: the two callbacks that :meth:`sb3_mirl.MIRL.learn` adds, and the step sizes that ``"auto"`` stands for; and
+:class:`PriorInfluenceCallback`, which logs what ρ changes.
 
 To change a rule, subclass a callback, write to ``self.prior`` or ``self.beta`` in place, and pass an instance to
 ``learn(callback=...)``: it replaces the default one.
@@ -12,7 +13,7 @@ import numpy as np
 import torch as th
 
 from sb3_mirl.common.events import GradientStepCallback
-from sb3_mirl.mirl.operators import update_beta, update_beta_normalized, update_prior
+from sb3_mirl.mirl.operators import LARGEST_BETA, soft_policy, update_beta, update_beta_normalized, update_prior
 from sb3_mirl.mirl.policies import MIRLPolicy
 
 
@@ -85,6 +86,60 @@ class BetaUpdateCallback(MIRLCallback):
         step_size = self.model.beta_step_size
         assert step_size is not None  # learn() has resolved it
         return step_size
+
+
+class PriorInfluenceCallback(MIRLCallback):
+    """
+    Logs how much ρ, and how much Q, decides what the agent does, as means over some of the latest states:
+    ``train/prior_influence``, ``train/value_gap`` and ``train/prior_range``, see :func:`prior_influence`. It changes nothing.
+
+    :param log_freq: calls, that is steps of the vector environment, between two measurements
+    :param n_states: observations of the vector environment for a measurement, at equal distances
+    :param verbose: 0: no output, 1: info messages
+    :raises ValueError: if ``log_freq`` or ``n_states`` is not a positive integer
+    """
+
+    def __init__(self, log_freq: int = 1000, n_states: int = 100, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        for name, value in (("log_freq", log_freq), ("n_states", n_states)):
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        self.log_freq = log_freq
+        self.n_states = n_states
+        self._values: list[th.Tensor] = []
+
+    def _on_training_start(self) -> None:
+        self._values = []
+
+    def _on_step(self) -> bool:
+        if self.n_calls % max(self.log_freq // self.n_states, 1) == 0:
+            self._values.append(self.model.policy.q_values(self.model._last_obs))
+        if self.n_calls % self.log_freq == 0:
+            measured = prior_influence(th.cat(self._values), self.model.policy.reference_prior, self.beta)
+            for name, value in zip(("prior_influence", "value_gap", "prior_range"), measured, strict=True):
+                self.logger.record(f"train/{name}", value.item())
+            self._values = []
+        return True
+
+
+def prior_influence(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """
+    How much ρ, and how much Q, decides what the agent does.
+
+    :param q_values: Q(s, ·) of several states, [n_states, n_actions]
+    :param prior: ρ, [n_actions]
+    :param beta: β, []
+    :return: the share of states in which argmaxₐ π(a|s) is not the best action by Q alone; the mean of β (Q of the best action
+        - Q of the second best), which differences of log ρ must exceed to change the choice; and the largest log ρ(a) - the
+        smallest. All [] float64, over the actions with ρ(a) > 0
+    """
+    supported = prior > 0
+    q_values, prior = q_values.double()[:, supported], prior[supported]
+    best = q_values.argmax(dim=1)
+    changed = (soft_policy(q_values, prior, beta).argmax(dim=1) != best).double().mean()
+    largest = q_values.topk(min(2, len(prior)), dim=1).values
+    gap = beta.clamp(max=LARGEST_BETA) * (largest[:, 0] - largest[:, -1]).mean()
+    return changed, gap, (prior.max() / prior.min()).log()
 
 
 def auto_prior_lr(total_timesteps: int) -> float:

@@ -70,8 +70,17 @@ class MIRLPolicy(policies.DQNPolicy):
         :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
         :return: [batch, n_actions] in the dtype of the network, rows sum to 1
         """
+        return soft_policy(self.q_values(obs), self.reference_prior, self.beta)
+
+    def q_values(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> th.Tensor:
+        """
+        Q(s, ·), without gradient.
+
+        :param obs: as :meth:`action_probabilities` takes them
+        :return: [batch, n_actions] in the dtype of the network, in units of reward
+        """
         with self._evaluation_mode(), th.no_grad():
-            return soft_policy(self.q_net(self._as_tensors(obs)), self.reference_prior, self.beta)
+            return self.q_net(self._as_tensors(obs))
 
     def sample_policy(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """

@@ -9,8 +9,17 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_mirl import MIRL, SQL, BetaUpdateCallback, MIRLCallback, PriorUpdateCallback, SQLDecoupled, SQLm
-from sb3_mirl.mirl.callbacks import auto_beta_lr, auto_prior_lr, decoupling_factor
+from sb3_mirl import (
+    MIRL,
+    SQL,
+    BetaUpdateCallback,
+    MIRLCallback,
+    PriorInfluenceCallback,
+    PriorUpdateCallback,
+    SQLDecoupled,
+    SQLm,
+)
+from sb3_mirl.mirl.callbacks import auto_beta_lr, auto_prior_lr, decoupling_factor, prior_influence
 from sb3_mirl.mirl.operators import update_beta_normalized
 from sb3_mirl.mirl.policies import MIRLPolicy
 
@@ -216,3 +225,50 @@ def test_two_callbacks_for_one_state_are_refused():
 def test_callbacks_refuse_other_algorithms():
     with pytest.raises(TypeError, match="BetaUpdateCallback works with MIRL and its variants, not with DQN"):
         DQN("MlpPolicy", ConstantReward(), buffer_size=10).learn(10, callback=BetaUpdateCallback())
+
+
+def test_prior_influence_counts_the_states_in_which_the_prior_changes_the_choice():
+    q_values = th.tensor([[0.0, 1.0, -9.0], [0.0, 3.0, -9.0], [5.0, 1.0, 90.0]])
+    prior = th.tensor([0.8, 0.2, 0.0], dtype=th.float64)
+    # log 0.8 - log 0.2 = 1.39: outweighed by a gap of 3, not by one of 1; the last action is never taken
+    share, gap, prior_range = prior_influence(q_values, prior, th.tensor(1.0, dtype=th.float64))
+    assert share.item() == pytest.approx(1 / 3) and prior_range.item() == pytest.approx(np.log(4.0))
+    assert gap.item() == pytest.approx((1 + 3 + 4) / 3)
+    share, gap, _ = prior_influence(q_values, prior, th.tensor(np.inf, dtype=th.float64))
+    assert share.item() == 0.0 and gap.item() == np.inf
+    alone = prior_influence(q_values, th.tensor([1.0, 0.0, 0.0], dtype=th.float64), th.tensor(1.0, dtype=th.float64))
+    assert [value.item() for value in alone] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_the_influence_is_that_on_the_states_that_were_visited(n_envs):
+    class Spy(BaseCallback):
+        def _on_step(self):
+            visited.append(self.model.q_net(th.tensor(self.model._last_obs)).detach())
+            if self.n_calls % 40 == 0:
+                expected = prior_influence(th.cat(visited[-40:][3::4]), self.model.policy.prior, self.model.policy.beta)
+                logged.append([self.logger.name_to_value[f"train/{name}"] for name in NAMES])
+                assert logged[-1] == pytest.approx([value.item() for value in expected], rel=1e-6)
+            return True
+
+    NAMES, visited, logged = ("prior_influence", "value_gap", "prior_range"), [], []
+    arguments = {**FAST, "prior_lr": 0.05, "beta_init": 1.0, "beta_schedule": "constant", "learning_starts": 10, "seed": 1}
+    env = make_vec_env("CartPole-v1", n_envs, seed=1)
+    model = MIRL("MlpPolicy", env, **arguments)
+    influence = PriorInfluenceCallback(log_freq=40, n_states=10)
+    model.learn(200 * n_envs, callback=[influence, Spy()])
+    assert len(logged) == 5 and min(values[2] for values in logged[1:]) > 0
+    other = MIRL("MlpPolicy", make_vec_env("CartPole-v1", n_envs, seed=1), **arguments).learn(200 * n_envs)
+    for ours, theirs in zip(model.policy.state_dict().values(), other.policy.state_dict().values(), strict=True):
+        assert th.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("arguments", [{"log_freq": 0}, {"n_states": -1}, {"log_freq": 1.5}])
+def test_the_influence_needs_positive_numbers(arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be a positive integer, got"):
+        PriorInfluenceCallback(**arguments)
+
+
+def test_the_influence_belongs_to_mirl():
+    with pytest.raises(TypeError, match="PriorInfluenceCallback works with MIRL"):
+        DQN("MlpPolicy", TwoArms(), learning_starts=10).learn(20, callback=PriorInfluenceCallback())
