@@ -115,11 +115,19 @@ class PriorInfluenceCallback(MIRLCallback):
         if self.n_calls % max(self.log_freq // self.n_states, 1) == 0:
             self._values.append(self.model.policy.q_values(self.model._last_obs))
         if self.n_calls % self.log_freq == 0:
-            measured = prior_influence(th.cat(self._values), self.model.policy.reference_prior, self.beta)
-            for name, value in zip(("prior_influence", "value_gap", "prior_range"), measured, strict=True):
-                self.logger.record(f"train/{name}", value.item())
+            self.record(th.cat(self._values))
             self._values = []
         return True
+
+    def record(self, q_values: th.Tensor) -> None:
+        """
+        Record what is measured.
+
+        :param q_values: Q(s, ·) of the latest states, each by the network of its time, [n_states · n_envs, n_actions]
+        """
+        measured = prior_influence(q_values, self.model.policy.reference_prior, self.beta)
+        for name, value in zip(("prior_influence", "value_gap", "prior_range"), measured, strict=True):
+            self.logger.record(f"train/{name}", value.item())
 
 
 def prior_influence(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:

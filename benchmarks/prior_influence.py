@@ -1,0 +1,132 @@
+"""
+Why do results with useless actions come out as they do? How much ρ, and how much Q, decides what an agent does during its
+training, and what the penalty costs, in the environments of the suite ``classic-actions`` with 0 and 63 useless actions:
+
+    python benchmarks/prior_influence.py run         # writes results/prior_influence.json; what is in it is skipped
+    python benchmarks/prior_influence.py report      # the tables of docs/results.md
+
+Settings, seeds and results of the runs are those of the suite: :class:`~sb3_mirl.PriorInfluenceCallback` changes nothing. All
+runs of an environment are trained jointly.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from contextlib import redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_mirl import PriorInfluenceCallback, train_jointly
+from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import CLASSIC_IDS, SUITES, USELESS63_IDS, label, with_steps
+from sb3_mirl.common.files import write_whole
+from sb3_mirl.mirl.callbacks import prior_influence
+from sb3_mirl.mirl.operators import kl_divergence, soft_policy
+
+RESULTS = Path(__file__).parent.parent / "results" / "prior_influence.json"
+ALGORITHMS = ("sql", "sql_decoupled", "sql_m", "mirl")
+SEEDS = range(2)
+MEASUREMENTS = 10
+
+
+class Recorder(PriorInfluenceCallback):
+    """Keeps what it logs; and the penalty KL(π‖ρ)/β of a step, the mean over the same states, in units of reward."""
+
+    def __init__(self, log_freq: int) -> None:
+        super().__init__(log_freq=log_freq)
+        self.history: list[dict[str, float]] = []
+
+    def record(self, q_values: th.Tensor) -> None:
+        prior, beta = self.model.policy.reference_prior, self.beta
+        changed, gap, prior_range = prior_influence(q_values, prior, beta)
+        penalty = kl_divergence(soft_policy(q_values.double(), prior, beta), prior).mean() / beta
+        values = {"prior_influence": changed, "value_gap": gap, "prior_range": prior_range, "beta": beta, "penalty": penalty}
+        self.history.append({"step": self.num_timesteps, **{name: value.item() for name, value in values.items()}})
+
+
+def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
+    """
+    :param task: an environment of the suite, and the steps of each run, None for the suite's
+    :return: the history of each run
+    """
+    env, steps = task
+    th.set_num_threads(1)
+    suite = SUITES["classic-actions"] if steps is None else with_steps(SUITES["classic-actions"], steps)
+    register_suite(suite)
+    names, models = [(algorithm, seed) for algorithm in ALGORITHMS for seed in SEEDS], []
+    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        for algorithm, seed in names:
+            experiment = experiment_manager(suite, Job(algorithm, env, seed), Path(logs), "cpu").setup_experiment()
+            assert experiment is not None
+            models.append(experiment[0])
+        recorders = [Recorder(suite.steps[env] // MEASUREMENTS) for _ in models]
+        errors = train_jointly(models, suite.steps[env], callback=recorders)
+    assert errors == [None] * len(models), errors
+    return [
+        {"environment": env, "algorithm": algorithm, "seed": seed, "history": recorder.history}
+        for (algorithm, seed), recorder in zip(names, recorders, strict=True)
+    ]
+
+
+def run(path: Path, steps: int | None, jobs: int) -> None:
+    """
+    :param path: of the results
+    :param steps: environment steps of each run, None for the suite's
+    :param jobs: processes at once
+    """
+    results = json.loads(path.read_text()) if path.exists() else []
+    finished = {result["environment"] for result in results}
+    tasks = [(env, steps) for env in (*CLASSIC_IDS, *USELESS63_IDS) if env not in finished]
+    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+        for more in pool.imap_unordered(train, tasks):
+            results += more
+            results.sort(key=lambda result: (result["environment"], ALGORITHMS.index(result["algorithm"]), result["seed"]))
+            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            print(f"{more[0]['environment']}: done", flush=True)
+
+
+def report(path: Path) -> str:
+    """
+    :param path: of the results
+    :return: a table in Markdown; numbers are means over runs, of the first and second half of the training
+    """
+    results = json.loads(path.read_text())
+    columns = ("prior_influence", "value_gap", "prior_range", "beta", "penalty")
+    lines = [
+        "| environment | algorithm | ρ changes the choice | β · gap of Q | range of log ρ | β | penalty per step |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for env in (*CLASSIC_IDS, *USELESS63_IDS):
+        for algorithm in ALGORITHMS:
+            own = [r["history"] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)]
+            cells = []
+            for column in columns:
+                # [runs, measurements]
+                values = np.array([[entry[column] for entry in history] for history in own])
+                halves = [half.mean() for half in np.array_split(values, 2, axis=1)]
+                cells.append(", ".join(f"{half:.0%}" if column == "prior_influence" else f"{half:.2g}" for half in halves))
+            lines.append(f"| {env} | {label(algorithm)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args.results, args.steps, args.jobs)
+    else:
+        print(report(args.results))
+
+
+if __name__ == "__main__":
+    main()
