@@ -305,6 +305,10 @@ class BaseDQN(ExportableDQN, ResumableDQN):
                 "(gymnasium.wrappers.TimeLimit)"
             )
 
+    def get_action_masks(self) -> np.ndarray | None:
+        """Which actions are valid now in each environment, bool [n_envs, n_actions]; None: all."""
+        return None
+
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
         """
         What :attr:`batch_loss` depends on beside the batch. :meth:`train` reads it once, joint training at its beginning.

@@ -29,6 +29,8 @@ class DQNPolicy(policies.DQNPolicy):
     #: What acting computes: a pure function of Q(s, ·) and further tensors; its last result is the network's actions
     acting: Callable[..., list[th.Tensor]] = staticmethod(greedy_actions)
     _compiled_acting: CompiledActing | None = None
+    #: During :meth:`predict`, which actions are valid, bool [batch, n_actions]; None: all
+    action_masks: th.Tensor | None = None
     #: Outputs of :meth:`onnx_module`
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
 
@@ -81,9 +83,15 @@ class DQNPolicy(policies.DQNPolicy):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """SB3's, with actions of the environment."""
-        actions, state = super().predict(observation, state, episode_start, deterministic)
+        """SB3's, with actions of the environment; and which of them are valid, bool [batch, n_actions]."""
+        if action_masks is not None:
+            self.action_masks = th.as_tensor(action_masks, device=self.device)
+        try:
+            actions, state = super().predict(observation, state, episode_start, deterministic)
+        finally:
+            self.action_masks = None
         return self.to_env_actions(actions), state
 
     def to_env_actions(self, actions: np.ndarray) -> np.ndarray:

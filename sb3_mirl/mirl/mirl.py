@@ -16,40 +16,17 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.events import GradientStepCallback
-from sb3_mirl.common.gradient import regression_loss, without_denormals
+from sb3_mirl.common.gradient import without_denormals
 from sb3_mirl.common.inputs import Rule
 from sb3_mirl.common.text import printable
 from sb3_mirl.mirl import arguments
 from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr, decoupling_factor
-from sb3_mirl.mirl.operators import kl_divergence, soft_policy, soft_td_target
+from sb3_mirl.mirl.loss import soft_td_loss
+from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 from sb3_mirl.mirl.policies import POLICY_ALIASES, MIRLPolicy
 
 #: With more actions than this, the entries of ρ are not logged
 MAX_LOGGED_ACTIONS = 32
-
-
-def soft_td_loss(
-    q_values: th.Tensor,
-    next_q_values: th.Tensor,
-    actions: th.Tensor,
-    rewards: th.Tensor,
-    dones: th.Tensor,
-    discounts: th.Tensor | float,
-    prior: th.Tensor,
-    beta: th.Tensor,
-    loss: str = "huber",
-) -> tuple[th.Tensor, th.Tensor]:
-    """
-    The loss of Q(s,a) against r + (1 - done) γ β⁻¹ log Σ ρ(a') exp(β Q_target(s',a')). The arguments are those of
-    :func:`~sb3_mirl.common.gradient.td_loss`, and:
-
-    :param prior: ρ, [n_actions]
-    :param beta: β, []
-    :return: the loss, [], and the mean squared TD error, [], which β follows whatever the loss is
-    """
-    with th.no_grad():
-        target_q_values = soft_td_target(rewards, dones, discounts, next_q_values, prior, beta)
-    return regression_loss(q_values, actions, target_q_values, loss)
 
 
 class MIRL(BaseDQN):
@@ -177,18 +154,21 @@ class MIRL(BaseDQN):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        masks = self.get_action_masks()
+        # Only where there are masks, for predict() of subclasses
+        masked = {} if masks is None else {"action_masks": masks}
         if self.num_timesteps < learning_starts:
             # Warm-up: ρ does not follow the π of a random initial network
             self.rollout_action_probabilities = None
-            actions = self.policy.sample_prior((n_envs,))
+            actions = self.policy.sample_prior((n_envs,), obs=self._last_obs, **masked)
         else:
             self.policy.last_action_probabilities = None
-            actions, _ = self.predict(self._last_obs, deterministic=False)  # type: ignore[arg-type]
+            actions, _ = self.predict(self._last_obs, deterministic=False, **masked)  # type: ignore[arg-type]
             # Taken now: evaluations by callbacks use the same policy object
             probabilities = self.policy.last_action_probabilities
             if probabilities is None or len(probabilities) != n_envs:
                 # A subclass acts in its own way
-                probabilities = self.policy.action_probabilities(self._last_obs).double()  # type: ignore[arg-type]
+                probabilities = self.policy.action_probabilities(self._last_obs, masks).double()  # type: ignore[arg-type]
             self.rollout_action_probabilities = probabilities
         # The network's actions count from 0
         return actions, actions - self.action_space.start  # type: ignore[attr-defined]
@@ -199,14 +179,18 @@ class MIRL(BaseDQN):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         argmaxₐ π(a|s) or, unless ``deterministic``, the paper's behaviour policy: in each environment, with probability ε, a
         draw from ρ instead. Arguments and results are those of DQN. Draws from π: ``policy.sample_policy(observation)``.
+
+        :param action_masks: which actions are valid, bool [n_envs, n_actions]; None: all
         """
-        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        masked = {} if action_masks is None else {"action_masks": action_masks}
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic, **masked)
         if not deterministic:
-            actions = self.policy.explore(actions, self.exploration_rate)
+            actions = self.policy.explore(actions, self.exploration_rate, obs=observation, **masked)
         return actions, state
 
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
@@ -233,6 +217,11 @@ class MIRL(BaseDQN):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
+            next_masks = getattr(replay_data, "next_action_masks", None)
+            if self.policy.state_prior is not None or next_masks is not None:
+                # ρ at s'
+                with th.no_grad():
+                    prior = self.policy.reference_prior_at(replay_data.next_observations, next_masks)
 
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy, with the loss of soft_td_loss

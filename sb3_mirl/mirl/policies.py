@@ -17,10 +17,15 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from sb3_mirl.common import policies
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.text import shortened
-from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, soft_policy
+from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, masked_prior, soft_policy
+from sb3_mirl.mirl.priors import StatePrior
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
+
+
+#: As :meth:`MIRLPolicy.predict` takes them, or tensors with a batch axis
+Observations = PyTorchObs | np.ndarray | dict[str, np.ndarray]
 
 
 def soft_actions(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
@@ -45,6 +50,8 @@ class MIRLPolicy(policies.DQNPolicy):
     prior: th.Tensor
     #: β, float64 []
     beta: th.Tensor
+    #: ρ(·|x), where ρ depends on a view x of the observation; None where it is :attr:`prior`, the marginal
+    state_prior: StatePrior | None = None
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
     acting: Callable[..., list[th.Tensor]] = staticmethod(soft_actions)
@@ -63,16 +70,49 @@ class MIRLPolicy(policies.DQNPolicy):
         """The distribution that target and π are regularised towards, float64 [n_actions]."""
         return self.prior if self.regularization == "mutual_information" else self._uniform  # type: ignore[return-value]
 
-    def action_probabilities(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> th.Tensor:
+    def prior_probabilities(self, obs: Observations, action_masks: np.ndarray | None = None) -> th.Tensor:
+        """
+        ρ(·|x), from which exploration draws.
+
+        :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
+        :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
+        :return: float64 [batch, n_actions], rows sum to 1
+        """
+        with th.no_grad():
+            tensors = self._as_tensors(obs)
+            prior = self._at(self.prior if self.state_prior is None else None, tensors, self._as_masks(action_masks))
+            return prior.expand(len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors), -1)
+
+    def reference_prior_at(self, obs: PyTorchObs, action_masks: th.Tensor | None = None) -> th.Tensor:
+        """
+        The distribution that target and π are regularised towards.
+
+        :param obs: observations as the network takes them
+        :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
+        :return: float64 [n_actions] if it is the same everywhere, else [batch, n_actions]
+        """
+        learned = self.regularization == "mutual_information"
+        return self._at(None if learned and self.state_prior is not None else self.reference_prior, obs, action_masks)
+
+    def _at(self, prior: th.Tensor | None, obs: PyTorchObs, action_masks: th.Tensor | None) -> th.Tensor:
+        """A distribution, or ρ(·|x) where it is None, among the valid actions."""
+        if prior is None:
+            prior = self.state_prior(obs)  # type: ignore[misc]
+        return prior if action_masks is None else masked_prior(prior, action_masks)
+
+    def action_probabilities(self, obs: Observations, action_masks: np.ndarray | None = None) -> th.Tensor:
         """
         π(·|s).
 
         :param obs: observations as :meth:`predict` takes them, or as tensors with a batch axis (images channel-first)
+        :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         :return: [batch, n_actions] in the dtype of the network, rows sum to 1
         """
-        return soft_policy(self.q_values(obs), self.reference_prior, self.beta)
+        with th.no_grad():
+            prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
+            return soft_policy(self.q_values(obs), prior, self.beta)
 
-    def q_values(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> th.Tensor:
+    def q_values(self, obs: Observations) -> th.Tensor:
         """
         Q(s, ·), without gradient.
 
@@ -82,20 +122,18 @@ class MIRLPolicy(policies.DQNPolicy):
         with self._evaluation_mode(), th.no_grad():
             return self.q_net(self._as_tensors(obs))
 
-    def sample_policy(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
+    def sample_policy(self, obs: Observations, action_masks: np.ndarray | None = None) -> np.ndarray:
         """
         Actions drawn from π(·|s) with NumPy's global generator. :meth:`MIRL.predict` does not draw from π: its actions are
         argmaxₐ π(a|s), replaced by draws from ρ with probability ε.
 
         :param obs: as :meth:`action_probabilities` takes them
+        :param action_masks: as there
         :return: one action for each observation, int64 [batch]
         """
-        cumulative = self.action_probabilities(obs).double().cumsum(dim=1).cpu().numpy()
-        # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with π(a|s) = 0 is drawn
-        draws = np.random.random((len(cumulative), 1)) * cumulative[:, -1:]
-        return self.to_env_actions((cumulative > draws).argmax(axis=1))
+        return self.to_env_actions(_draw(self.action_probabilities(obs, action_masks).double(), np.random))
 
-    def _as_tensors(self, obs: PyTorchObs | np.ndarray | dict[str, np.ndarray]) -> PyTorchObs:
+    def _as_tensors(self, obs: Observations) -> PyTorchObs:
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
         return obs if isinstance(first, th.Tensor) else self.obs_to_tensor(obs)[0]  # type: ignore[arg-type, return-value]
 
@@ -118,17 +156,35 @@ class MIRLPolicy(policies.DQNPolicy):
             self._buffers[name] = buffer.to(self._buffers[name].device)  # type: ignore[union-attr]
         return self
 
+    def _as_masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
+        return None if action_masks is None else th.as_tensor(action_masks, device=self.device)
+
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
-        self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
+        if self.state_prior is None and self.action_masks is None:
+            self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
+        else:
+            # Not compiled: compiled acting expects ρ at the same place in memory
+            prior = self.reference_prior_at(obs, self.action_masks)
+            self.last_action_probabilities, actions = self.acting(self.q_net(obs), prior, self.beta)
         return actions
 
-    def sample_prior(self, shape: tuple[int, ...], random: Any = np.random) -> np.ndarray:
+    def sample_prior(
+        self,
+        shape: tuple[int, ...],
+        random: Any = np.random,
+        obs: Observations | None = None,
+        action_masks: np.ndarray | None = None,
+    ) -> np.ndarray:
         """
         Actions of the environment drawn from ρ.
 
         :param shape: the shape of the result
         :param random: an ``np.random.RandomState``; NumPy's global generator, which ``set_random_seed`` seeds, unless given
+        :param obs: observations, one for each action; needed where ρ depends on them
+        :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         """
+        if self.state_prior is not None or action_masks is not None:
+            return self.to_env_actions(_draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
         prior = self.prior.cpu().numpy()
         # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked
         # here, because ρ may come from outside: set_parameters, a callback of the user's
@@ -138,17 +194,25 @@ class MIRLPolicy(policies.DQNPolicy):
         cumulative /= cumulative[-1]
         return self.to_env_actions(cumulative.searchsorted(random.random_sample(shape), side="right"))
 
-    def explore(self, actions: np.ndarray, epsilon: float) -> np.ndarray:
+    def explore(
+        self,
+        actions: np.ndarray,
+        epsilon: float,
+        obs: Observations | None = None,
+        action_masks: np.ndarray | None = None,
+    ) -> np.ndarray:
         """
         The paper's behaviour policy: each action is replaced by a draw from ρ with probability ε.
 
         :param actions: what to do without exploration, any shape; one coin is tossed for each
         :param epsilon: ε
+        :param obs: observations, one for each action; needed where ρ depends on them
+        :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         :return: actions of the same shape
         """
         exploring = np.random.random(actions.shape) < epsilon
         if exploring.any():
-            actions = np.where(exploring, self.sample_prior(actions.shape), actions)
+            actions = np.where(exploring, self.sample_prior(actions.shape, obs=obs, action_masks=action_masks), actions)
         return actions
 
     def check_loaded_state(self) -> None:
@@ -165,6 +229,14 @@ class MIRLPolicy(policies.DQNPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "regularization": self.regularization}
+
+
+def _draw(probabilities: th.Tensor, random: Any) -> np.ndarray:
+    """One index for each row of float64 [batch, n_actions], int64 [batch]."""
+    cumulative = probabilities.cumsum(dim=1).cpu().numpy()
+    # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with probability 0 is drawn
+    draws = random.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
+    return (cumulative > draws).argmax(axis=1)
 
 
 class SoftActing(Acting):

@@ -23,7 +23,7 @@ from torch.nn.utils import parametrizations
 import sb3_mirl.common.gradient
 from sb3_mirl import MIRL, MIRLCallback, SQLm
 from sb3_mirl.common.gradient import clear_tiny_averages, flushed_denormals
-from sb3_mirl.mirl.mirl import soft_td_loss
+from sb3_mirl.mirl.loss import soft_td_loss
 from sb3_mirl.mirl.policies import MIRLPolicy
 
 FAST = {"learning_rate": 1e-3, "learning_starts": 50, "train_freq": 4, "gradient_steps": 4, "target_update_interval": 40}

@@ -143,3 +143,19 @@ def test_draws_from_what_is_no_distribution(prior):
     policy.prior.copy_(th.tensor(prior))
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="The prior must be non-negative numbers"):
         policy.sample_prior((2,))
+
+
+def test_masks_restrict_acting_and_exploration_to_the_valid_actions():
+    model = MIRL("MlpPolicy", "Acrobot-v1", prior_init=[0.7, 0.3, 0.0], learning_starts=0, buffer_size=10)
+    observations = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    masks = np.tile([[True, True, False], [False, True, False], [False, False, True]], (17, 1))[:50]
+    prior = model.policy.prior_probabilities(observations, masks)
+    assert prior[:3].tolist() == [[0.7, 0.3, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert model.policy.prior_probabilities(observations).tolist() == [[0.7, 0.3, 0.0]] * 50
+    assert (model.policy.action_probabilities(observations, masks).numpy()[~masks] == 0).all()
+    for epsilon in (0.0, 1.0):
+        model.exploration_rate = epsilon
+        actions, _ = model.predict(observations, action_masks=masks)
+        assert masks[np.arange(50), actions].all()
+    assert masks[np.arange(50), model.policy.sample_policy(observations, masks)].all()
+    assert len(set(actions[::3].tolist())) == 2 and model.policy.action_masks is None
