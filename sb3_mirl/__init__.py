@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sb3_mirl.envs import gridworld  # noqa: F401 (registers the environments)
 
 if TYPE_CHECKING:
+    from sb3_mirl.common.action_masks import ActionMaskInfo
     from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
     from sb3_mirl.common.dqn import DQNMSE, BaseDQN
     from sb3_mirl.common.events import GradientStepCallback
@@ -46,6 +47,7 @@ _MODULES = {
     "MDQN": "common.munchausen",
     "GradientStepCallback": "common.events",
     "CheckpointCallback": "common.resume.callback",
+    "ActionMaskInfo": "common.action_masks",
     "DeviceReplayBuffer": "common.buffers",
     "FrameReplayBuffer": "common.buffers",
     "resume_jointly": "joint.resume",
@@ -65,6 +67,7 @@ __all__ = [
     "MIRL",
     "PAPER_ATARI",
     "SQL",
+    "ActionMaskInfo",
     "AtariVecEnv",
     "BaseDQN",
     "BetaUpdateCallback",

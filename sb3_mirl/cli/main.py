@@ -36,7 +36,7 @@ OUR_COMMANDS = {
 
 #: The extra that installs a package
 EXTRAS = {
-    **dict.fromkeys(("rl_zoo3", "optuna", "sb3_contrib", "huggingface_sb3", "requests", "seaborn", "pytablewriter"), "zoo"),
+    **dict.fromkeys(("rl_zoo3", "optuna", "huggingface_sb3", "requests", "seaborn", "pytablewriter"), "zoo"),
     **dict.fromkeys(("moviepy", "imageio_ffmpeg", "tensorboard", "pygame", "rliable", "rich"), "zoo"),
     **dict.fromkeys(("matplotlib", "pandas", "scipy", "tqdm"), "bench"),
     **dict.fromkeys(("ale_py", "cv2"), "atari"),

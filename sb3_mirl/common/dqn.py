@@ -23,6 +23,7 @@ from sb3_mirl.common.export.exportable import ExportableDQN
 from sb3_mirl.common.export.model import attribute_name
 from sb3_mirl.common.gradient import CompiledGradient, full_precision, td_loss, without_denormals
 from sb3_mirl.common.inputs import Rule, UnsupportedError
+from sb3_mirl.common.masked_dqn import MaskedDQN
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN
 
@@ -30,17 +31,21 @@ from sb3_mirl.common.resume.resumable import ResumableDQN
 LONGEST_LAST_EPISODE_STEPS = 100_000
 
 
-class BaseDQN(ExportableDQN, ResumableDQN):
+class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     """
-    SB3's DQN, resumable and exportable. It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
+    SB3's DQN, resumable and exportable. It uses action masks where the environment has a method ``action_masks()``, as for
+    sb3-contrib's ``MaskablePPO``: in acting, in exploration, and in the target, for which the replay buffer stores the masks of
+    s'. Vector environments need the wrapper :class:`~sb3_mirl.ActionMaskInfo`.
+
+    It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
 
     :param loss: ``"huber"`` (DQN's) or ``"mse"``
     :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, and the choice of
-        actions as another. This is faster and differs by rounding only. It needs a C++ compiler; the first gradient step takes
-        up to a minute. The network's ``forward()`` is traced once for each shape of its input. Python side effects (counting,
-        drawing random numbers) happen only during tracing; attributes that are not parameters keep the value that they had
-        then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a GPU the functions are
-        recorded as CUDA graphs (not measured yet)
+        actions, unless they are masked, as another. This is faster and differs by rounding only. It needs a C++ compiler; the
+        first gradient step takes up to a minute. The network's ``forward()`` is traced once for each shape of its input.
+        Python side effects (counting, drawing random numbers) happen only during tracing; attributes that are not parameters
+        keep the value that they had then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a
+        GPU the functions are recorded as CUDA graphs (not measured yet)
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
@@ -57,8 +62,8 @@ class BaseDQN(ExportableDQN, ResumableDQN):
     #: What constructor arguments must be
     argument_rules: ClassVar[dict[str, Rule]] = inputs.ARGUMENT_RULES
     #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), with :attr:`needs_current_target_q_values`
-    #: Q_target(s, ·), then actions, rewards, dones, discounts and :meth:`loss_coefficients`; returns the loss and the mean
-    #: squared TD error
+    #: Q_target(s, ·), then actions, rewards, dones, discounts, :meth:`loss_coefficients` and, where the environment has them,
+    #: the action masks of s'; returns the loss and the mean squared TD error
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
     #: Whether :attr:`batch_loss` takes Q_target(s, ·), which costs another forward pass of the target network
     needs_current_target_q_values: ClassVar[bool] = False
@@ -277,7 +282,9 @@ class BaseDQN(ExportableDQN, ResumableDQN):
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy
                 self.policy.optimizer.zero_grad()
-                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts, *coefficients)
+                masks = self.next_action_masks(replay_data)
+                masked = coefficients if masks is None else (*coefficients, masks)
+                loss, squared_td_error, batch_q_values = self._compute_gradient(replay_data, discounts, *masked)
                 # Clip gradient norm
                 th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
@@ -305,10 +312,6 @@ class BaseDQN(ExportableDQN, ResumableDQN):
                 "(gymnasium.wrappers.TimeLimit)"
             )
 
-    def get_action_masks(self) -> np.ndarray | None:
-        """Which actions are valid now in each environment, bool [n_envs, n_actions]; None: all."""
-        return None
-
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
         """
         What :attr:`batch_loss` depends on beside the batch. :meth:`train` reads it once, joint training at its beginning.
@@ -325,7 +328,7 @@ class BaseDQN(ExportableDQN, ResumableDQN):
 
         :param replay_data: the batch
         :param discounts: γ, or γⁿ [batch, 1]
-        :param coefficients: those of :meth:`loss_coefficients`
+        :param coefficients: the last arguments of :attr:`batch_loss`
         :return: loss [], mean squared TD error [] and Q(s, ·) [batch, n_actions]
         """
         batch = (replay_data.actions, replay_data.rewards, replay_data.dones)

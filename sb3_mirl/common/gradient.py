@@ -35,6 +35,7 @@ def td_loss(
     rewards: th.Tensor,
     dones: th.Tensor,
     discounts: th.Tensor | float,
+    next_action_masks: th.Tensor | None = None,
     loss: str = "huber",
 ) -> tuple[th.Tensor, th.Tensor]:
     """
@@ -46,10 +47,13 @@ def td_loss(
     :param rewards: r, [batch, 1]
     :param dones: 1 where the episode ended at s', else 0, [batch, 1]
     :param discounts: γ, or γⁿ [batch, 1]
+    :param next_action_masks: which a' are valid, bool [batch, n_actions], with one in each row; None: all
     :param loss: ``"huber"`` or ``"mse"``
     :return: the loss, [], and the mean squared TD error, []
     """
     with th.no_grad():
+        if next_action_masks is not None:
+            next_q_values = next_q_values.masked_fill(~next_action_masks, -th.inf)
         target_q_values = rewards + (1 - dones) * discounts * next_q_values.amax(dim=1, keepdim=True)
     return regression_loss(q_values, actions, target_q_values, loss)
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn import policies
 from stable_baselines3.dqn.policies import QNetwork
 
+from sb3_mirl.common.action_masks import checked_masks
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import CompiledActing, channels_last
 
@@ -31,6 +32,8 @@ class DQNPolicy(policies.DQNPolicy):
     _compiled_acting: CompiledActing | None = None
     #: During :meth:`predict`, which actions are valid, bool [batch, n_actions]; None: all
     action_masks: th.Tensor | None = None
+    #: Whether the policy was trained with action masks, which :meth:`predict` then needs
+    needs_action_masks: bool = False
     #: Outputs of :meth:`onnx_module`
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
 
@@ -75,7 +78,9 @@ class DQNPolicy(policies.DQNPolicy):
         self._compiled_acting = CompiledActing(self.q_net, self.acting)
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
-        return self.compute_acting(obs)[-1]
+        if self.action_masks is None:
+            return self.compute_acting(obs)[-1]
+        return self.acting(self.q_net(obs).masked_fill(~self.action_masks, -th.inf))[-1]
 
     def predict(
         self,
@@ -85,14 +90,38 @@ class DQNPolicy(policies.DQNPolicy):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """SB3's, with actions of the environment; and which of them are valid, bool [batch, n_actions]."""
-        if action_masks is not None:
-            self.action_masks = th.as_tensor(action_masks, device=self.device)
+        """SB3's, with actions of the environment; ``action_masks`` as :meth:`checked_action_masks` takes them."""
+        masks = self.checked_action_masks(observation, action_masks)
+        if masks is not None:
+            self.action_masks = th.as_tensor(masks, device=self.device)
         try:
             actions, state = super().predict(observation, state, episode_start, deterministic)
         finally:
             self.action_masks = None
         return self.to_env_actions(actions), state
+
+    def checked_action_masks(self, observation: np.ndarray | dict[str, np.ndarray], action_masks: Any) -> np.ndarray | None:
+        """
+        :param observation: as :meth:`predict` takes it
+        :param action_masks: which actions are valid, bool [batch, n_actions], or [n_actions] for a single observation; None: all
+        :return: bool [batch, n_actions], or None
+        :raises ValueError: if masks are not valid, or missing for a policy that was trained with masks
+        """
+        n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        if action_masks is None:
+            if self.needs_action_masks:
+                raise ValueError(
+                    f"action_masks must say which actions are valid, bool [batch, {n_actions}], because the model was trained "
+                    "with masks, got None. sb3_contrib.common.maskable.utils.get_action_masks(env) gives those of an "
+                    "environment; to evaluate: evaluate_policy and MaskableEvalCallback in sb3_contrib.common.maskable"
+                )
+            return None
+        first = next(iter(observation.values())) if isinstance(observation, dict) else observation
+        if self.is_vectorized_observation(observation):
+            return checked_masks(action_masks, (len(first), n_actions))
+        # get_action_masks() of a single environment gives [n_actions]
+        masks = np.asarray(action_masks)
+        return checked_masks(masks if masks.ndim == 2 else masks[None], (1, n_actions))
 
     def to_env_actions(self, actions: np.ndarray) -> np.ndarray:
         """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""

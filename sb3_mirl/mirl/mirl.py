@@ -43,6 +43,11 @@ class MIRL(BaseDQN):
     The paper's values for Atari are :data:`~sb3_mirl.PAPER_ATARI`. With ``n_steps > 1`` the penalties KL(π‖ρ)/β of the steps
     between are left out of the target.
 
+    With action masks ρ is restricted to the valid actions of a state, ρ(a|s) ∝ ρ(a) · mask(s), and to the uniform distribution
+    over them where ρ has no mass there. ρ follows the average policy as before. For a fixed policy another ρ would be better,
+    ρ(a) ∝ E[π(a|s)] / E[mask(a,s) / Σ_b ρ(b) mask(b,s)]. The logged ``train/kl`` is the mean over the latest states of the
+    environments, because the replay buffer has no masks of s; it is then no mutual information.
+
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"``: 20 divided by the
         ``total_timesteps`` of the first :meth:`learn`, see :func:`~sb3_mirl.mirl.callbacks.auto_prior_lr`
     :param prior_init: the first ρ, [n_actions], non-negative and summing to 1; by default uniform. With
@@ -104,8 +109,9 @@ class MIRL(BaseDQN):
         # The step sizes that the first learn() computed for "auto"; None before
         self.resolved_prior_lr: float | None = None
         self.resolved_beta_lr: float | None = None
-        # π(·|s) behind the latest actions, float64 [n_envs, n_actions]; None during the warm-up
+        # π(·|s) behind the latest actions and what it was regularised towards, [n_envs, n_actions]; None during the warm-up
         self.rollout_action_probabilities: th.Tensor | None = None
+        self.rollout_prior: th.Tensor | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -162,14 +168,11 @@ class MIRL(BaseDQN):
             self.rollout_action_probabilities = None
             actions = self.policy.sample_prior((n_envs,), obs=self._last_obs, **masked)
         else:
-            self.policy.last_action_probabilities = None
+            self.policy.last_action_probabilities = self.policy.last_reference_prior = None
             actions, _ = self.predict(self._last_obs, deterministic=False, **masked)  # type: ignore[arg-type]
             # Taken now: evaluations by callbacks use the same policy object
-            probabilities = self.policy.last_action_probabilities
-            if probabilities is None or len(probabilities) != n_envs:
-                # A subclass acts in its own way
-                probabilities = self.policy.action_probabilities(self._last_obs, masks).double()  # type: ignore[arg-type]
-            self.rollout_action_probabilities = probabilities
+            latest = self.policy.latest_distributions(self._last_obs, n_envs, masks)  # type: ignore[arg-type]
+            self.rollout_action_probabilities, self.rollout_prior = latest
         # The network's actions count from 0
         return actions, actions - self.action_space.start  # type: ignore[attr-defined]
 
@@ -185,7 +188,9 @@ class MIRL(BaseDQN):
         argmaxₐ π(a|s) or, unless ``deterministic``, the paper's behaviour policy: in each environment, with probability ε, a
         draw from ρ instead. Arguments and results are those of DQN. Draws from π: ``policy.sample_policy(observation)``.
 
-        :param action_masks: which actions are valid, bool [n_envs, n_actions]; None: all
+        :param action_masks: which actions are valid, bool [n_envs, n_actions], or [n_actions] for a single observation. None:
+            all; a model that was trained with masks needs them
+        :raises ValueError: if masks are missing or not valid
         """
         masked = {} if action_masks is None else {"action_masks": action_masks}
         actions, state = self.policy.predict(observation, state, episode_start, deterministic, **masked)
@@ -217,7 +222,7 @@ class MIRL(BaseDQN):
             replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)  # type: ignore[union-attr]
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
-            next_masks = getattr(replay_data, "next_action_masks", None)
+            next_masks = self.next_action_masks(replay_data)
             if self.policy.state_prior is not None or next_masks is not None:
                 # ρ at s'
                 with th.no_grad():
@@ -239,9 +244,11 @@ class MIRL(BaseDQN):
         self._n_updates += gradient_steps
 
         if losses:
-            # The penalty on the last batch
-            kl = kl_divergence(soft_policy(q_values[-1], prior, beta), prior).mean()
-            self._log_training(losses, q_values, beta=beta, kl=kl)
+            # The penalty on the last batch or, with masks, at the latest acting
+            policy = soft_policy(q_values[-1], prior, beta) if next_masks is None else self.rollout_action_probabilities
+            reference = prior if next_masks is None else self.rollout_prior
+            kl = {} if policy is None else {"kl": kl_divergence(policy, reference).mean()}  # type: ignore[arg-type]
+            self._log_training(losses, q_values, beta=beta, **kl)
 
     def dump_logs(self) -> None:
         """SB3's ``dump_logs()``, with ρ and its entropy."""
@@ -255,7 +262,7 @@ class MIRL(BaseDQN):
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "rollout_action_probabilities"]
+        return [*super()._excluded_save_params(), "rollout_action_probabilities", "rollout_prior"]
 
 
 class SQL(MIRL):

@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 
 from sb3_mirl.common import policies
+from sb3_mirl.common.action_masks import checked_masks
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, masked_prior, soft_policy
@@ -54,6 +55,8 @@ class MIRLPolicy(policies.DQNPolicy):
     state_prior: StatePrior | None = None
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
+    #: What that π was regularised towards, where it depends on the state, float64 [batch, n_actions]
+    last_reference_prior: th.Tensor | None = None
     acting: Callable[..., list[th.Tensor]] = staticmethod(soft_actions)
 
     def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
@@ -112,6 +115,25 @@ class MIRLPolicy(policies.DQNPolicy):
             prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
             return soft_policy(self.q_values(obs), prior, self.beta)
 
+    def latest_distributions(
+        self, obs: Observations, n_observations: int, action_masks: np.ndarray | None = None
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        What the latest :meth:`predict` acted by, computed anew where a subclass acts in its own way.
+
+        :param obs: the observations of that call
+        :param n_observations: their number
+        :param action_masks: the masks of that call
+        :return: π(·|s), float64 [batch, n_actions], and what it was regularised towards, float64 [n_actions] or
+            [batch, n_actions]
+        """
+        probabilities, prior = self.last_action_probabilities, self.last_reference_prior
+        if probabilities is None or len(probabilities) != n_observations:
+            probabilities, prior = self.action_probabilities(obs, action_masks).double(), None
+        if prior is None:
+            prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
+        return probabilities, prior
+
     def q_values(self, obs: Observations) -> th.Tensor:
         """
         Q(s, ·), without gradient.
@@ -157,14 +179,17 @@ class MIRLPolicy(policies.DQNPolicy):
         return self
 
     def _as_masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
-        return None if action_masks is None else th.as_tensor(action_masks, device=self.device)
+        if action_masks is None:
+            return None
+        masks = np.atleast_2d(np.asarray(action_masks))
+        return th.as_tensor(checked_masks(masks, (len(masks), len(self.prior))), device=self.device)
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
         if self.state_prior is None and self.action_masks is None:
             self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
         else:
             # Not compiled: compiled acting expects ρ at the same place in memory
-            prior = self.reference_prior_at(obs, self.action_masks)
+            self.last_reference_prior = prior = self.reference_prior_at(obs, self.action_masks)
             self.last_action_probabilities, actions = self.acting(self.q_net(obs), prior, self.beta)
         return actions
 

@@ -44,7 +44,10 @@ FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("arguments", "observation_space", "action_space", "training", "optimizer", "versions"), (dict,)),
 }
 #: What documents of older files do not hold: the names of the frozen parameters, the returns of the episodes
-NEWER_FIELDS: dict[str, tuple[type, ...]] = {"frozen": (list,), "learning_curve": (dict,)}
+NEWER_FIELDS: dict[str, tuple[type, ...]] = {
+    **{"frozen": (list,), "learning_curve": (dict,)},
+    "uses_action_masks": (bool,),
+}
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ def _check_document(document: Any) -> None:
     check_fields("document", document, FIELDS, NEWER_FIELDS)
     for name, value in document.items():
         types = {**FIELDS, **NEWER_FIELDS}[name]
-        if not isinstance(value, types) or isinstance(value, bool):
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ValueError(f"{name} must be {' or '.join(t.__name__ for t in types)}, got {shortened(value)}")
     _check_training(document["training"])
     for name in ("action_names", "versions", "frozen"):

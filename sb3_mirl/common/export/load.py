@@ -10,7 +10,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces
-from stable_baselines3.dqn import DQN
 
 from sb3_mirl.common import learning_curve
 from sb3_mirl.common.export.document import check_fields, opened
@@ -48,7 +47,7 @@ def load_model(
         arguments = _arguments(cls, document["arguments"], custom_objects or {}, replaced)
         attributes = _attributes(cls, document, replaced)
         if env is not None:
-            env = DQN._wrap_env(env, check_argument("verbose", arguments, cls.argument_rules))
+            env = cls._wrap_env(env, check_argument("verbose", arguments, cls.argument_rules))
             check_for_correct_spaces(env, attributes["observation_space"], attributes["action_space"])
             attributes["n_envs"] = env.num_envs
         model = _build(cls, arguments, attributes, env, device, file, has_custom_classes=bool(custom_objects))
@@ -103,6 +102,7 @@ def _attributes(cls: type[ExportableModel], document: dict[str, Any], replaced: 
         "action_space": action_space,
         "action_names": names,
         "learning_curve": document.get("learning_curve", learning_curve.new_curve()),
+        "uses_action_masks": document.get("uses_action_masks", False),
     }
 
 

@@ -37,6 +37,7 @@ class ExportableModel(DQN):
     policy_class: Any
     action_names: list[str] | None
     learning_curve: dict[str, Any]
+    uses_action_masks: bool
 
 
 def argument_names(cls: type) -> list[str]:

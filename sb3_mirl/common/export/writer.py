@@ -50,6 +50,7 @@ def export_model(model: ExportableModel, path: str | Path, replaced: dict[str, A
         },
         "frozen": [name for name, parameter in policy.named_parameters() if not parameter.requires_grad],
         "learning_curve": model.learning_curve,
+        "uses_action_masks": model.uses_action_masks,
     }
     text = json.dumps(document, allow_nan=False)
     # What reading refuses must not be written

@@ -17,12 +17,16 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer, Stacks, TensorOnDevice
+from sb3_mirl.common.masked_buffers import MASKED_BUFFERS
 from sb3_mirl.common.resume.manifest import DamagedCheckpoint, write_file
 
 #: Largest file of transitions. It limits the memory that writing needs
 SEGMENT_BYTES = 16_000_000
 #: Buffers that a checkpoint restores completely
-_KNOWN_BUFFERS = (ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer)
+_KNOWN_BUFFERS = (
+    *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer),
+    *MASKED_BUFFERS.values(),
+)
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
 

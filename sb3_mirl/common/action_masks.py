@@ -1,0 +1,169 @@
+"""
+Action masks, which say which actions are valid in a state: :class:`ActionMaskInfo`, the wrapper that makes the mask of a new
+state part of the transition, and the checks of masks.
+
+The convention is that of sb3-contrib's ``MaskablePPO``: an environment has a method ``action_masks()``.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME, get_action_masks, is_masking_supported
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+#: Where :class:`ActionMaskInfo` writes the mask of the new state, in the ``info`` of a step
+MASK_IN_INFO = "action_masks"
+
+
+class ActionMaskInfo(gym.Wrapper):
+    """
+    Writes which actions are valid in the new state into ``info["action_masks"]`` at each step, bool [n_actions].
+
+    A replay buffer needs the mask of s' with each transition. At the end of an episode it cannot be asked for later: a vector
+    environment has begun the next episode by then. The mask of the last state is used where the episode was truncated. Where
+    it was terminated, the last state needs no valid action.
+
+    Algorithms of this package put single environments into this wrapper themselves. For vector environments:
+    ``make_vec_env(..., wrapper_class=ActionMaskInfo)``, and in rl-zoo3 ``env_wrapper: sb3_mirl.ActionMaskInfo``.
+
+    :param env: with a method ``action_masks()``, its own or that of sb3-contrib's ``ActionMasker``, and Discrete actions
+    :param info_key: take masks from this key of the environment's ``info`` of ``reset()`` and ``step()`` instead
+        (``"action_mask"`` for Taxi-v3); the wrapper then has the method ``action_masks()``
+    :raises ValueError: if the environment has no masks, or actions that are not Discrete
+    """
+
+    def __init__(self, env: gym.Env, info_key: str | None = None) -> None:
+        super().__init__(env)
+        if not isinstance(env.action_space, spaces.Discrete):
+            raise ValueError(f"env must have a Discrete action space for ActionMaskInfo, got {env.action_space} of {env}")
+        if info_key is not None and not isinstance(info_key, str):
+            raise ValueError(f"info_key must be None or a key of the environment's info, got {info_key!r}")
+        if info_key is None and not is_masking_supported(env):
+            raise ValueError(
+                f"env must have a method {EXPECTED_METHOD_NAME}(), as sb3_contrib's ActionMasker adds one, got {env}. For masks "
+                "in the environment's info: ActionMaskInfo(env, info_key=...)"
+            )
+        self.info_key = info_key
+        # With info_key, that of the present state
+        self._mask: np.ndarray | None = None
+
+    def action_masks(self) -> np.ndarray:
+        """
+        :return: which actions are valid in the present state, bool [n_actions]
+        :raises ValueError: if the environment's mask has another shape, other values or no valid action
+        """
+        return self._checked(self._present_mask())
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """That of the environment."""
+        observation, info = self.env.reset(**kwargs)
+        self._take(info)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """That of the environment, with the mask in ``info``."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._take(info)
+        mask = self._present_mask()
+        # Nothing is done in a terminal state: games have no valid action there
+        mask = np.ones_like(mask, dtype=bool) if terminated and not np.any(mask) else self._checked(mask)
+        return observation, reward, terminated, truncated, {**info, MASK_IN_INFO: mask}
+
+    def _present_mask(self) -> Any:
+        return get_action_masks(self.env) if self.info_key is None else self._mask
+
+    def _take(self, info: dict[str, Any]) -> None:
+        if self.info_key is None:
+            return
+        if self.info_key not in info:
+            raise ValueError(
+                f"info_key must be a key of the info that reset() and step() of {self.env} return, got {self.info_key!r}; "
+                f"the info has {sorted(info)}"
+            )
+        self._mask = np.array(info[self.info_key])
+
+    def _checked(self, mask: Any) -> np.ndarray:
+        return checked_masks(mask, (int(self.action_space.n),), f"The action mask of {self.env}")  # type: ignore[attr-defined]
+
+
+def checked_masks(masks: Any, shape: tuple[int, ...], name: str = "action_masks") -> np.ndarray:
+    """
+    :param masks: True or 1 for valid actions, False or 0 for others, [..., n_actions]
+    :param shape: the shape that is needed
+    :param name: for the error
+    :return: bool, of this shape
+    :raises ValueError: for another shape, other values, or a state without a valid action
+    """
+    given = np.asarray(masks)
+    accepted = f"{name} must be True or 1 for valid actions and False or 0 for others, of shape {shape}"
+    if given.shape != shape:
+        raise ValueError(f"{accepted}, got shape {given.shape}: {masks!r}")
+    valid = given if given.dtype == bool else given == 1
+    if given.dtype.kind not in "biuf" or not (valid | (given == 0)).all():
+        raise ValueError(f"{accepted}, got {masks!r}")
+    if not valid.any(axis=-1).all():
+        raise ValueError(f"{accepted}, with at least one valid action in each state, got {masks!r}")
+    return valid
+
+
+def masks_in_infos(infos: list[dict[str, Any]], n_actions: int) -> np.ndarray:
+    """
+    :param infos: of one step, those of all environments
+    :param n_actions: number of actions
+    :return: which actions are valid in the new states, at the end of an episode in its last state, bool [n_envs, n_actions]
+    :raises ValueError: if one is missing or not valid
+    """
+    for env, info in enumerate(infos):
+        if MASK_IN_INFO not in info:
+            raise ValueError(
+                f"info of environment {env} must have the key {MASK_IN_INFO!r}, which ActionMaskInfo writes, got {sorted(info)}"
+            )
+    masks = [info[MASK_IN_INFO] for info in infos]
+    return np.stack([checked_masks(mask, (n_actions,), f"The action mask of environment {i}") for i, mask in enumerate(masks)])
+
+
+def supports_action_masks(env: VecEnv) -> bool:
+    """
+    :param env: a vector environment
+    :return: whether its environments have a method ``action_masks()``
+    :raises ValueError: if some have and others have not
+    """
+    try:
+        if is_masking_supported(env):
+            return True
+    except NotImplementedError:
+        # A vector environment that is not made of single ones
+        return False
+    if not isinstance(env.unwrapped, (DummyVecEnv, SubprocVecEnv)):
+        return False
+    supported = env.env_method("has_wrapper_attr", EXPECTED_METHOD_NAME)
+    if any(supported):
+        without = [index for index, found in enumerate(supported) if not found]
+        raise ValueError(
+            f"All environments must have a method {EXPECTED_METHOD_NAME}(), or none of them: it is missing in {without} of "
+            f"{env.num_envs} environments"
+        )
+    return False
+
+
+def with_masks_in_info(env: GymEnv) -> GymEnv:
+    """
+    :param env: an environment, or a vector environment
+    :return: an environment that has action masks in :class:`ActionMaskInfo`; all others as they are
+    :raises ValueError: for a vector environment with action masks whose environments are not in this wrapper
+    """
+    if not isinstance(env, VecEnv):
+        needs_wrapper = isinstance(env, gym.Env) and is_masking_supported(env) and not is_wrapped(env, ActionMaskInfo)
+        return ActionMaskInfo(env) if needs_wrapper else env
+    if supports_action_masks(env) and not all(env.env_is_wrapped(ActionMaskInfo)):
+        raise ValueError(
+            f"env has action masks: each of its environments must be in the wrapper ActionMaskInfo, which keeps the mask of the "
+            f"last state of an episode for the replay buffer, got {env} without it. Make it by "
+            "make_vec_env(..., wrapper_class=sb3_mirl.ActionMaskInfo), or in rl-zoo3 with the hyper-parameter "
+            "env_wrapper: sb3_mirl.ActionMaskInfo"
+        )
+    return env
