@@ -23,6 +23,7 @@ import gymnasium as gym
 import numpy as np
 import rl_zoo3
 import torch as th
+from sb3_contrib.common.maskable import evaluation as masked_evaluation
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -372,7 +373,8 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int, epsilon: float, s
     Scores of whole episodes, with rewards neither clipped nor normalised.
 
     :param model: acts by ``predict(deterministic=False)``: with probability ε MIRL and SQL_m draw from ρ, and SQL, DQN and
-        QR-DQN uniformly. An algorithm without ε draws from its policy
+        QR-DQN uniformly. An algorithm without ε draws from its policy. A model that was trained with action masks gets those
+        of the environment
     :param env: one environment, with a Monitor
     :param episodes: number of episodes
     :param epsilon: ε
@@ -386,8 +388,10 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, episodes: int, epsilon: float, s
         model.exploration_rate = epsilon
     if model.get_vec_normalize_env() is not None:
         sync_envs_normalization(model.env, env)  # type: ignore[arg-type]
-    scores, _ = evaluate_policy(model, env, episodes, deterministic=False, return_episode_rewards=True)
-    return [float(score) for score in scores]  # type: ignore[union-attr]
+    masked = getattr(model, "uses_action_masks", False)
+    evaluation: Any = masked_evaluation.evaluate_policy if masked else evaluate_policy
+    scores, _ = evaluation(model, env, episodes, deterministic=False, return_episode_rewards=True)
+    return [float(score) for score in scores]
 
 
 def _source_of_random_actions(model: BaseAlgorithm) -> str:

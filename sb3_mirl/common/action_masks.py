@@ -44,8 +44,8 @@ class ActionMaskInfo(gym.Wrapper):
             raise ValueError(f"info_key must be None or a key of the environment's info, got {info_key!r}")
         if info_key is None and not is_masking_supported(env):
             raise ValueError(
-                f"env must have a method {EXPECTED_METHOD_NAME}(), as sb3_contrib's ActionMasker adds one, got {env}. For masks "
-                "in the environment's info: ActionMaskInfo(env, info_key=...)"
+                f"env must have a method {EXPECTED_METHOD_NAME}(), as sb3_contrib's ActionMasker adds one, got {env}. For "
+                "masks in the environment's info: ActionMaskInfo(env, info_key=...)"
             )
         self.info_key = info_key
         # With info_key, that of the present state
@@ -120,7 +120,8 @@ def masks_in_infos(infos: list[dict[str, Any]], n_actions: int) -> np.ndarray:
     for env, info in enumerate(infos):
         if MASK_IN_INFO not in info:
             raise ValueError(
-                f"info of environment {env} must have the key {MASK_IN_INFO!r}, which ActionMaskInfo writes, got {sorted(info)}"
+                f"info of environment {env} must have the key {MASK_IN_INFO!r}, which ActionMaskInfo writes, "
+                f"got {sorted(info)}"
             )
     masks = [info[MASK_IN_INFO] for info in infos]
     return np.stack([checked_masks(mask, (n_actions,), f"The action mask of environment {i}") for i, mask in enumerate(masks)])
@@ -161,8 +162,8 @@ def with_masks_in_info(env: GymEnv) -> GymEnv:
         return ActionMaskInfo(env) if needs_wrapper else env
     if supports_action_masks(env) and not all(env.env_is_wrapped(ActionMaskInfo)):
         raise ValueError(
-            f"env has action masks: each of its environments must be in the wrapper ActionMaskInfo, which keeps the mask of the "
-            f"last state of an episode for the replay buffer, got {env} without it. Make it by "
+            "env has action masks: each of its environments must be in the wrapper ActionMaskInfo, which keeps the mask of "
+            f"the last state of an episode for the replay buffer, got {env} without it. Make it by "
             "make_vec_env(..., wrapper_class=sb3_mirl.ActionMaskInfo), or in rl-zoo3 with the hyper-parameter "
             "env_wrapper: sb3_mirl.ActionMaskInfo"
         )

@@ -34,8 +34,8 @@ LONGEST_LAST_EPISODE_STEPS = 100_000
 class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     """
     SB3's DQN, resumable and exportable. It uses action masks where the environment has a method ``action_masks()``, as for
-    sb3-contrib's ``MaskablePPO``: in acting, in exploration, and in the target, for which the replay buffer stores the masks of
-    s'. Vector environments need the wrapper :class:`~sb3_mirl.ActionMaskInfo`.
+    sb3-contrib's ``MaskablePPO``: in acting, in exploration, and in the target, for which the replay buffer stores the masks
+    of s'. Vector environments need the wrapper :class:`~sb3_mirl.common.action_masks.ActionMaskInfo`.
 
     It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
 

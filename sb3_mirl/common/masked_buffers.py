@@ -27,8 +27,8 @@ class MaskedSamples(NamedTuple):
 class StoresMasks(ReplayBuffer):
     """
     A replay buffer with the mask of s' of each transition, from the ``info`` that
-    :class:`~sb3_mirl.common.action_masks.ActionMaskInfo` writes. Its samples are :class:`MaskedSamples`. It takes the arguments
-    of the class after it in the order of methods.
+    :class:`~sb3_mirl.common.action_masks.ActionMaskInfo` writes. Its samples are :class:`MaskedSamples`. It takes the
+    arguments of the class with which it is combined.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

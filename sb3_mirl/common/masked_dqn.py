@@ -48,8 +48,8 @@ class MaskedDQN(DQN):
             return
         own, other = ("with", "without") if self.uses_action_masks else ("without", "with")
         raise ValueError(
-            f"env must be {own} action masks, as that of the model was made, got {env} {other} them: the method action_masks() "
-            "of its environments"
+            f"env must be {own} action masks (the method action_masks() of its environments), as the model's first "
+            f"environment was, got {env} {other} them"
         )
 
     def _setup_model(self) -> None:
@@ -69,13 +69,13 @@ class MaskedDQN(DQN):
         plain = plain or ReplayBuffer
         if plain not in MASKED_BUFFERS:
             raise ValueError(
-                f"replay_buffer_class must be None or one of {[kind.__name__ for kind in MASKED_BUFFERS]} for an environment with "
-                f"action masks, got {plain.__name__}, which does not store them"
+                f"replay_buffer_class must be None or one of {[kind.__name__ for kind in MASKED_BUFFERS]} for an environment "
+                f"with action masks, got {plain.__name__}, which does not store them"
             )
         if self.optimize_memory_usage:
             raise ValueError(
-                "optimize_memory_usage must be False for an environment with action masks, got True: it leaves out the last state "
-                "of an episode, whose mask is needed"
+                "optimize_memory_usage must be False for an environment with action masks, got True: it leaves out the last "
+                "state of an episode, whose mask is needed"
             )
         buffer = MASKED_BUFFERS[plain]
         return buffer(

@@ -139,6 +139,14 @@ class MDQN(BaseDQN):
         if _init_setup_model:
             self._setup_model()
 
+    def _setup_model(self) -> None:
+        if self.uses_action_masks:
+            raise ValueError(
+                "env must be without action masks for MDQN, whose target needs the mask of s, which replay buffers do not "
+                f"store, got {self.env} with them. MIRL, SQL, BaseDQN and DQNMSE support them"
+            )
+        super()._setup_model()
+
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
         """α, τ and l₀, float64, [] each."""
         values = (self.munchausen_alpha, self.entropy_temperature, self.munchausen_clip)

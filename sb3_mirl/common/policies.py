@@ -103,7 +103,8 @@ class DQNPolicy(policies.DQNPolicy):
     def checked_action_masks(self, observation: np.ndarray | dict[str, np.ndarray], action_masks: Any) -> np.ndarray | None:
         """
         :param observation: as :meth:`predict` takes it
-        :param action_masks: which actions are valid, bool [batch, n_actions], or [n_actions] for a single observation; None: all
+        :param action_masks: which actions are valid, bool [batch, n_actions], or [n_actions] for a single observation. None:
+            all
         :return: bool [batch, n_actions], or None
         :raises ValueError: if masks are not valid, or missing for a policy that was trained with masks
         """

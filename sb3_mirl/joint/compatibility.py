@@ -119,6 +119,8 @@ def _check_model(index: int, model: Any) -> None:
         raise ValueError(f"models must have environments, but {where} has none: set_env() gives it one")
     if model.train_freq.unit is not TrainFrequencyUnit.STEP:  # type: ignore[union-attr]
         raise ValueError(f"train_freq must count steps in joint training, got {model.train_freq} in model {index}")
+    if model.uses_action_masks:
+        raise ValueError(f"Joint training does not support action masks, which {where} uses: train it with learn()")
     known = next(kind for kind in (MIRL, MDQN, BaseDQN) if isinstance(model, kind))
     known_policy = MIRLPolicy if isinstance(model, MIRL) else DQNPolicy
     for thing, base, names in ((model, known, REPLACED), (model.policy, known_policy, REPLACED_OF_POLICIES)):

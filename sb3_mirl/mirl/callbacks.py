@@ -109,6 +109,10 @@ class PriorInfluenceCallback(MIRLCallback):
         self._values: list[th.Tensor] = []
 
     def _on_training_start(self) -> None:
+        if self.model.uses_action_masks:
+            raise ValueError(
+                "PriorInfluenceCallback compares all actions of a state: its model must be without action masks, got one with"
+            )
         self._values = []
 
     def _on_step(self) -> bool:

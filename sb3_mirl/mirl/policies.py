@@ -277,9 +277,10 @@ class SoftActing(Acting):
         # Clamped here: ONNX's exporter rounds the limits inside soft_policy to float32, that is to 0 and ∞
         self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
 
-    def outputs(self, q_values: th.Tensor) -> tuple[th.Tensor, ...]:
-        """Actions [batch], π(·|s) and Q(s, ·), both [batch, n_actions]."""
-        probabilities = soft_policy(q_values.double(), self.prior, self.beta)  # type: ignore[arg-type]
+    def outputs(self, q_values: th.Tensor, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
+        """Actions [batch], π(·|s) and Q(s, ·), both [batch, n_actions]; masks as in :class:`Acting`."""
+        prior = self.prior if masks is None else masked_prior(self.prior, masks)  # type: ignore[arg-type]
+        probabilities = soft_policy(q_values.double(), prior, self.beta)  # type: ignore[arg-type]
         return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 
 

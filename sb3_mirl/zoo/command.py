@@ -38,7 +38,13 @@ from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperpa
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 from sb3_mirl.zoo.runs import FREE_OPTIONS, CommandError, Run
 from sb3_mirl.zoo.seeds import FailedRuns, SeedRuns, check_options, parse_seeds
-from sb3_mirl.zoo.workarounds import command_line, small_replay_buffers, training_classes, work_arounds
+from sb3_mirl.zoo.workarounds import (
+    command_line,
+    masks_while_playing,
+    small_replay_buffers,
+    training_classes,
+    work_arounds,
+)
 
 #: What each command runs: a function of rl_zoo3, or a module to be run as a script
 COMMANDS = {
@@ -418,6 +424,7 @@ def _run(command: str, arguments: list[str]) -> None:
         stack.enter_context(training_classes(ExperimentManager, StoreDict, partial(TrainParser, seed_runs)))
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
+            stack.enter_context(masks_while_playing(ALGORITHMS))
         for work_around in work_arounds(command, main):
             stack.enter_context(work_around)
         if function_name:

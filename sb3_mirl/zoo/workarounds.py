@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,11 @@ import numpy as np
 import rl_zoo3
 import rl_zoo3.exp_manager
 import rl_zoo3.train
+import rl_zoo3.utils
+from sb3_contrib.common.maskable import evaluation as masked_evaluation
+from sb3_contrib.common.maskable.utils import get_action_masks
+from stable_baselines3.common import callbacks
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
 from sb3_mirl.common.dqn import BaseDQN
@@ -41,6 +46,7 @@ def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextM
     :param run_command: for commands that start other commands
     """
     by_command: dict[str, list[AbstractContextManager[None]]] = {
+        "train": [evaluations_with_masks()],
         "record-training": [children_in_this_process(run_command), ffmpeg_on_path()],
         "benchmark": [children_in_this_process(run_command)],
         "push-to-hub": [hub_metadata()],
@@ -133,6 +139,70 @@ def for_playing(algorithm: type[BaseDQN]) -> type[BaseDQN]:
         return algorithm.load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
 
     return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
+
+
+@contextmanager
+def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
+    """
+    ``enjoy``, ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 call ``predict()`` without action masks. Give those of the
+    environment that the command has made to a model that was trained with masks.
+
+    :param algorithms: names of our algorithms
+    """
+    create, made = rl_zoo3.utils.create_test_env, []
+
+    def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
+        made.append(create(*args, **kwargs))
+        return made[-1]
+
+    before = dict(rl_zoo3.ALGOS)
+    rl_zoo3.ALGOS.update({name: with_masks_of(before[name], made) for name in algorithms})
+    # Not `import ... as`: the package has a function of the module's name
+    enjoy = importlib.import_module("rl_zoo3.enjoy")
+    try:
+        with replaced(rl_zoo3.utils, create_test_env=create_test_env), replaced(enjoy, create_test_env=create_test_env):
+            yield
+    finally:
+        rl_zoo3.ALGOS.update(before)
+
+
+def with_masks_of(algorithm: type[BaseDQN], envs: Sequence[VecEnv]) -> type[BaseDQN]:
+    """
+    A class whose ``load`` returns a model of ``algorithm`` whose ``predict`` takes masks from the last one of ``envs``.
+
+    :param algorithm: one of our algorithms
+    :param envs: filled later
+    """
+
+    def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:
+        model = algorithm.load(*args, **kwargs)
+        if model.uses_action_masks:
+            predict = model.predict
+
+            def predict_with_masks(*args: Any, **kwargs: Any) -> Any:
+                return predict(*args, **kwargs, action_masks=get_action_masks(envs[-1]))
+
+            model.predict = predict_with_masks  # type: ignore[method-assign]
+        return model
+
+    return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def evaluations_with_masks() -> AbstractContextManager[None]:
+    """
+    ``EvalCallback`` of SB3 2.9.2, which rl-zoo3 uses, evaluates without action masks. Models that learn with masks are
+    evaluated as by sb3-contrib's ``MaskableEvalCallback``.
+    """
+    without_masks = callbacks.evaluate_policy
+
+    def evaluate_policy(model: Any, *args: Any, **kwargs: Any) -> Any:
+        masked = getattr(model, "uses_action_masks", False)
+        return (masked_evaluation.evaluate_policy if masked else without_masks)(model, *args, **kwargs)
+
+    return replaced(callbacks, evaluate_policy=evaluate_policy)
 
 
 # ---- record-training, benchmark -------------------------------------------------------------------------------------

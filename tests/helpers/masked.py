@@ -9,8 +9,8 @@ class MaskedProbe(gym.Env):
     """
     Walks through ``n_states`` states, given as a number or one-hot, along a fixed table of masks that depends on the state.
 
-    Action a in state s leads to (s + a + 1) mod n_states and pays ``rewards[s, a]``. An invalid action is an error. Episodes are
-    truncated after ``length`` steps; state 0 ends them where ``terminal``.
+    Action a in state s leads to (s + a + 1) mod n_states and pays ``rewards[s, a]``. An invalid action is an error. Episodes
+    are truncated after ``length`` steps; state 0 ends them where ``terminal``.
     """
 
     def __init__(self, n_states=5, n_actions=4, seed=0, length=7, terminal=True, observation="one-hot", start=0):

@@ -68,12 +68,13 @@ class ExportableDQN(ExportableModel):
         Inputs are observations with a batch axis of any length, as the environment gives them and in its dtype, images
         channel-first: ``observation``, or for Dict spaces one by the name of each key. Outputs are those of
         ``policy.onnx_outputs``: ``action`` int64 [batch], ``q_values`` float32 [batch, n_actions] and what
-        the policy adds. Preprocessing of observations is inside; exploration and
+        the policy adds. A model that was trained with action masks has one more input, ``action_masks``, bool
+        [batch, n_actions], with a valid action in each row. Preprocessing of observations is inside; exploration and
         ``VecNormalize`` are not.
 
         :param path: of the file, which is replaced atomically
         :raises ImportError: without the packages of the extra ``onnx``
-        :raises ValueError: if a key of a Dict space has the name of an output
+        :raises ValueError: if a key of a Dict space has the name of an output or of the masks
         """
         metadata = {"algorithm": self.algorithm, "action_names": json.dumps(self.action_names)}
         write_onnx(path, self.policy.onnx_module(), self.observation_space, self.policy.onnx_outputs, metadata)
