@@ -12,7 +12,10 @@ import pytest
 import yaml
 from bench_results import write_text
 from bench_runs import CARTPOLE, EARLY, TINY, disk_is_full, fresh, without_time
+from masked import MaskedProbe
+from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_mirl import DQNMSE, MIRL, ActionMaskInfo
 from sb3_mirl.bench import training
 from sb3_mirl.bench.experiment import check
 from sb3_mirl.bench.jobs import Job, read_folder
@@ -177,6 +180,15 @@ def test_default_checkpoint_interval_is_a_tenth_of_the_training(tmp_path, monkey
         assert not run_job(CARTPOLE, folder, save_freq=given)
         assert CARTPOLE.failure(folder) == f"ValueError: every {expected} steps"
     assert process_command((CARTPOLE,), tmp_path, {"save_freq": None, "device": "cpu"})[3:5] == ["--device", "cpu"]
+
+
+@pytest.mark.parametrize("algorithm", [MIRL, DQNMSE])
+def test_evaluation_uses_action_masks(algorithm):
+    env = make_vec_env(MaskedProbe, 1, wrapper_class=ActionMaskInfo)
+    model = algorithm("MlpPolicy", env, learning_starts=10, buffer_size=100, seed=0).learn(20)
+    # An invalid action is an error of the environment
+    scores = training.evaluate(model, env, 20, epsilon=0.5, seed=1)
+    assert len(scores) == 20 and scores == training.evaluate(model, env, 20, epsilon=0.5, seed=1)
 
 
 # ---- failures and progress --------------------------------------------------------------------------------------------

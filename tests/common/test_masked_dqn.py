@@ -106,11 +106,10 @@ def test_target_uses_the_valid_actions_of_the_next_state(algorithm, n_steps):
 
 @pytest.mark.parametrize("algorithm", [DQNMSE, MIRL])
 def test_compiled_gradient_step_uses_masks(algorithm):
-    models = [algorithm("MlpPolicy", MaskedProbe(), **FAST, loss="mse", compile_update=compiled) for compiled in (False, True)]
-    losses = []
-    for model in models:
-        model.learn(40)
-        losses.append(model.logger.name_to_value["train/loss"])
+    models, losses = [], []
+    for compiled in (False, True):
+        models.append(algorithm("MlpPolicy", MaskedProbe(), **FAST, loss="mse", compile_update=compiled).learn(40))
+        losses.append(models[-1].logger.name_to_value["train/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     for plain, compiled in zip(models[0].policy.parameters(), models[1].policy.parameters(), strict=True):
         th.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-5)

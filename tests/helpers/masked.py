@@ -13,7 +13,20 @@ class MaskedProbe(gym.Env):
     are truncated after ``length`` steps; state 0 ends them where ``terminal``.
     """
 
-    def __init__(self, n_states=5, n_actions=4, seed=0, length=7, terminal=True, observation="one-hot", start=0):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self,
+        n_states=5,
+        n_actions=4,
+        seed=0,
+        length=7,
+        terminal=True,
+        observation="one-hot",
+        start=0,
+        render_mode=None,
+    ):
+        self.render_mode = render_mode
         rng = np.random.default_rng(seed)
         self.masks = rng.random((n_states, n_actions)) < 0.5
         self.masks[np.arange(n_states), rng.integers(n_actions, size=n_states)] = True
@@ -34,6 +47,9 @@ class MaskedProbe(gym.Env):
         if self.observation == "image":
             return np.full((36, 36, 1), self.state, np.uint8)
         return {"one-hot": one_hot, "number": self.state, "dict": {"state": self.state, "one-hot": one_hot}}[self.observation]
+
+    def render(self):
+        return np.full((36, 36, 3), 50 * self.state, np.uint8)
 
     def next_state(self, state, action):
         return (state + action + 1) % self.n_states

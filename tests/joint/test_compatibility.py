@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch as th
 from joint_runs import SETTINGS
+from masked import MaskedProbe
 from probes import ConstantReward
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
@@ -46,6 +47,11 @@ def make(algorithm=MIRL, env="CartPole-v1", policy="MlpPolicy", **settings):
 def test_disagreement_names_both_values(settings, message):
     with pytest.raises(ValueError, match=f"models must agree in .*{message}"):
         train_jointly([make(), make(**settings)], 100)
+
+
+def test_action_masks_are_refused():
+    with pytest.raises(ValueError, match=r"does not support action masks, which model 0, MIRL, uses: train it with learn\(\)"):
+        train_jointly([make(env=MaskedProbe()), make(env=MaskedProbe())], 100)
 
 
 def test_what_may_differ():

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import rl_zoo3
+import rl_zoo3.utils
+from masked import MaskedProbe
 from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
 from zoo_train import ENV, train
 
@@ -49,6 +53,45 @@ def test_child_commands_have_the_exit_status_of_a_process(capsys):
         assert subprocess.call([sys.executable, "-c", "raise SystemExit(5)"]) == 5
     assert statuses == [0, 3, 1]
     assert "RuntimeError: an environment's \\x1b]0;title\\x07 text" in capsys.readouterr().err
+
+
+@pytest.fixture
+def masked_env(tmp_path, monkeypatch):
+    """The arguments for an environment in which an invalid action is an error."""
+    monkeypatch.chdir(tmp_path)
+    gym.register("MaskedProbe-v0", entry_point=MaskedProbe)
+    Path("masked.yml").write_text(
+        "MaskedProbe-v0:\n  n_timesteps: 300\n  policy: MlpPolicy\n  learning_starts: 50\n"
+        "  env_wrapper: sb3_mirl.ActionMaskInfo\n"
+    )
+    yield ["--algo", "mirl", "--env", "MaskedProbe-v0", "-f", "logs"]
+    del gym.registry["MaskedProbe-v0"]
+
+
+def test_action_masks_in_the_zoo(masked_env, capsys):
+    training = ["train", *masked_env, "--conf-file", "masked.yml", "--verbose", "0", "--seed", "1"]
+    assert main([*training, "--eval-freq", "150", "--eval-episodes", "3", "--save-freq", "100"]) == 0
+    evaluations = np.load("logs/mirl/MaskedProbe-v0_1/evaluations.npz")["results"]
+    assert evaluations.shape == (2, 3)
+    assert main([*training, "--resume", "-n", "400"]) == 0
+    create = rl_zoo3.utils.create_test_env
+    for options in ([], ["--stochastic"]):
+        assert main(["enjoy", *masked_env, "--no-render", "-n", "30", *options]) == 0
+        assert "Mean reward" in capsys.readouterr().out
+    assert main(["record-video", *masked_env, "-n", "10", "-o", "videos"]) == 0
+    assert len(list(Path("videos").glob("*.mp4"))) == 1
+    assert rl_zoo3.utils.create_test_env is create
+    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
+    assert main([*training, *search, "--no-optim-plots", "--eval-episodes", "2"]) == 0
+    with pytest.raises(ValueError, match="Joint training does not support action masks"):
+        main([*training[:-2], "--seeds", "1,2"])
+
+
+def test_missing_wrapper_is_named_in_the_zoo(masked_env):
+    file = Path("masked.yml")
+    file.write_text(file.read_text().replace("  env_wrapper: sb3_mirl.ActionMaskInfo\n", ""))
+    with pytest.raises(ValueError, match=r"the hyper-parameter env_wrapper: sb3_mirl\.ActionMaskInfo"):
+        main(["train", *masked_env, "--conf-file", "masked.yml", "--verbose", "0"])
 
 
 @pytest.mark.parametrize("algo", OURS)

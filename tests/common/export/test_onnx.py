@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from masked import MaskedProbe
 from probes import ConstantReward, Image
 
-from sb3_mirl import MDQN, MIRL, SQLm
+from sb3_mirl import DQNMSE, MDQN, MIRL, SQLm
 from sb3_mirl.cli.main import main
 
 
@@ -87,6 +88,41 @@ def test_onnx_of_an_algorithm_without_probabilities(tmp_path, capsys):
     with th.no_grad():
         np.testing.assert_allclose(q_values, model.q_net(th.as_tensor(obs)), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
+
+
+@pytest.mark.parametrize("algorithm", [MIRL, DQNMSE])
+def test_masks_are_an_input(algorithm, tmp_path, capsys):
+    model = algorithm("MlpPolicy", MaskedProbe(), buffer_size=10, seed=0)
+    obs, masks = np.eye(5, dtype=np.float32), MaskedProbe().masks
+    if algorithm is MIRL:
+        model.policy.beta.fill_(3.0)
+        # No mass on the only valid action of state 1
+        model.policy.prior.copy_(th.tensor([0.0, 0.2, 0.3, 0.5], dtype=th.float64))
+    assert main(["export-onnx", str(model.export(tmp_path / "model")), str(tmp_path / "model.onnx")]) == 0
+    session = onnx_session(tmp_path / "model.onnx")
+    assert [one.name for one in session.get_inputs()] == ["observation", "action_masks"]
+    for rows in ([2], [0, 1, 2, 3, 4]):
+        outputs = session.run(None, {"observation": obs[rows], "action_masks": masks[rows]})
+        outputs = dict(zip(model.policy.onnx_outputs, outputs, strict=True))
+        expected, _ = model.predict(obs[rows], deterministic=True, action_masks=masks[rows])
+        np.testing.assert_array_equal(outputs["action"], expected)
+        if algorithm is MIRL:
+            expected = model.policy.action_probabilities(obs[rows], masks[rows])
+            np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-6)
+            assert (outputs["probabilities"][~masks[rows]] == 0).all()
+
+
+def test_key_with_the_name_of_the_masks_is_refused(tmp_path):
+    class Clash(MaskedProbe):
+        def __init__(self):
+            super().__init__()
+            self.observation_space = spaces.Dict({"action_masks": self.observation_space})
+
+    model = DQNMSE("MultiInputPolicy", Clash(), buffer_size=10)
+    with pytest.raises(
+        ValueError, match=r"names of outputs, \['action', 'q_values', 'action_masks'\]: got \['action_masks'\]"
+    ):
+        model.export_onnx(tmp_path / "model.onnx")
 
 
 def test_onnx_at_the_command_line(trained, exported, saved, tmp_path, capsys):

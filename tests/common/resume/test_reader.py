@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation
+from masked import MaskedProbe
 from probes import Image, Mixed
 from resuming import CNN, IGNORED_WARNINGS, SETTINGS, SMALL_CNN, cartpole, content, copy, manifest_names, run
 from stable_baselines3.common import callbacks
@@ -19,7 +20,7 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecMonitor, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_mirl import MDQN, MIRL, SQL, BaseDQN, CheckpointCallback
+from sb3_mirl import DQNMSE, MDQN, MIRL, SQL, ActionMaskInfo, BaseDQN, CheckpointCallback
 from sb3_mirl.common.buffers import DeviceReplayBuffer
 from sb3_mirl.common.resume import replay_log, run_state
 from sb3_mirl.common.resume.reader import Checkpoint
@@ -31,6 +32,10 @@ pytestmark = IGNORED_WARNINGS
 def atari(game, folder, n_envs=1, **kwargs):
     kwargs |= {"seed": 5, "monitor_dir": str(folder), "wrapper_kwargs": {"screen_size": 42}}
     return VecFrameStack(make_atari_env(f"{game}NoFrameskip-v4", n_envs, **kwargs), 4)
+
+
+def masked(folder, n_envs, **kwargs):
+    return make_vec_env(MaskedProbe, n_envs, seed=5, monitor_dir=str(folder), wrapper_class=ActionMaskInfo, **kwargs)
 
 
 def evaluation():
@@ -87,6 +92,12 @@ CASES = {
         lambda folder: VecFrameStack(make_vec_env(Image, 2, seed=5, monitor_dir=str(folder)), 3),
         {**CNN, "replay_buffer_kwargs": {"n_steps": 3, "gamma": 0.99}},
         {"policy": "CnnPolicy"},
+    ),
+    "action masks": (lambda folder: masked(folder, 2), {"n_steps": 3}, {}),
+    "action masks, DQN in worker processes": (
+        lambda folder: masked(folder, 2, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
+        {"prior_lr": None, "beta_lr": None},
+        {"algorithm": DQNMSE},
     ),
     "Pong": (lambda folder: atari("Pong", folder), CNN, {"policy": "CnnPolicy"}),
     "Breakout, worker processes": (
