@@ -143,7 +143,7 @@ class MDQN(BaseDQN):
         if self.uses_action_masks:
             raise ValueError(
                 "env must be without action masks for MDQN, whose target needs the mask of s, which replay buffers do not "
-                f"store, got {self.env} with them. MIRL, SQL, BaseDQN and DQNMSE support them"
+                f"store, got {self.env} with them. BaseDQN and DQNMSE support them"
             )
         super()._setup_model()
 

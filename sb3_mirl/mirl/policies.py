@@ -116,21 +116,17 @@ class MIRLPolicy(policies.DQNPolicy):
             return soft_policy(self.q_values(obs), prior, self.beta)
 
     def latest_distributions(
-        self, obs: Observations, n_observations: int, action_masks: np.ndarray | None = None
-    ) -> tuple[th.Tensor, th.Tensor]:
+        self, obs: Observations, n_observations: int, action_masks: np.ndarray | None
+    ) -> tuple[th.Tensor, th.Tensor | None]:
         """
-        What the latest :meth:`predict` acted by, computed anew where a subclass acts in its own way.
+        What the latest :meth:`predict` of these observations acted by, computed anew where a subclass acts in its own way.
 
-        :param obs: the observations of that call
-        :param n_observations: their number
-        :param action_masks: the masks of that call
-        :return: π(·|s), float64 [batch, n_actions], and what it was regularised towards, float64 [n_actions] or
-            [batch, n_actions]
+        :return: π(·|s), float64 [batch, n_actions], and with masks what it was regularised towards, of the same shape
         """
         probabilities, prior = self.last_action_probabilities, self.last_reference_prior
         if probabilities is None or len(probabilities) != n_observations:
             probabilities, prior = self.action_probabilities(obs, action_masks).double(), None
-        if prior is None:
+        if prior is None and action_masks is not None:
             prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
         return probabilities, prior
 
@@ -179,10 +175,10 @@ class MIRLPolicy(policies.DQNPolicy):
         return self
 
     def _as_masks(self, action_masks: np.ndarray | None) -> th.Tensor | None:
-        if action_masks is None:
-            return None
-        masks = np.atleast_2d(np.asarray(action_masks))
-        return th.as_tensor(checked_masks(masks, (len(masks), len(self.prior))), device=self.device)
+        if action_masks is not None:
+            masks = np.atleast_2d(np.asarray(action_masks))
+            action_masks = checked_masks(masks, (len(masks), len(self.prior)))
+        return None if action_masks is None else th.as_tensor(action_masks, device=self.device)
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
         if self.state_prior is None and self.action_masks is None:

@@ -65,18 +65,19 @@ def test_one_hot_linear_network_converges_to_exact_soft_value_iteration(algorith
 
 
 def test_prior_follows_the_masked_policy():
-    class Record(list):
-        def __call__(self, local, _):
-            model = local["self"]
-            if model.rollout_action_probabilities is not None:
-                self.append((model.rollout_action_probabilities.numpy()[0], int(model._last_obs.argmax())))
-            return True
+    visited, masks = [], MaskedProbe().masks
 
-    record, masks = Record(), MaskedProbe().masks
+    def record(local, _):
+        model = local["self"]
+        if model.rollout_action_probabilities is not None:
+            visited.append((model.rollout_action_probabilities.numpy()[0], int(model._last_obs.argmax())))
+        return True
+
     model = MIRL("MlpPolicy", MaskedProbe(), prior_lr=0.05, learning_starts=20, buffer_size=200, seed=0)
     model.learn(150, callback=record)
+    assert len(visited) == 130
     prior = np.full(4, 0.25)
-    for policy, state in record:
+    for policy, state in visited:
         assert (policy[~masks[state]] == 0).all()
         prior = 0.95 * prior + 0.05 * policy
     np.testing.assert_allclose(model.prior, prior, rtol=1e-9)
