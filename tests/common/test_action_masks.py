@@ -6,6 +6,7 @@ import pytest
 from gymnasium import spaces
 from masked import MaskedProbe, MaskInInfo
 from probes import ConstantReward
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
@@ -62,6 +63,26 @@ def test_info_holds_the_mask_of_the_new_state(make):
         np.testing.assert_array_equal(mask, env.unwrapped.masks[state])
         ended += end
     assert ended > 2
+
+
+def test_taxi_gives_its_mask_in_the_info():
+    env = ActionMaskInfo(gym.make("Taxi-v3"), info_key="action_mask")
+    env.reset(seed=0)
+    for _ in range(20):
+        mask = env.action_masks()
+        np.testing.assert_array_equal(mask, env.unwrapped.action_mask(env.unwrapped.s))
+        *_, info = env.step(np.flatnonzero(mask)[-1])
+        np.testing.assert_array_equal(info[MASK_IN_INFO], env.unwrapped.action_mask(env.unwrapped.s))
+
+
+def test_environment_of_sb3_contrib():
+    env = ActionMaskInfo(InvalidActionEnvDiscrete(dim=6, n_invalid_actions=4))
+    env.reset(seed=0)
+    for _ in range(20):
+        mask = env.action_masks()
+        assert mask.sum() == 2 and mask[env.unwrapped.state]
+        *_, info = env.step(env.unwrapped.state)
+        np.testing.assert_array_equal(info[MASK_IN_INFO], env.unwrapped.action_masks())
 
 
 def test_vector_environment_keeps_the_mask_of_the_last_state():

@@ -43,11 +43,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
     **{"format": (str,), "version": (int,), "algorithm": (str,), "action_names": (list, type(None))},
     **dict.fromkeys(("arguments", "observation_space", "action_space", "training", "optimizer", "versions"), (dict,)),
 }
-#: What documents of older files do not hold: the names of the frozen parameters, the returns of the episodes
-NEWER_FIELDS: dict[str, tuple[type, ...]] = {
-    **{"frozen": (list,), "learning_curve": (dict,)},
-    "uses_action_masks": (bool,),
-}
+#: What documents of older files do not hold: the names of the frozen parameters, the returns of the episodes, and whether the
+#: model learns with action masks
+NEWER_FIELDS: dict[str, tuple[type, ...]] = {"frozen": (list,), "learning_curve": (dict,), "uses_action_masks": (bool,)}
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
