@@ -32,7 +32,7 @@ class ActionMaskInfo(gym.Wrapper):
 
     :param env: with a method ``action_masks()``, its own or that of sb3-contrib's ``ActionMasker``, and Discrete actions
     :param info_key: take masks from this key of the environment's ``info`` of ``reset()`` and ``step()`` instead
-        (``"action_mask"`` for Taxi-v3); the wrapper then has the method ``action_masks()``
+        (``"action_mask"`` for Taxi); the wrapper then has the method ``action_masks()``
     :raises ValueError: if the environment has no masks, or actions that are not Discrete
     """
 

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.toy_text.taxi import TaxiEnv
 from masked import MaskedProbe, MaskInInfo
 from probes import ConstantReward
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete
@@ -66,7 +67,7 @@ def test_info_holds_the_mask_of_the_new_state(make):
 
 
 def test_taxi_gives_its_mask_in_the_info():
-    env = ActionMaskInfo(gym.make("Taxi-v3"), info_key="action_mask")
+    env = ActionMaskInfo(TaxiEnv(), info_key="action_mask")
     env.reset(seed=0)
     for _ in range(20):
         mask = env.action_masks()

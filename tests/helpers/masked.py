@@ -72,7 +72,7 @@ class MaskedProbe(gym.Env):
 
 
 class MaskInInfo(gym.Wrapper):
-    """Has no method ``action_masks()``, but the mask in its info, as Taxi-v3 has."""
+    """Has no method ``action_masks()``, but the mask in its info, as Taxi has."""
 
     def get_wrapper_attr(self, name):
         if name == "action_masks":
