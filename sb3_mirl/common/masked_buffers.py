@@ -46,7 +46,7 @@ class StoresMasks(ReplayBuffer):
         self.next_action_masks[self.pos] = masks_in_infos(infos, self.n_actions)
         super().add(obs, next_obs, action, reward, done, infos)
 
-    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> MaskedSamples:  # type: ignore[override]
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> Any:
         # The mask is read where SB3 reads the next observation: with n-step returns that is the last of the n states
         stored: Any = self.next_observations
         first = next(iter(stored)) if isinstance(stored, dict) else None

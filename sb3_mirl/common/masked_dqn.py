@@ -103,7 +103,8 @@ class MaskedDQN(DQN):
         if not self.uses_action_masks:
             return None
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
-        return checked_masks(get_action_masks(self.env), (self.n_envs, n_actions), "action_masks() of the environments")
+        masks = get_action_masks(self.env)  # type: ignore[arg-type]
+        return checked_masks(masks, (self.n_envs, n_actions), "action_masks() of the environments")
 
     def next_action_masks(self, replay_data: Any) -> th.Tensor | None:
         """

@@ -166,7 +166,7 @@ def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
         rl_zoo3.ALGOS.update(before)
 
 
-def with_masks_of(algorithm: type[BaseDQN], envs: Sequence[VecEnv]) -> type[BaseDQN]:
+def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
     """
     A class whose ``load`` returns a model of ``algorithm`` whose ``predict`` takes masks from the last one of ``envs``.
 
@@ -180,7 +180,7 @@ def with_masks_of(algorithm: type[BaseDQN], envs: Sequence[VecEnv]) -> type[Base
             predict = model.predict
 
             def predict_with_masks(*args: Any, **kwargs: Any) -> Any:
-                return predict(*args, **kwargs, action_masks=get_action_masks(envs[-1]))
+                return predict(*args, **{**kwargs, "action_masks": get_action_masks(envs[-1])})
 
             model.predict = predict_with_masks  # type: ignore[method-assign]
         return model
