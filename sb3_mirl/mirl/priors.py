@@ -1,7 +1,4 @@
-"""
-Kinds of priors: :class:`StatePrior` is a ρ that depends on the observation. Learned priors of model files: :func:`load_prior`
-starts another run with one. No code of a file is run.
-"""
+"""Learned priors of model files: :func:`load_prior` starts another run with one. No code of a file is run."""
 
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.dqn import DQN
 
@@ -20,27 +16,6 @@ from sb3_mirl.common.inputs import find_action_names, valid_action_names
 
 #: Actions of a ρ that is read from a file
 MAX_ACTIONS = 2**20
-
-
-class StatePrior(th.nn.Module):
-    """ρ(·|x) with x = g(s), a view of the observation. The marginal ρ(a) needs none: it is a buffer of the policy."""
-
-    def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """
-        :param obs: observations as the network takes them
-        :return: ρ(·|x), float64 [batch, n_actions], rows sum to 1
-        """
-        raise NotImplementedError
-
-    def move(self, obs: PyTorchObs, policy: th.Tensor, step_size: float) -> None:
-        """
-        Move ρ(·|x) towards the policy at visited states.
-
-        :param obs: the states, as the network takes them
-        :param policy: π(·|s), float64 [batch, n_actions]
-        :param step_size: α_ρ in [0, 1], per state
-        """
-        raise NotImplementedError
 
 
 def load_prior(path: str | Path, env: gym.Env | VecEnv | str | None = None, uniform_share: float = 0.0) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from sb3_mirl.common.files import write_whole
@@ -31,11 +32,12 @@ class Acting(th.nn.Module):
     def forward(self, *observations: th.Tensor) -> tuple[th.Tensor, ...]:
         """The outputs for a batch of observations, one tensor for each key of a Dict space."""
         observation: Any = dict(zip(self.keys, observations, strict=True)) if self.keys else observations[0]
-        return self.outputs(self.q_net(observation))
+        return self.outputs(self.q_net(observation), observation)
 
-    def outputs(self, q_values: th.Tensor) -> tuple[th.Tensor, ...]:
+    def outputs(self, q_values: th.Tensor, obs: PyTorchObs) -> tuple[th.Tensor, ...]:
         """
         :param q_values: Q(s, ·), [batch, n_actions]
+        :param obs: s, as the network takes them
         :return: the outputs of the file: ``action``, int64 [batch]; ``q_values``
         """
         return q_values.argmax(dim=1) + self.first_action, q_values
