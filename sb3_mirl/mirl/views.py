@@ -81,8 +81,8 @@ class View:
 
     :param name: of the argument, for errors
     :param given: of :func:`resolve_view`. A function g takes observations as the network does, [batch, ...], or a dict of
-        such; it returns a tensor on their device: floats [batch, ...], or integers [batch] from 0 to ``n_values`` - 1. A module is
-        used as it is: it is not trained, and exports do not hold it
+        such. It returns a tensor on their device: floats [batch, ...], or integers [batch] from 0 to ``n_values`` - 1. A
+        module is used as it is: it is not trained, and exports do not hold it
     :param space: of one observation
     :param n_values: of a function that returns integers
     :param device: on which the function is tried
