@@ -192,6 +192,8 @@ class MIRLPolicy(policies.DQNPolicy):
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         """
         if self.state_prior is not None or action_masks is not None:
+            if obs is None:
+                raise ValueError("obs must be observations where the prior depends on them, got None")
             return self.to_env_actions(_draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
         prior = self.prior.cpu().numpy()
         # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked

@@ -177,7 +177,7 @@ class ConditionalNetwork(StatePrior):
 
     def fit(self, obs: PyTorchObs, policy: th.Tensor) -> None:
         """A step of Adam along the gradient of the mean of KL(π(·|s)‖ρ_φ(·|x))."""
-        parameters = [*self.network.parameters()]
+        parameters: list[th.Tensor] = [*self.network.parameters()]
         with th.enable_grad():
             log_prior = self.network(self.view(obs)).double().log_softmax(dim=1)
             # KL(π‖ρ) but for the entropy of π, which does not depend on the weights

@@ -123,11 +123,12 @@ class View:
         if self.function is not None:
             return self._of_function(obs)
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
+        # len() would make the size of the batch a constant of an export
         if self.n_values is None:
             return th.cat([_features(_part(obs, key), indices, space) for key, indices, space in self.parts], dim=1)
-        x = th.zeros(len(first), dtype=th.int64, device=first.device)
+        x = th.zeros(first.shape[0], dtype=th.int64, device=first.device)
         for key, indices, space in self.parts:
-            values = _part(obs, key).reshape(len(first), -1).long()
+            values = _part(obs, key).reshape(first.shape[0], -1).long()
             values = values if indices is None else values[:, indices]
             for column, size in enumerate(_sizes(indices, space)):
                 x = x * size + values[:, column]
@@ -138,12 +139,12 @@ class View:
         # SB3's replay buffer has an axis of length 1 for Discrete spaces
         if isinstance(obs, dict):
             obs = {key: _shaped(value, self.space[key]) for key, value in obs.items()}  # type: ignore[index]
-            batch = len(next(iter(obs.values())))
+            batch = next(iter(obs.values())).shape[0]
         else:
             obs = _shaped(obs, self.space)
-            batch = len(obs)
+            batch = obs.shape[0]
         x = self.function(obs)
-        if not isinstance(x, th.Tensor) or x.dim() == 0 or len(x) != batch:
+        if not isinstance(x, th.Tensor) or x.dim() == 0 or x.shape[0] != batch:
             got = f"shape {tuple(x.shape)}" if isinstance(x, th.Tensor) else repr(x)
             raise ValueError(f"{self.name} must return a tensor [batch, ...] with batch {batch}, the function returned {got}")
         if self.n_values is None:
@@ -189,7 +190,7 @@ def _part(obs: PyTorchObs, key: str | None) -> th.Tensor:
 
 
 def _shaped(obs: th.Tensor, space: spaces.Space) -> th.Tensor:
-    return obs.reshape(len(obs), *(space.shape or ()))
+    return obs.reshape(obs.shape[0], *(space.shape or ()))
 
 
 def _sizes(indices: list[int] | None, space: spaces.Space) -> list[int]:
@@ -205,4 +206,4 @@ def _features(obs: th.Tensor, indices: list[int] | None, space: spaces.Space) ->
     if indices is not None:
         return obs[:, indices].float()
     features = preprocess_obs(_shaped(obs, space), space)
-    return features.reshape(len(obs), -1)  # type: ignore[union-attr]
+    return features.reshape(obs.shape[0], -1)  # type: ignore[union-attr]

@@ -48,6 +48,18 @@ def test_disagreement_names_both_values(settings, message):
         train_jointly([make(), make(**settings)], 100)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prior_type": "conditional", "prior_observation": [0]},
+        {"prior_type": "skills", "prior_observation": {"high": None, "low": None}, "n_skills": 2},
+    ],
+)
+def test_priors_that_see_something_are_refused(settings):
+    with pytest.raises(ValueError, match=f"prior_type must be 'marginal' in joint training, got {settings['prior_type']!r}"):
+        check_models([make(), make(**settings)])
+
+
 def test_what_may_differ():
     check_models(
         [
