@@ -72,7 +72,8 @@ class History(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._write_progress()
-        if isinstance(self.model, MIRL) and self.priors is None:
+        # Of a prior that depends on the observation there is no ρ(a)
+        if isinstance(self.model, MIRL) and self.model.prior_type == "marginal" and self.priors is None:
             self.priors = np.zeros((PARTS, len(self.model.prior)))
 
     def _on_step(self) -> bool:
@@ -299,7 +300,9 @@ def finish(training: Training) -> dict[str, Any]:
     action_names = find_action_names(env, int(action_space.n)) if isinstance(action_space, gym.spaces.Discrete) else None
     scores = evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + job.seed)
     env.close()
-    own = {"prior": model.prior.tolist(), "beta": model.beta, **_learning_rates(model)} if isinstance(model, MIRL) else {}
+    own = {"beta": model.beta, **_learning_rates(model)} if isinstance(model, MIRL) else {}
+    if isinstance(model, MIRL) and model.prior_type == "marginal":
+        own = {"prior": model.prior.tolist(), **own}
     jointly = {} if training.trained_jointly is None else {"trained_jointly": training.trained_jointly}
     return {
         "format": FORMAT,

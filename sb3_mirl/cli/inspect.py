@@ -32,7 +32,9 @@ def _report(found: dict[str, Any]) -> str:
     """The text of ``sb3-mirl inspect``."""
     lines = [f"format     {to_text(found['file_format'])}"]
     lines += [f"algorithm  {to_text(found['algorithm'] or 'not one of sb3_mirl')}"]
-    if found["prior"] is not None:
+    if found["state_prior"] is not None:
+        lines += [f"beta       {found['beta']:.6g}", "prior (rho) depends on the observation: sb3-mirl prior shows it"]
+    elif found["prior"] is not None:
         names = action_labels(found["action_names"], len(found["prior"]))
         lines += [f"beta       {found['beta']:.6g}", "prior (rho)", *prior_lines(found["prior"], names)]
     for title in ("training", "arguments", "versions"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, prior_lines, to_json, to_text
+from sb3_mirl.cli.state_prior import show_state_prior
 from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
@@ -53,6 +54,8 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"threshold must be a number in (0, 1], got {threshold!r}")
     found = inspect_file(path)
+    if found["state_prior"] is not None:
+        raise ValueError(f"{str(path)!r} has a prior that depends on the observation: it can be shown alone only")
     prior = checked_prior(found, path)
     n = len(prior)
     labels = action_labels(found["action_names"], n)
@@ -235,7 +238,8 @@ def main(arguments: list[str]) -> int:
         prog="sb3-mirl prior",
         description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
         "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
-        epilog="rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
+        epilog="A rho(a|x) is shown as a table by x, one file at a time. "
+        "A marginal rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
         "chose the action, not that no state needs it.",
     )
     parser.add_argument("files", nargs="+", metavar="MODEL", help="a model file; several are set side by side")
@@ -252,6 +256,9 @@ def main(arguments: list[str]) -> int:
     try:
         if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
             raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
+        if len(args.files) == 1 and (read := inspect_file(args.files[0]))["state_prior"] is not None:
+            print(show_state_prior(read, args.files[0], args.json, args.out))
+            return 0
         all_found = [diagnose(file, args.threshold) for file in args.files]
         if args.json:
             text = to_json(all_found)

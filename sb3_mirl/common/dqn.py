@@ -170,6 +170,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
             ) from error
         except MemoryError as error:
             raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
+        self.extend_policy(self.policy)
         # SB3 has seeded NumPy's generator
         self.random_state = np.random.get_state(legacy=False)
         if self.compile_update:

@@ -132,6 +132,11 @@ def _check_model(index: int, model: Any) -> None:
                     f"Joint training acts and learns for all models at once and does not use {name}, but {where} has "
                     f"{kind.__name__}.{name} of its own: train it with learn()"
                 )
+    if isinstance(model, MIRL) and model.prior_type != "marginal":
+        raise ValueError(
+            f"prior_type must be 'marginal' in joint training, got {model.prior_type!r} in model {index}: train it with "
+            "learn()"
+        )
     if isinstance(model, MIRL) and model.default_callbacks != (PriorUpdateCallback, BetaUpdateCallback):
         raise ValueError(
             f"Joint training needs MIRL's default_callbacks, but {where} has others: pass them to train_jointly(callback=...)"

@@ -41,7 +41,10 @@ class MIRLCallback(GradientStepCallback):
 
 class PriorUpdateCallback(MIRLCallback):
     """
-    Moves ρ at each environment step: ρ ← (1 - α_ρ) ρ + α_ρ π(·|s), with the π that acting has computed.
+    Moves ρ at each environment step: ρ ← (1 - α_ρ) ρ + α_ρ π(·|s), with the π that acting has computed. A table ρ(·|x) moves
+    where x was visited. A network of ρ(·|x) makes a step of its own at each gradient step, with the batch of that step.
+
+    With α_ρ = 0 nothing moves.
 
     During the warm-up (``learning_starts``) nothing moves: π is then an artefact of the random initial network.
 
@@ -49,12 +52,29 @@ class PriorUpdateCallback(MIRLCallback):
     """
 
     def _on_step(self) -> bool:
-        policy = self.model.rollout_action_probabilities
+        probabilities = self.model.rollout_action_probabilities
+        step_size = self._step_size()
+        if probabilities is not None and step_size > 0:
+            policy = self.model.policy
+            if policy.state_prior is None:
+                self.prior.copy_(update_prior(self.prior, probabilities, step_size))
+            else:
+                # Of the latest actions: the model does not have the next observations yet
+                policy.state_prior.move(policy.obs_to_tensor(self.model._last_obs)[0], probabilities, step_size)
+        return True
+
+    def _on_gradient_step(self, squared_td_error: th.Tensor) -> None:
+        if self.model.gradient_batch is not None and self._step_size() > 0:
+            obs, q_values = self.model.gradient_batch
+            policy = self.model.policy
+            with th.no_grad():
+                probabilities = soft_policy(q_values.double(), policy.reference_prior_at(obs), policy.beta)
+            policy.state_prior.fit(obs, probabilities)
+
+    def _step_size(self) -> float:
         step_size = self.model.prior_step_size
         assert step_size is not None  # learn() has resolved it
-        if policy is not None and step_size > 0:
-            self.prior.copy_(update_prior(self.prior, policy, step_size))
-        return True
+        return step_size
 
 
 class BetaUpdateCallback(MIRLCallback):
@@ -112,6 +132,10 @@ class PriorInfluenceCallback(MIRLCallback):
         if self.model.uses_action_masks:
             raise ValueError(
                 "PriorInfluenceCallback compares all actions of a state: its model must be without action masks, got one with"
+            )
+        if self.model.policy.state_prior is not None:
+            raise ValueError(
+                f"PriorInfluenceCallback needs prior_type='marginal', the model has prior_type={self.model.prior_type!r}"
             )
         self._values = []
 

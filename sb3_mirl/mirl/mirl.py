@@ -18,18 +18,15 @@ from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.events import GradientStepCallback
 from sb3_mirl.common.gradient import without_denormals
 from sb3_mirl.common.inputs import Rule
-from sb3_mirl.common.text import printable
 from sb3_mirl.mirl import arguments
-from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr, decoupling_factor
+from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback, auto_beta_lr, auto_prior_lr
 from sb3_mirl.mirl.loss import soft_td_loss
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 from sb3_mirl.mirl.policies import POLICY_ALIASES, MIRLPolicy
-
-#: With more actions than this, the entries of ρ are not logged
-MAX_LOGGED_ACTIONS = 32
+from sb3_mirl.mirl.regularized import RegularizedDQN
 
 
-class MIRL(BaseDQN):
+class MIRL(RegularizedDQN):
     """
     Soft Q-learning with mutual-information regularisation.
 
@@ -50,9 +47,9 @@ class MIRL(BaseDQN):
 
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"``: 20 divided by the
         ``total_timesteps`` of the first :meth:`learn`, see :func:`~sb3_mirl.mirl.callbacks.auto_prior_lr`
-    :param prior_init: the first ρ, [n_actions], non-negative and summing to 1; by default uniform. With
-        ``"mutual_information"`` an action that has 0 here is never tried nor used in the target.
-        :func:`~sb3_mirl.load_prior` reads the prior of another model
+    :param prior_init: the first ρ, [n_actions] or, for a table ρ(a|x), [n_x, n_actions], non-negative and summing to 1; by
+        default uniform. With ``"mutual_information"`` an action that has 0 here is never tried nor used in the target.
+        :func:`~sb3_mirl.load_prior` reads the prior of another model, of any kind
     :param beta_schedule: ``"normalized"``: β follows ``beta_scale`` / √L with L the mean squared TD error, so that the unit of
         rewards does not matter; ``"adaptive"``: β follows 1/L (paper, Atari), for clipped or normalised rewards; ``"linear"``:
         β = β₀ + ``beta_lr`` · i at the i-th environment transition (paper, grid worlds); ``"constant"``: β = β₀
@@ -67,11 +64,17 @@ class MIRL(BaseDQN):
         by :func:`~sb3_mirl.mirl.callbacks.decoupling_factor`; None: by 1
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
+    :param prior_type: ``"marginal"``: ρ(a); ``"conditional"``: ρ(a|x), where x = g(s) is what ``prior_observation`` names;
+        ``"skills"``: Σ_z ρ(z|x_H) ρ(a|z, x_L), a mixture of ``n_skills`` skills. See :mod:`sb3_mirl.mirl.skills`
+    :param prior_observation: keys of a Dict observation; a slice or a list of indices of a vector; ``"all"``; or a function,
+        see :class:`~sb3_mirl.mirl.views.View`. For skills ``{"high": ..., "low": ...}``, where None sees nothing
+    :param n_skills: K ≥ 1, for skills
+    :param prior_kwargs: ``n_values`` of functions that return integers (for skills by level); for a continuous x ``net_arch``
+        and ``learning_rate`` of its network, [64, 64] and 1e-3; for skills ``concentration`` of their first draws, 10
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
     """
 
     algorithm = "MIRL"
-    policy: MIRLPolicy
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
     base_policy: ClassVar[type[BasePolicy]] = MIRLPolicy
     argument_rules: ClassVar[dict[str, Rule]] = {**BaseDQN.argument_rules, **arguments.ARGUMENT_RULES}
@@ -85,7 +88,7 @@ class MIRL(BaseDQN):
         env: GymEnv | str,
         *args: Any,
         prior_lr: float | str = "auto",
-        prior_init: np.ndarray | list[float] | None = None,
+        prior_init: np.ndarray | list[float] | dict[str, Any] | None = None,
         beta_schedule: str = "normalized",
         beta_init: float = 0.01,
         beta_lr: float | str = "auto",
@@ -93,6 +96,10 @@ class MIRL(BaseDQN):
         beta_max: float = 1e4,
         reference_n_actions: int | None = None,
         regularization: str = "mutual_information",
+        prior_type: str = "marginal",
+        prior_observation: Any = None,
+        n_skills: int | None = None,
+        prior_kwargs: dict[str, Any] | None = None,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -106,6 +113,10 @@ class MIRL(BaseDQN):
         self.beta_max = beta_max
         self.reference_n_actions = reference_n_actions
         self.regularization = regularization
+        self.prior_type = prior_type
+        self.prior_observation = prior_observation
+        self.n_skills = n_skills
+        self.prior_kwargs = prior_kwargs
         # The step sizes that the first learn() computed for "auto"; None before
         self.resolved_prior_lr: float | None = None
         self.resolved_beta_lr: float | None = None
@@ -118,36 +129,10 @@ class MIRL(BaseDQN):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.policy.regularization = self.regularization
-        if self.prior_init is not None:
+        if self.prior_type == "marginal" and self.prior_init is not None:
             prior = th.as_tensor(np.asarray(self.prior_init, dtype=np.float64))
             self.policy.prior.copy_(prior / prior.sum())
         self.policy.beta.fill_(self.beta_factor * self.beta_init)
-
-    @property
-    def prior(self) -> np.ndarray:
-        """ρ, float64 [n_actions], a copy."""
-        return self.policy.prior.cpu().numpy().copy()
-
-    @property
-    def beta(self) -> float:
-        """β, in 1/reward."""
-        return self.policy.beta.item()
-
-    @property
-    def beta_factor(self) -> float:
-        """By which β is multiplied."""
-        return decoupling_factor(int(self.action_space.n), self.reference_n_actions)  # type: ignore[attr-defined]
-
-    @property
-    def prior_step_size(self) -> float | None:
-        """α_ρ per environment transition; None for ``"auto"`` before the first :meth:`learn`."""
-        return self.resolved_prior_lr if self.prior_lr == "auto" else self.prior_lr  # type: ignore[return-value]
-
-    @property
-    def beta_step_size(self) -> float | None:
-        """α_β per gradient step, or per environment transition; None for ``"auto"`` before the first :meth:`learn`."""
-        return self.resolved_beta_lr if self.beta_lr == "auto" else self.beta_lr  # type: ignore[return-value]
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(total_timesteps, *args, **kwargs)
@@ -204,7 +189,10 @@ class MIRL(BaseDQN):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
-        Sample the replay buffer and do the updates. β moves only inside :meth:`learn`, which adds the callbacks.
+        Sample the replay buffer and do the updates. ρ and β move only inside :meth:`learn`, which adds the callbacks.
+
+        The logged ``train/kl`` is the mean of KL(π(·|s)‖ρ(·|x)). It estimates the mutual information I(S;A), and with ρ(·|x)
+        the conditional one, I(S;A|X).
 
         :param gradient_steps: number of gradient steps
         :param batch_size: transitions per gradient step
@@ -237,29 +225,26 @@ class MIRL(BaseDQN):
                 self.policy.optimizer.step()
             losses.append(loss)
             q_values.append(batch_q_values)
+            if self.policy.state_prior is not None and self.policy.state_prior.learns_from_batches:
+                self.gradient_batch = replay_data.observations, batch_q_values
             # β follows the error of this batch
             self._after_gradient_step(squared_td_error)
 
         # Increase update counter
         self._n_updates += gradient_steps
+        self.gradient_batch = None
 
         if losses:
             # The penalty on the last batch or, with masks, at the latest acting
-            policy = soft_policy(q_values[-1], prior, beta) if next_masks is None else self.rollout_action_probabilities
-            reference = prior if next_masks is None else self.rollout_prior
-            kl = {} if policy is None else {"kl": kl_divergence(policy, reference).mean()}  # type: ignore[arg-type]
+            if next_masks is None:
+                if self.policy.state_prior is not None:
+                    with th.no_grad():
+                        prior = self.policy.reference_prior_at(replay_data.observations)
+                kl = {"kl": kl_divergence(soft_policy(q_values[-1], prior, beta), prior).mean()}
+            else:
+                policy, reference = self.rollout_action_probabilities, self.rollout_prior
+                kl = {} if policy is None else {"kl": kl_divergence(policy, reference).mean()}  # type: ignore[arg-type]
             self._log_training(losses, q_values, beta=beta, **kl)
-
-    def dump_logs(self) -> None:
-        """SB3's ``dump_logs()``, with ρ and its entropy."""
-        prior = self.policy.prior
-        self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
-        if len(prior) <= MAX_LOGGED_ACTIONS:
-            first = self.action_space.start  # type: ignore[attr-defined]
-            names = self.action_names or [f"action_{first + action}" for action in range(len(prior))]
-            for name, probability in zip(names, prior.tolist(), strict=True):
-                self.logger.record(f"prior/{printable(name)}", probability)
-        super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "rollout_action_probabilities", "rollout_prior"]

@@ -19,7 +19,7 @@ from sb3_mirl.common.action_masks import checked_masks
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, masked_prior, soft_policy
-from sb3_mirl.mirl.priors import StatePrior
+from sb3_mirl.mirl.state_priors import StatePrior
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
 REGULARIZATIONS = ("mutual_information", "entropy")
@@ -40,10 +40,11 @@ class MIRLPolicy(policies.DQNPolicy):
     """
     DQN's policy, which acts by argmaxₐ π(a|s), π(a|s) ∝ ρ(a) exp(β Q(s,a)), and explores by drawing from ρ.
 
-    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and one more.
+    It takes the arguments of :class:`~stable_baselines3.dqn.policies.DQNPolicy` and two more.
 
     :param regularization: ``"mutual_information"``: π is drawn towards the learned ρ;
         ``"entropy"``: towards the uniform distribution, and ρ serves for exploration only
+    :param state_prior: ρ(·|x), where ρ depends on a view x of the observation
     """
 
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "probabilities", "q_values")
@@ -52,16 +53,23 @@ class MIRLPolicy(policies.DQNPolicy):
     #: β, float64 []
     beta: th.Tensor
     #: ρ(·|x), where ρ depends on a view x of the observation; None where it is :attr:`prior`, the marginal
-    state_prior: StatePrior | None = None
+    state_prior: StatePrior | None
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
     #: What that π was regularised towards, where it depends on the state, float64 [batch, n_actions]
     last_reference_prior: th.Tensor | None = None
     acting: Callable[..., list[th.Tensor]] = staticmethod(soft_actions)
 
-    def __init__(self, *args: Any, regularization: str = "mutual_information", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        regularization: str = "mutual_information",
+        state_prior: StatePrior | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.regularization = regularization
+        self.state_prior = state_prior
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         uniform = th.full((n_actions,), 1.0 / n_actions, dtype=th.float64, device=self.device)
         self.register_buffer("prior", uniform.clone())
@@ -205,6 +213,8 @@ class MIRLPolicy(policies.DQNPolicy):
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         """
         if self.state_prior is not None or action_masks is not None:
+            if obs is None:
+                raise ValueError("obs must be observations where the prior depends on them, got None")
             return self.to_env_actions(_draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
         prior = self.prior.cpu().numpy()
         # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked
@@ -243,13 +253,16 @@ class MIRLPolicy(policies.DQNPolicy):
             raise ValueError(f"policy.prior must be non-negative numbers that sum to 1, the file has {shortened(prior)}")
         if not beta >= 0:
             raise ValueError(f"policy.beta must be at least 0, the file has {beta}")
+        if self.state_prior is not None:
+            self.state_prior.check_loaded_state()
 
     def onnx_module(self) -> Acting:
         """The function of the ONNX file: observations → actions, π(·|s), Q(s, ·)."""
         return SoftActing(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "regularization": self.regularization}
+        own = {"regularization": self.regularization, "state_prior": self.state_prior}
+        return {**super()._get_constructor_parameters(), **own}
 
 
 def _draw(probabilities: th.Tensor, random: Any) -> np.ndarray:
@@ -270,12 +283,15 @@ class SoftActing(Acting):
     def __init__(self, policy: MIRLPolicy) -> None:
         super().__init__(policy)
         self.register_buffer("prior", policy.reference_prior.clone())
+        learned = policy.regularization == "mutual_information"
+        self.state_prior = policy.state_prior if learned else None
         # Clamped here: ONNX's exporter rounds the limits inside soft_policy to float32, that is to 0 and ∞
         self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
 
-    def outputs(self, q_values: th.Tensor, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
+    def outputs(self, q_values: th.Tensor, obs: PyTorchObs, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
         """Actions [batch], π(·|s) and Q(s, ·), both [batch, n_actions]; masks as in :class:`Acting`."""
-        prior = self.prior if masks is None else masked_prior(self.prior, masks)  # type: ignore[arg-type]
+        prior = self.prior if self.state_prior is None else self.state_prior(obs)
+        prior = prior if masks is None else masked_prior(prior, masks)  # type: ignore[arg-type]
         probabilities = soft_policy(q_values.double(), prior, self.beta)  # type: ignore[arg-type]
         return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 

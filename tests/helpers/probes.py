@@ -65,3 +65,23 @@ class Mixed(ConstantReward):
             "kind": spaces.Discrete(3),
         }
         super().__init__(observation_space=spaces.Dict(space))
+
+
+class Matching(gym.Env):
+    """One step: the action that equals the observation, of which there are two, pays 1."""
+
+    def __init__(self, discrete: bool = True):
+        self.observation_space = spaces.Discrete(2) if discrete else spaces.Box(0, 1, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.discrete, self.right = discrete, 0
+
+    def _observation(self):
+        return self.right if self.discrete else np.eye(2, dtype=np.float32)[self.right]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.right = int(self.np_random.integers(2))
+        return self._observation(), {}
+
+    def step(self, action):
+        return self._observation(), float(action == self.right), True, False, {}

@@ -54,6 +54,18 @@ def test_action_masks_are_refused():
         train_jointly([make(env=MaskedProbe()), make(env=MaskedProbe())], 100)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prior_type": "conditional", "prior_observation": [0]},
+        {"prior_type": "skills", "prior_observation": {"high": None, "low": None}, "n_skills": 2},
+    ],
+)
+def test_priors_that_see_something_are_refused(settings):
+    with pytest.raises(ValueError, match=f"prior_type must be 'marginal' in joint training, got {settings['prior_type']!r}"):
+        check_models([make(), make(**settings)])
+
+
 def test_what_may_differ():
     check_models(
         [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from exports import Bomb
 from prior_files import NAMES, RHO, SMALL, Named, model_with, zip_of
-from probes import ConstantReward, TwoArms
+from probes import ConstantReward, Matching, TwoArms
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_mirl import MIRL, load_prior
@@ -107,3 +107,74 @@ def test_no_code_of_a_zip_is_run(tmp_path):
     np.testing.assert_array_equal(load_prior(path), RHO)
     diagnose(path)
     assert not marker.exists()
+
+
+class NamedMatching(Matching):
+    """With names of the actions, in any order."""
+
+    def __init__(self, names=("LEFT", "RIGHT"), discrete=True):
+        super().__init__(discrete)
+        self.names = list(names)
+
+    def get_action_meanings(self):
+        return self.names
+
+
+TABLE = {"prior_type": "conditional", "prior_observation": "all"}
+SKILLS = {"prior_type": "skills", "prior_observation": {"high": "all", "low": None}, "n_skills": 3}
+NETWORK = {"prior_type": "conditional", "prior_observation": [1], "prior_kwargs": {"net_arch": [4]}}
+
+
+def written(tmp_path, kind, as_zip=False, **settings):
+    model = MIRL("MlpPolicy", NamedMatching(discrete=kind is not NETWORK), seed=0, **SMALL, **kind, **settings)
+    model.action_names = ["LEFT", "RIGHT"]
+    return model, zip_of(model, tmp_path / "a.zip") if as_zip else model.export(tmp_path / "a")
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_table_starts_another_run(as_zip, tmp_path):
+    rows = [[0.25, 0.75], [1.0, 0.0]]
+    _, path = written(tmp_path, TABLE, as_zip, prior_init=rows)
+    loaded = load_prior(path)
+    assert loaded["prior_observation"] == "all" and loaded["table"].tolist() == rows
+    swapped = load_prior(path, NamedMatching(["RIGHT", "LEFT"]), uniform_share=0.5)
+    np.testing.assert_allclose(swapped["table"], [[0.625, 0.375], [0.25, 0.75]])
+    assert MIRL("MlpPolicy", Matching(), **SMALL, **TABLE, prior_init=loaded).prior.tolist() == rows
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_level_of_skills_starts_another_run(as_zip, tmp_path):
+    model, path = written(tmp_path, SKILLS, as_zip)
+    low = load_prior(path, level="low")
+    assert low.keys() == {"low", "prior_observation"} and low["prior_observation"] == {"low": None}
+    np.testing.assert_allclose(low["low"], model.policy.state_prior.low, rtol=1e-15)
+    # Another view of the high level, which is learned anew
+    other = {**SKILLS, "prior_observation": {"high": None, "low": None}}
+    started = MIRL("MlpPolicy", Matching(), **SMALL, **other, prior_init=low, seed=3).policy.state_prior
+    np.testing.assert_allclose(started.low, model.policy.state_prior.low, rtol=1e-15)
+    with pytest.raises(ValueError, match=r"prior_init must be of the view prior_observation=.*got a prior of {'high': 'all'"):
+        MIRL("MlpPolicy", Matching(), **SMALL, **other, prior_init=load_prior(path))
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_a_network_starts_another_run(as_zip, tmp_path):
+    model, path = written(tmp_path, NETWORK, as_zip)
+    started = MIRL("MlpPolicy", Matching(False), **SMALL, **NETWORK, prior_init=load_prior(path), seed=3).policy.state_prior
+    np.testing.assert_array_equal(started.network[0].weight.detach(), model.policy.state_prior.network[0].weight.detach())
+    with pytest.raises(ValueError, match=r"env must be None and uniform_share 0 .*, which is a network"):
+        load_prior(path, uniform_share=0.1)
+
+
+def test_priors_of_another_kind_or_view_are_refused(tmp_path, file):
+    _, path = written(tmp_path, TABLE)
+    with pytest.raises(ValueError, match=r"prior_init must be numbers with prior_type='marginal', .*'table'"):
+        MIRL("MlpPolicy", Matching(), **SMALL, prior_init=load_prior(path))
+    with pytest.raises(ValueError, match=r"prior_init must hold high and low for the Skills .*, got table"):
+        MIRL("MlpPolicy", Matching(), **SMALL, **SKILLS, prior_init=load_prior(path))
+    with pytest.raises(ValueError, match=r"level must be None for a prior without skills, got 'low'"):
+        load_prior(path, level="low")
+    with pytest.raises(ValueError, match=r"level must be one of \('high', 'low'\) or None, got 'middle'"):
+        load_prior(file, level="middle")
+    settings = {**TABLE, "prior_observation": lambda obs: obs, "prior_kwargs": {"n_values": 2}}
+    with pytest.raises(ValueError, match=r"prior_init must be of the view .*{'function': .*got a prior of 'all'"):
+        MIRL("MlpPolicy", Matching(), **SMALL, **settings, prior_init=load_prior(path))

@@ -8,6 +8,7 @@ import rl_zoo3
 import yaml
 from zoo_train import ENV, shipped_configurations, train
 
+from sb3_mirl import load_prior
 from sb3_mirl.zoo.command import main
 from sb3_mirl.zoo.hyperparams import check_hyperparameters, read_document, read_places
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
@@ -198,6 +199,15 @@ def test_mistakes_in_params_are_reported(errors):
     assert "-params takes key:value with a value in Python, got 'beta_lr:fast' (name 'fast'" in errors(
         GOOD, "-params", "tau:1", "beta_lr:fast"
     )
+
+
+def test_priors_that_see_something_are_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = "  prior_type: conditional\n  prior_observation: [0, 1]\n  prior_kwargs: {net_arch: [8]}\n"
+    Path("my.yml").write_text(GOOD + kind)
+    train("-conf", "my.yml", "--eval-freq", "-1", steps=100)
+    (trained,) = Path("logs").glob(f"mirl/{ENV}_1/{ENV}.zip")
+    assert load_prior(trained)["prior_observation"] == [0, 1]
 
 
 def test_valid_keys_of_a_file_are_accepted(tmp_path, monkeypatch):

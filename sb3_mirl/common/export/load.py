@@ -142,6 +142,7 @@ def _check_network(model: ExportableModel, file: Any, has_custom_classes: bool) 
     try:
         with th.device("meta"):
             policy = meta_class(copy.deepcopy(model.observation_space), model.action_space, lambda _: 1.0, **kwargs)
+            model.extend_policy(policy)
     except Exception:
         if has_custom_classes:
             return  # classes of the user may not support this device

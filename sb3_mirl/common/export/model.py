@@ -39,6 +39,21 @@ class ExportableModel(DQN):
     learning_curve: dict[str, Any]
     uses_action_masks: bool
 
+    def extend_policy(self, policy: Any) -> None:
+        """
+        Add to a policy what other arguments of the model describe. Each policy that is built for the model is passed here.
+
+        :param policy: of the model's ``policy_class``
+        """
+
+    def exported_argument(self, name: str, value: Any) -> Any:
+        """
+        :param name: of a constructor argument
+        :param value: its value
+        :return: the value as an export holds it, which must be data
+        """
+        return value
+
 
 def argument_names(cls: type) -> list[str]:
     """The constructor arguments that a file holds."""

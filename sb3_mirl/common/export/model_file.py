@@ -23,14 +23,14 @@ MAX_INFO_BYTES = 2**16
 
 
 def read_model_file(
-    path: str | Path, tensors: Iterable[str] = (), algorithm: type = DQN
+    path: str | Path, tensors: tuple[str, ...] = (), algorithm: type = DQN
 ) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
     """
     Nothing is unpickled. In SB3's zip the JSON entry ``data`` holds pickles in base64, which are never decoded: the text that
     SB3 wrote beside each is returned instead. ``policy.pth`` is read by torch's restricted reader (``weights_only=True``).
 
     :param path: of the file; its suffix may be left out
-    :param tensors: names in the ``state_dict`` of the policy
+    :param tensors: names in the ``state_dict`` of the policy; a name that ends with a dot stands for all that begin with it
     :param algorithm: the class whose constructor arguments and training attributes are looked for in a zip
     :return: plain JSON: ``file_format``, ``algorithm``, ``training``, ``arguments``, ``observation_space``, ``action_space``,
         ``action_names``, ``learning_curve``, ``versions``, None for what the file does not say; and those of the tensors that
@@ -46,7 +46,7 @@ def read_model_file(
         start = file.read(4)
     if start == b"PK\x03\x04" and zipfile.is_zipfile(path):
         found, state_dict = _read_zip(path, algorithm)
-        return found, {name: state_dict[name] for name in tensors if name in state_dict}
+        return found, {name: state_dict[name] for name in _chosen(state_dict, tensors)}
     shown = ("algorithm", "training", "arguments", "observation_space", "action_space", "action_names", "learning_curve")
     with opened(path) as (document, file):
         found = {
@@ -54,7 +54,13 @@ def read_model_file(
             **{name: document.get(name) for name in shown},
             "versions": document["versions"],
         }
-        return found, {name: file.get_tensor(f"policy.{name}") for name in tensors if f"policy.{name}" in file.keys()}
+        names = [name.removeprefix("policy.") for name in file.keys() if name.startswith("policy.")]
+        return found, {name: file.get_tensor(f"policy.{name}") for name in _chosen(names, tensors)}
+
+
+def _chosen(names: Iterable[str], wanted: tuple[str, ...]) -> list[str]:
+    exact, prefixes = {*wanted}, tuple(name for name in wanted if name.endswith("."))
+    return [name for name in names if name in exact or name.startswith(prefixes)]
 
 
 def _read_zip(path: Path, algorithm: type) -> tuple[dict[str, Any], dict[str, Any]]:

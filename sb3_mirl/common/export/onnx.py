@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from sb3_mirl.common.files import write_whole
@@ -38,11 +39,12 @@ class Acting(th.nn.Module):
         """The outputs for a batch of observations, one tensor for each key of a Dict space, and action masks."""
         observations, masks = (inputs[:-1], inputs[-1]) if self.takes_masks else (inputs, None)
         observation: Any = dict(zip(self.keys, observations, strict=True)) if self.keys else observations[0]
-        return self.outputs(self.q_net(observation), masks)
+        return self.outputs(self.q_net(observation), observation, masks)
 
-    def outputs(self, q_values: th.Tensor, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
+    def outputs(self, q_values: th.Tensor, obs: PyTorchObs, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
         """
         :param q_values: Q(s, ·), [batch, n_actions]
+        :param obs: s, as the network takes them
         :param masks: which actions are valid, bool [batch, n_actions]; None: all
         :return: the outputs of the file: ``action``, int64 [batch]; ``q_values``
         """

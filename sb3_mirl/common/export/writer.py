@@ -34,11 +34,12 @@ def export_model(model: ExportableModel, path: str | Path, replaced: dict[str, A
         raise ValueError(f"{other[0]} of the policy must be a tensor to be exported, got {state_dict[other[0]]!r}")
     tensors, optimizer = split_state(model.policy.optimizer)
     tensors |= {f"policy.{name}": copied(value) for name, value in state_dict.items()}
+    arguments = {name: model.exported_argument(name, value) for name, value in _arguments(model, replaced).items()}
     document = {
         "format": FORMAT,
         "version": VERSION,
         "algorithm": model.algorithm,
-        "arguments": {name: encode(value, name) for name, value in _arguments(model, replaced).items()},
+        "arguments": {name: encode(value, name) for name, value in arguments.items()},
         "observation_space": encode_space(model.observation_space, "observation_space"),
         "action_space": encode_space(model.action_space, "action_space"),
         "action_names": model.action_names,

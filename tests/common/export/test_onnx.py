@@ -79,6 +79,38 @@ def test_onnx_acts_as_the_policy(algorithm, policy, env, beta, tmp_path):
         np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
 
 
+@pytest.mark.parametrize(
+    "policy, space, kind",
+    [
+        ("MlpPolicy", spaces.Discrete(5), {"prior_type": "conditional", "prior_observation": "all"}),
+        ("MlpPolicy", spaces.Box(-1, 1, (2,)), {"prior_type": "conditional", "prior_observation": [1]}),
+        (
+            "MultiInputPolicy",
+            EVERYTHING,
+            {"prior_type": "skills", "prior_observation": {"high": ["kind", "kinds"], "low": None}, "n_skills": 3},
+        ),
+    ],
+)
+def test_onnx_holds_a_prior_that_sees_something(policy, space, kind, tmp_path):
+    arguments = {"buffer_size": 10, "beta_schedule": "constant", "beta_init": 2.0, "seed": 0}
+    model = MIRL(policy, observing(space)(), **arguments, **kind)
+    state_prior, random = model.policy.state_prior, np.random.default_rng(0)
+    for name in state_prior.parts:
+        if name == "network":
+            th.nn.init.normal_(state_prior.network[-1].weight)
+        else:
+            table = getattr(state_prior, name)
+            table.copy_(th.as_tensor(random.dirichlet(np.ones(table.shape[-1]), table.shape[:-1])))
+    model.export_onnx(tmp_path / "model.onnx")
+    session = onnx_session(tmp_path / "model.onnx")
+    for count in (1, 5):
+        obs = several(model.observation_space, count)
+        feed = obs if isinstance(obs, dict) else {"observation": obs}
+        action, probabilities = session.run(["action", "probabilities"], feed)
+        np.testing.assert_allclose(probabilities, model.policy.action_probabilities(obs), atol=1e-4)
+        np.testing.assert_array_equal(action, model.predict(obs, deterministic=True)[0])
+
+
 def test_onnx_of_an_algorithm_without_probabilities(tmp_path, capsys):
     model = MDQN("MlpPolicy", ConstantReward(n_actions=3), buffer_size=10, seed=0)
     assert main(["export-onnx", str(model.export(tmp_path / "model")), str(tmp_path / "model.onnx")]) == 0
