@@ -31,7 +31,8 @@ from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_influence.json"
 ALGORITHMS = ("sql", "sql_decoupled", "sql_m", "mirl")
-ENVS = (*CLASSIC_IDS, *USELESS63_IDS)
+#: Without MountainCar, which no run of the suite learns
+ENVS = tuple(env for env in (*CLASSIC_IDS, *USELESS63_IDS) if "MountainCar" not in env)
 SEEDS = range(2)
 MEASUREMENTS = 10
 
