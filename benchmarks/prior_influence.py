@@ -31,6 +31,8 @@ from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_influence.json"
 ALGORITHMS = ("sql", "sql_decoupled", "sql_m", "mirl")
+#: Without MountainCar, which no run of the suite learns
+ENVS = tuple(env for env in (*CLASSIC_IDS, *USELESS63_IDS) if "MountainCar" not in env)
 SEEDS = range(2)
 MEASUREMENTS = 10
 
@@ -82,7 +84,7 @@ def run(path: Path, steps: int | None, jobs: int) -> None:
     """
     results = json.loads(path.read_text()) if path.exists() else []
     finished = {result["environment"] for result in results}
-    tasks = [(env, steps) for env in (*CLASSIC_IDS, *USELESS63_IDS) if env not in finished]
+    tasks = [(env, steps) for env in ENVS if env not in finished]
     with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
         for more in pool.imap_unordered(train, tasks):
             results += more
@@ -102,8 +104,8 @@ def report(path: Path) -> str:
         "| environment | algorithm | ρ changes the choice | β · gap of Q | range of log ρ | β | penalty per step |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for env in (*CLASSIC_IDS, *USELESS63_IDS):
-        for algorithm in ALGORITHMS:
+    for env in ENVS:
+        for algorithm in ALGORITHMS if any(r["environment"] == env for r in results) else ():
             own = [r["history"] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)]
             cells = []
             for column in columns:

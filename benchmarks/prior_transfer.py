@@ -5,52 +5,36 @@ first prior and with the prior that MIRL had learned on the other game: the mean
     python benchmarks/prior_transfer.py run         # writes results/prior_transfer.json; what is in it is skipped
     python benchmarks/prior_transfer.py report      # the table of docs/results.md
 
-A score is the mean of 30 episodes after the training with ε = 0.05; the second measure is the mean return of the episodes
-during the training. The network and the shared settings are those of the suite ``minatar-actions``. All runs of a game and a
-kind of prior are trained jointly. MIRL has its default step sizes: ρ forgets its first value in about a twentieth of the
-training.
+A score is the mean of 30 episodes after the training, without exploration; the second measure is the mean return of the
+episodes during the training. Settings are those of the suite ``minatar-actions``, with MIRL's default step sizes: ρ forgets
+its first value in about a twentieth of the training. All runs of a game and a kind of prior are trained jointly.
 """
 
 import argparse
 import json
+import os
+import tempfile
 import time
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
-from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
 
-from sb3_mirl import MIRL, train_jointly
+from sb3_mirl import train_jointly
+from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import compare
-from sb3_mirl.envs.minatar import MinAtarCNN, MinAtarWrapper
+from sb3_mirl.bench.suites import SUITES
+from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.common.files import write_whole
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_transfer.json"
 #: All six actions
 GAMES = ("MinAtar/Seaquest-v0", "MinAtar/SpaceInvaders-v0")
 SEEDS = range(5)
-EPISODES, EPSILON, EVALUATION_SEED = 30, 0.05, 1_000_000
-SETTINGS: dict[str, Any] = {
-    "learning_rate": 2.5e-4,
-    "batch_size": 32,
-    "buffer_size": 100_000,
-    "learning_starts": 5000,
-    "target_update_interval": 1000,
-    "train_freq": 4,
-    "exploration_fraction": 0.1,
-    "exploration_final_eps": 0.1,
-    "loss": "mse",
-    "policy_kwargs": {"features_extractor_class": MinAtarCNN, "net_arch": [128]},
-    "compile_update": True,
-    "device": "cpu",
-}
-
-
-def make_env(game: str) -> gym.Env:
-    return Monitor(TimeLimit(MinAtarWrapper(gym.make(game)), max_episode_steps=10_000))
 
 
 def train(game: str, first_prior: list[float] | None, steps: int) -> list[dict[str, Any]]:
@@ -61,32 +45,39 @@ def train(game: str, first_prior: list[float] | None, steps: int) -> list[dict[s
     :return: the result of each seed
     """
     begun = time.perf_counter()
-    models = [MIRL("MlpPolicy", make_env(game), seed=seed, prior_init=first_prior, **SETTINGS) for seed in SEEDS]
-    errors = train_jointly(models, steps)
-    assert errors == [None] * len(models), errors
-    seconds = round((time.perf_counter() - begun) / len(models))
-    results = []
-    for model in models:
-        monitor = model.get_env().envs[0]
-        during = monitor.get_wrapper_attr("get_episode_rewards")()
-        model.exploration_rate = EPSILON
-        np.random.seed(EVALUATION_SEED + model.seed)
-        env = make_env(game)
-        env.reset(seed=EVALUATION_SEED + model.seed)
-        score, _ = evaluate_policy(model, env, EPISODES, deterministic=False)
-        results.append(
-            {
-                "game": game,
-                "first_prior": first_prior,
-                "seed": model.seed,
-                "steps": steps,
-                "score": float(score),
-                "return_during_training": float(np.mean(during)),
-                "prior": model.prior.tolist(),
-                "beta": model.beta,
-                "seconds": seconds,
-            }
-        )
+    suite = SUITES["minatar-actions"]
+    own = {**suite.own_hyperparams["mirl"], "prior_lr": "auto", "beta_lr": "auto", "prior_init": first_prior}
+    suite = replace(suite, steps={game: steps}, own_hyperparams={"mirl": own})
+    register_suite(suite)
+    managers, models, results = [], [], []
+    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        for seed in SEEDS:
+            manager = experiment_manager(suite, Job("mirl", game, seed), Path(logs), "cpu")
+            experiment = manager.setup_experiment()
+            assert experiment is not None
+            managers.append(manager)
+            models.append(experiment[0])
+        errors = train_jointly(models, steps)
+        assert errors == [None] * len(models), errors
+        seconds = round((time.perf_counter() - begun) / len(models))
+        for seed, manager, model in zip(SEEDS, managers, models, strict=True):
+            during = model.env.env_method("get_episode_rewards")[0]
+            env = manager.create_envs(1, eval_env=True)
+            score = np.mean(evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + seed))
+            env.close()
+            results.append(
+                {
+                    "game": game,
+                    "first_prior": first_prior,
+                    "seed": seed,
+                    "steps": steps,
+                    "score": float(score),
+                    "return_during_training": float(np.mean(during)),
+                    "prior": model.prior.tolist(),
+                    "beta": model.beta,
+                    "seconds": seconds,
+                }
+            )
     return results
 
 
@@ -105,7 +96,7 @@ def run(steps: int, path: Path) -> None:
             learned = [r["prior"] for r in results if r["game"] == other and r["first_prior"] is None]
             prior = np.mean(learned, axis=0) if transferred else None
             results += train(game, None if prior is None else (prior / prior.sum()).tolist(), steps)
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
             print(f"{game}, {'prior of the other game' if transferred else 'uniform first prior'}: done", flush=True)
 
 

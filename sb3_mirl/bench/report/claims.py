@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from sb3_mirl.bench.report.content import Bench, Row, columns
-from sb3_mirl.bench.report.scales import groups, on_scale, scales, useless_actions
+from sb3_mirl.bench.report.scales import ALL, groups, on_scale, scales, useless_actions
 from sb3_mirl.bench.scores import (
     Estimate,
     bootstrap,
@@ -82,6 +82,14 @@ def claim_rows(bench: Bench) -> list[Row]:
             found |= _sides([singles[pair, env] for env in envs], envs)
             rows.append(found | _sizes(bench, *pair, envs, LEVEL / len(shared)))
     return rows
+
+
+def advantages(claims: Sequence[Row]) -> list[Row]:
+    """
+    :param claims: of :func:`claim_rows`
+    :return: those about MIRL and a number of useless actions; none if all environments have the same number
+    """
+    return [row for row in claims if row["algorithm"] == "mirl" and row["useless_actions"] != ALL]
 
 
 def trend_rows(bench: Bench) -> list[Row]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sb3_mirl.bench.report.aggregates import statistics
 from sb3_mirl.bench.report.cells import Figure, Note, Table, at_least, estimate, missing, number, plural
-from sb3_mirl.bench.report.claims import ABLATION, LEVEL, POWER
+from sb3_mirl.bench.report.claims import ABLATION, LEVEL, POWER, advantages
 from sb3_mirl.bench.report.content import Bench, Row, grouped
 from sb3_mirl.bench.report.scales import ALL, factor, groups, scales
 from sb3_mirl.bench.suites import label
@@ -119,12 +119,14 @@ def _figures(tables: Tables, images: Mapping[str, bytes]) -> dict[str, Figure]:
     """The figures of the section that were drawn, by name."""
     describe = {
         "useless_actions": _describe_useless_actions,
+        "advantage": _describe_advantage,
         "aggregates": _describe_aggregates,
         "profiles": _describe_profiles,
         "efficiency": _describe_efficiency,
         "improvement": _describe_improvement,
     }
-    return {name: Figure(images[name], *words(tables[name])) for name, words in describe.items() if name in images}
+    rows = {**tables, "advantage": advantages(tables["claims"])}
+    return {name: Figure(images[name], *words(rows[name])) for name, words in describe.items() if name in images}
 
 
 def _listed(rows: list[Row]) -> str:
@@ -137,6 +139,15 @@ def _describe_useless_actions(rows: list[Row]) -> tuple[str, str]:
     values = " ".join(f"With {group_name(str(count))}: {_listed(own)}." for count, own in by_number)
     caption = f"IQM by the number of useless actions, {SCALE_NAMES[rows[0]['scale']]}"
     return f"Interquartile mean of each algorithm as points with intervals. {values}", caption
+
+
+def _describe_advantage(rows: list[Row]) -> tuple[str, str]:
+    values = []
+    for count, own in grouped(rows, "useless_actions").items():
+        listed = ", ".join(f"{label(row['than'])} {number(row['value'])}" for row in own)
+        values.append(f"With {group_name(count)}: {listed}.")
+    caption = "Probability that MIRL is better than another algorithm, by the number of useless actions"
+    return f"Probability of improvement of MIRL as points with intervals. {' '.join(values)}", caption
 
 
 def _describe_aggregates(rows: list[Row]) -> tuple[str, str]:

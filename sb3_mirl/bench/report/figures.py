@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
+from sb3_mirl.bench.report.claims import advantages
 from sb3_mirl.bench.report.content import Bench, Row, grouped
 from sb3_mirl.bench.report.scales import factor
 from sb3_mirl.bench.suites import label
@@ -29,7 +30,7 @@ MARKERS = "osD^vP*X"
 OTHER_COLORS = ("black", "tab:pink", "tab:olive", "darkgreen", "navy")
 SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
 #: Figures over all environments
-OVERALL = ("useless_actions", "aggregates", "profiles", "efficiency", "improvement")
+OVERALL = ("useless_actions", "advantage", "aggregates", "profiles", "efficiency", "improvement")
 #: Figures of each environment
 KINDS = ("curve", "prior", "beta")
 SIZE_INCHES = (4.6, 3.1)
@@ -55,10 +56,11 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
     with matplotlib.rc_context(
         {"backend": "agg", "font.size": 10, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3}
     ):
-        overall = (_useless_actions, _aggregates, _profiles, _efficiency, _improvement)
+        overall = (_useless_actions, _advantage, _aggregates, _profiles, _efficiency, _improvement)
         for name, draw_one in zip(OVERALL, overall, strict=True):
-            if tables[name]:
-                figures[name] = draw_one(tables[name], styles)
+            rows = advantages(tables["claims"]) if name == "advantage" else tables[name]
+            if rows:
+                figures[name] = draw_one(rows, styles)
         for env in bench.envs:
             for name, table, drawn in zip(KINDS, ("curves", "prior", "beta"), (_curves, _prior, _betas), strict=True):
                 rows = [row for row in tables[table] if row["environment"] == env]
@@ -241,6 +243,27 @@ def _useless_actions(rows: Sequence[Row], styles: Styles) -> bytes:
     axis.set_xlabel("number of useless actions")
     axis.set_ylabel(f"IQM, {SCALE_LABELS[scale]}")
     _legend_above(axis, most_columns=4)
+    return _png(figure)
+
+
+def _advantage(rows: Sequence[Row], styles: Styles) -> bytes:
+    """The probability of improvement of MIRL over each other algorithm, by the number of useless actions."""
+    others = {name: [row for row in rows if row["than"] == name] for name in dict.fromkeys(row["than"] for row in rows)}
+    numbers = list(grouped(rows, "useless_actions"))
+    figure, axis = _axes((6.4, 4.0))
+    axis.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    for k, (name, own) in enumerate(others.items()):
+        color, line = styles[name]
+        places = [numbers.index(row["useless_actions"]) + 0.06 * (k - (len(others) - 1) / 2) for row in own]
+        marker = MARKERS[k % len(MARKERS)]
+        axis.plot(places, [row["value"] for row in own], color=color, linestyle=line, marker=marker, label=_label(name))
+        axis.vlines(places, [row["low"] for row in own], [row["high"] for row in own], color=color, alpha=0.45, linewidth=4)
+    axis.set_xticks(range(len(numbers)), numbers)
+    axis.grid(False, axis="x")
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xlabel("number of useless actions")
+    axis.set_ylabel("probability that MIRL is better than")
+    _legend_above(axis, most_columns=5)
     return _png(figure)
 
 

@@ -17,8 +17,9 @@ def test_groups_of_environments_have_sections(useless):
 def test_figures_are_described(useless):
     described = [attrs["alt"] for tag, attrs in page_of(useless / "report").elements if tag == "img"]
     assert described[0].endswith("With 15 useless actions: DQN 0.035, SQL 0.27, MIRL 0.97.")
-    assert "IQM: DQN 0.035, SQL 0.27, MIRL 0.62." in described[1]
-    assert described[2].endswith("Above 0.50: DQN 0.00, SQL 0.00, MIRL 0.50.")
+    assert described[1].endswith("With 15 useless actions: SQL 1.00, DQN 1.00.")
+    assert "IQM: DQN 0.035, SQL 0.27, MIRL 0.62." in described[2]
+    assert described[3].endswith("Above 0.50: DQN 0.00, SQL 0.00, MIRL 0.50.")
 
 
 def test_suite_without_groups_has_none(classic):

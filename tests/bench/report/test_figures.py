@@ -7,6 +7,7 @@ from matplotlib import image, pyplot
 
 from sb3_mirl.bench.jobs import Job, open_folder
 from sb3_mirl.bench.report.aggregates import useless_action_rows
+from sb3_mirl.bench.report.claims import claim_rows
 from sb3_mirl.bench.report.content import read
 from sb3_mirl.bench.report.figures import draw
 from sb3_mirl.bench.report.tables import TABLES
@@ -23,14 +24,18 @@ def test_figures_are_also_png_files(classic):
 
 def test_figure_by_number_of_useless_actions(useless, monkeypatch):
     bench, drawn = read(useless), []
-    tables = {name: [] for name in TABLES} | {"useless_actions": useless_action_rows(bench)}
+    tables = {name: [] for name in TABLES} | {"useless_actions": useless_action_rows(bench), "claims": claim_rows(bench)}
     close = pyplot.close
     monkeypatch.setattr(pyplot, "close", lambda figure: (drawn.append(figure), close(figure)))
-    assert set(draw(bench, tables)) == {"useless_actions"}
-    (axis,) = drawn[0].axes
+    assert set(draw(bench, tables)) == {"useless_actions", "advantage"}
+    (axis,), (advantage,) = (figure.axes for figure in drawn)
     lines = {line.get_label(): line.get_ydata() for line in axis.lines}
     assert list(lines) == ["DQN", "SQL", "MIRL"] and lines["MIRL"] == pytest.approx([11.5 / 43, 41.5 / 43])
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "15"]
+    over = {line.get_label(): line.get_ydata() for line in advantage.lines[1:]}
+    # Equal scores count as one half
+    assert {name: list(values) for name, values in over.items()} == {"SQL": [0.5, 1.0], "DQN": [1.0, 1.0]}
+    assert [tick.get_text() for tick in advantage.get_xticklabels()] == ["0", "15"]
 
 
 def test_action_names_are_not_formulas(tmp_path):
