@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         evaluate_policy,
         mutual_information,
         optimize_prior,
+        optimize_skills,
         soft_value_iteration,
     )
 
@@ -55,6 +56,7 @@ _MODULES = {
     "evaluate_policy": "tabular.solvers",
     "mutual_information": "tabular.solvers",
     "optimize_prior": "tabular.solvers",
+    "optimize_skills": "tabular.solvers",
     "soft_value_iteration": "tabular.solvers",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "load_prior",
     "mutual_information",
     "optimize_prior",
+    "optimize_skills",
     "resume_jointly",
     "soft_value_iteration",
     "train_jointly",
