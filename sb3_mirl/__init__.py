@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         evaluate_policy,
         mutual_information,
         optimize_prior,
+        optimize_skills,
         soft_value_iteration,
     )
 
@@ -58,6 +59,7 @@ _MODULES = {
     "evaluate_policy": "tabular.solvers",
     "mutual_information": "tabular.solvers",
     "optimize_prior": "tabular.solvers",
+    "optimize_skills": "tabular.solvers",
     "soft_value_iteration": "tabular.solvers",
 }
 
@@ -87,6 +89,7 @@ __all__ = [
     "load_prior",
     "mutual_information",
     "optimize_prior",
+    "optimize_skills",
     "resume_jointly",
     "soft_value_iteration",
     "train_jointly",
