@@ -57,6 +57,11 @@ class RegularizedDQN(BaseDQN):
             self.seed,
             policy.device,
         )
+        if state_prior is not None and state_prior.learns_from_batches and self.uses_action_masks:
+            raise ValueError(
+                f"prior_observation must be a discrete view where the environment has action masks, got "
+                f"{self.prior_observation!r}: a network learns from batches, which do not have the masks of s"
+            )
         if state_prior is not None and self.prior_init is not None:
             start_from(state_prior, self.prior_init, self.prior_type, self.prior_observation)
         policy.state_prior = None if state_prior is None else state_prior.to(policy.device)

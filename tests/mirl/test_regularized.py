@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
+from masked import MaskedProbe
 from models import FAST
 from probes import ConstantReward, Matching, Mixed
 from resuming import Interrupt, interrupt_at
@@ -321,3 +322,29 @@ def test_the_seed_decides_the_first_skills():
     settings = {"prior_type": "skills", "prior_observation": {"high": None, "low": None}, "n_skills": 4, "buffer_size": 10}
     one, same, other = (MIRL("MlpPolicy", env, seed=seed, **settings).policy.state_prior.low for seed in (1, 1, 2))
     assert th.equal(one, same) and not th.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"prior_type": "conditional", "prior_observation": "all"},
+        {"prior_type": "skills", "prior_observation": {"high": "all", "low": None}, "n_skills": 2},
+    ],
+)
+def test_tables_and_action_masks_work_together(kind):
+    env = MaskedProbe(observation="number")
+    model = MIRL("MlpPolicy", env, learning_starts=20, prior_lr=0.05, seed=0, buffer_size=500, **kind)
+    model.learn(200)
+    states = np.arange(env.n_states)
+    prior = model.policy.prior_probabilities(states, env.masks).numpy()
+    assert (prior[~env.masks] == 0).all() and prior.sum(axis=1) == pytest.approx(np.ones(env.n_states))
+    # The learned tables know the masks of the states that were visited
+    assert model.policy.prior_probabilities(states).numpy()[env.masks].mean() > 1 / 4
+    assert env.masks[states, model.predict(states, action_masks=env.masks)[0]].all()
+
+
+def test_networks_and_action_masks_are_refused():
+    with pytest.raises(
+        ValueError, match=r"prior_observation must be a discrete view in an environment with action masks, got"
+    ):
+        MIRL("MlpPolicy", MaskedProbe(), prior_type="conditional", prior_observation=[0])
