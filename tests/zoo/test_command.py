@@ -16,6 +16,7 @@ from sb3_mirl import MIRL
 from sb3_mirl.bench.suites import MINATAR_IDS
 from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS
 from sb3_mirl.cli.main import main as sb3_mirl
+from sb3_mirl.mirl import regularized
 from sb3_mirl.zoo.command import COMMANDS, main
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file
 
@@ -166,6 +167,16 @@ def test_optimize_dqn_mse_samples_the_hyperparameters_of_dqn(tmp_path, monkeypat
     dqn_trial = optuna.create_study().ask()
     sample_dqn_params(dqn_trial, 0, 1, {"using_her_replay_buffer": False})
     assert trial.params.keys() == dqn_trial.params.keys()
+
+
+def test_priors_that_see_something_are_kept_while_others_are_optimized(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, make = [], regularized.make_state_prior
+    monkeypatch.setattr(regularized, "make_state_prior", lambda *args: made.append(args[:2]) or make(*args))
+    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
+    kind = ["learning_starts:50", "prior_type:'conditional'", "prior_observation:[0]"]
+    train(*search, "--no-optim-plots", "-params", *kind)
+    assert made and set(map(str, made)) == {"('conditional', [0])"}
 
 
 def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
