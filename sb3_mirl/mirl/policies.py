@@ -18,7 +18,8 @@ from sb3_mirl.common import policies
 from sb3_mirl.common.action_masks import checked_masks
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.text import shortened
-from sb3_mirl.mirl.operators import LARGEST_BETA, SMALLEST_BETA, masked_prior, soft_policy
+from sb3_mirl.mirl.acting import SoftActing, draw, soft_actions
+from sb3_mirl.mirl.operators import masked_prior, soft_policy
 from sb3_mirl.mirl.state_priors import StatePrior
 
 #: What the target and π are regularised towards: the learned ρ, or the uniform distribution.
@@ -27,13 +28,6 @@ REGULARIZATIONS = ("mutual_information", "entropy")
 
 #: As :meth:`MIRLPolicy.predict` takes them, or tensors with a batch axis
 Observations = PyTorchObs | np.ndarray | dict[str, np.ndarray]
-
-
-def soft_actions(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list[th.Tensor]:
-    """π(·|s), float64 [batch, n_actions], and argmaxₐ π(a|s), [batch]."""
-    # In float64, because a float32 π would take ρ off the simplex
-    probabilities = soft_policy(q_values.detach().double(), prior, beta)
-    return [probabilities, probabilities.argmax(dim=1)]
 
 
 class MIRLPolicy(policies.DQNPolicy):
@@ -157,7 +151,7 @@ class MIRLPolicy(policies.DQNPolicy):
         :param action_masks: as there
         :return: one action for each observation, int64 [batch]
         """
-        return self.to_env_actions(_draw(self.action_probabilities(obs, action_masks).double(), np.random))
+        return self.to_env_actions(draw(self.action_probabilities(obs, action_masks).double(), np.random))
 
     def _as_tensors(self, obs: Observations) -> PyTorchObs:
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
@@ -215,7 +209,7 @@ class MIRLPolicy(policies.DQNPolicy):
         if self.state_prior is not None or action_masks is not None:
             if obs is None:
                 raise ValueError("obs must be observations where the prior depends on them, got None")
-            return self.to_env_actions(_draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
+            return self.to_env_actions(draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
         prior = self.prior.cpu().numpy()
         # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked
         # here, because ρ may come from outside: set_parameters, a callback of the user's
@@ -263,37 +257,6 @@ class MIRLPolicy(policies.DQNPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"regularization": self.regularization, "state_prior": self.state_prior}
         return {**super()._get_constructor_parameters(), **own}
-
-
-def _draw(probabilities: th.Tensor, random: Any) -> np.ndarray:
-    """One index for each row of float64 [batch, n_actions], int64 [batch]."""
-    cumulative = probabilities.cumsum(dim=1).cpu().numpy()
-    # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with probability 0 is drawn
-    draws = random.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
-    return (cumulative > draws).argmax(axis=1)
-
-
-class SoftActing(Acting):
-    """
-    Observations → argmaxₐ π(a|s), π(·|s) and Q(s, ·), for ONNX files.
-
-    :param policy: the policy, whose ρ and β are copied
-    """
-
-    def __init__(self, policy: MIRLPolicy) -> None:
-        super().__init__(policy)
-        self.register_buffer("prior", policy.reference_prior.clone())
-        learned = policy.regularization == "mutual_information"
-        self.state_prior = policy.state_prior if learned else None
-        # Clamped here: ONNX's exporter rounds the limits inside soft_policy to float32, that is to 0 and ∞
-        self.register_buffer("beta", policy.beta.clamp(SMALLEST_BETA, LARGEST_BETA))
-
-    def outputs(self, q_values: th.Tensor, obs: PyTorchObs, masks: th.Tensor | None = None) -> tuple[th.Tensor, ...]:
-        """Actions [batch], π(·|s) and Q(s, ·), both [batch, n_actions]; masks as in :class:`Acting`."""
-        prior = self.prior if self.state_prior is None else self.state_prior(obs)
-        prior = prior if masks is None else masked_prior(prior, masks)  # type: ignore[arg-type]
-        probabilities = soft_policy(q_values.double(), prior, self.beta)  # type: ignore[arg-type]
-        return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
 
 
 MlpPolicy = MIRLPolicy

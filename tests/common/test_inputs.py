@@ -125,6 +125,11 @@ INVALID = {
     "beta_schedule": st.sampled_from(["Adaptive", "", None, 1, [], {}]),
     "loss": st.sampled_from(["l1", None, 1, ["mse"]]),
     "regularization": st.sampled_from(["none", None, 0]),
+    "prior_type": st.sampled_from(["Marginal", "", None, 1, [], {}]),
+    # Of the marginal, which has none of them
+    "prior_observation": st.sampled_from(["all", 0, [0], [], {}, {"high": None, "low": None}]),
+    "n_skills": st.sampled_from([1, 4, "2", 2.5, []]),
+    "prior_kwargs": st.sampled_from([1, "dict()", [64], {"net_arch": [64]}, {"n_values": 2}, True]),
     **dict.fromkeys(
         ["compile_update", "mixed_precision", "optimize_memory_usage"], st.sampled_from([0, 1, "yes", None, 0.0, "False", []])
     ),
