@@ -136,6 +136,24 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
 
 
+def masked_prior(prior: th.Tensor, masks: th.Tensor) -> th.Tensor:
+    """
+    ρ(a|s) ∝ ρ(a) · mask(s): the prior among the valid actions of a state.
+
+    Rows sum to 1. An action that is not valid gets exactly 0. Where ρ has no mass on the valid actions, all of them are
+    equally likely.
+
+    :param prior: ρ, [A] or [..., A]
+    :param masks: which actions are valid, [..., A], True and False or 1 and 0. Each row must have a valid action; without one
+        the result is not a number. Callers check it, since this function is traced
+    :return: ρ(·|s), [..., A], float64
+    """
+    masks = masks.double()
+    weights = prior.double() * masks
+    weights = th.where(weights.sum(dim=-1, keepdim=True) == 0, masks, weights)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
 def update_prior(prior: th.Tensor, policy: th.Tensor, step_size: float | th.Tensor) -> th.Tensor:
     """
     ρ ← (1 - α_ρ) ρ + α_ρ π(·|s).

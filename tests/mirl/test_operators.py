@@ -8,10 +8,12 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_mirl.mirl.operators import (
     MIN_SQUARED_TD_ERROR,
     kl_divergence,
+    masked_prior,
     soft_policy,
     soft_td_target,
     soft_value,
@@ -83,6 +85,48 @@ def test_a_vanishing_prior_on_the_best_action_is_not_lost():
     # Σ ρ e^{Q - 100} = 1e-30 + e^-100 ≈ 1e-30, which 1 - (1 - 1e-30) rounds to zero
     value = soft_value(t(0.0, 100.0), t(1.0, 1e-30), 1.0)
     assert value.item() == pytest.approx(100 - 30 * math.log(10), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "prior, mask, expected",
+    [
+        ([0.2, 0.3, 0.5], [True, True, False], [0.4, 0.6, 0.0]),
+        ([0.2, 0.3, 0.5], [1, 0, 0], [1.0, 0.0, 0.0]),
+        ([0.25, 0.25, 0.5], [True, True, True], [0.25, 0.25, 0.5]),
+        # no mass on the valid actions: uniform over them
+        ([0.0, 0.0, 1.0], [True, True, False], [0.5, 0.5, 0.0]),
+        ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        # hardly any mass is enough
+        ([1e-300, 3e-300, 1.0], [True, True, False], [0.25, 0.75, 0.0]),
+    ],
+)
+def test_masked_prior_by_hand(prior, mask, expected):
+    result = masked_prior(th.tensor(prior, dtype=th.float64), th.tensor(mask))
+    assert result.dtype == th.float64
+    np.testing.assert_allclose(result, expected, rtol=1e-14)
+
+
+def test_masked_prior_of_leading_axes_and_vmap_agree():
+    generator = th.Generator().manual_seed(0)
+    masks = th.rand(5, 3, 4, generator=generator) < 0.5
+    masks[..., 0] |= ~masks.any(dim=-1)
+    prior = th.softmax(th.randn(5, 3, 4, generator=generator), dim=-1)
+    prior[0] = t(0.0, 0.0, 0.5, 0.5)
+    result = masked_prior(prior, masks)
+    assert result.shape == masks.shape
+    np.testing.assert_allclose(result.sum(dim=-1), 1.0, rtol=1e-14)
+    assert (result[~masks] == 0).all()
+    assert (th.func.vmap(masked_prior)(prior, masks) == result).all()
+    traced = make_fx(masked_prior)(prior, masks)
+    other = ~masks
+    other[..., 0] |= ~other.any(dim=-1)
+    assert (traced(prior, other) == masked_prior(prior, other)).all()
+    # one prior for all states
+    assert (masked_prior(prior[1, 0], masks)[2, 1] == masked_prior(prior[1, 0], masks[2, 1])).all()
+
+
+def test_a_prior_that_is_not_a_number_is_not_hidden_by_a_mask():
+    assert masked_prior(t(math.nan, 0.5), th.tensor([True, True])).isnan().all()
 
 
 @pytest.mark.parametrize("shape", [(4,), (7, 4), (2, 3, 4), (1, 0, 4)])
