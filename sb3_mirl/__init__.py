@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         evaluate_policy,
         mutual_information,
         optimize_prior,
+        optimize_skills,
         soft_value_iteration,
     )
 
@@ -56,6 +57,7 @@ _MODULES = {
     "evaluate_policy": "tabular.solvers",
     "mutual_information": "tabular.solvers",
     "optimize_prior": "tabular.solvers",
+    "optimize_skills": "tabular.solvers",
     "soft_value_iteration": "tabular.solvers",
 }
 
@@ -84,6 +86,7 @@ __all__ = [
     "load_prior",
     "mutual_information",
     "optimize_prior",
+    "optimize_skills",
     "resume_jointly",
     "soft_value_iteration",
     "train_jointly",

@@ -3,7 +3,8 @@ MIRL with a table instead of a network: the learners of the paper's grid worlds.
 
 Source: Grau-Moya, Leibfried and Vrancx, *Soft Q-Learning with Mutual-Information Regularization*, ICLR 2019.
 
-Shapes: S states, A actions, R runs. All arrays are NumPy's, float64. Symbols are those of ``operators.py``.
+Shapes: S states, A actions, R runs, G groups of states, K skills. All arrays are NumPy's, float64. Symbols are those of
+``operators.py``.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
+from numpy.typing import ArrayLike
 
 from sb3_mirl.envs.gridworld import Outcomes
 from sb3_mirl.mirl.operators import soft_policy, soft_value
-from sb3_mirl.tabular.mdp import as_distribution
+from sb3_mirl.tabular.learned_priors import RunPrior, SkillPriors, TablePriors, first_low_level
+from sb3_mirl.tabular.priors import check_groups, check_masks, check_n_skills
 
 # Below this β, soft_value's log1p and expm1 keep the digits that log and exp lose
 _SMALL_BETA = 1e-2
@@ -32,7 +35,11 @@ class TabularSettings:
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution
     :param prior_lr: α_ρ in [0, 1], per step; 0 keeps ρ fixed
-    :param prior_init: the first ρ, [A]; uniform by default
+    :param prior_init: the first ρ, [A]; with groups ρ(a|x), [G, A]; with skills ρ(a|z,x_L), [K, G_L, A]. By default ρ is
+        uniform, and skills are drawn from the seed of the run by :func:`~sb3_mirl.tabular.priors.draw_skills`
+    :param n_skills: K of ρ(a|x) = Σ_z ρ(z|x_H) ρ(a|z,x_L); 1: a prior without skills
+    :param high_lr: step size in [0, 1] of ρ(z|x_H), which begins as uniform; by default ``prior_lr``, which is that of
+        ρ(a|z,x_L)
     :param beta_init: β₀ from 0 to ∞ included, in 1/reward
     :param beta_lr: c ≥ 0 of β_i = β₀ + c·i, per step
     :param beta_max: the largest β
@@ -45,7 +52,9 @@ class TabularSettings:
 
     regularization: str = "mutual_information"
     prior_lr: float = 2e-3
-    prior_init: Sequence[float] | None = None
+    prior_init: ArrayLike | None = None
+    n_skills: int = 1
+    high_lr: float | None = None
     beta_init: float = 0.0
     beta_lr: float = 1e-3
     beta_max: float = np.inf
@@ -57,8 +66,9 @@ class TabularSettings:
     def __post_init__(self) -> None:
         if self.regularization not in ("mutual_information", "entropy"):
             raise ValueError(f"regularization must be 'mutual_information' or 'entropy', got {self.regularization!r}")
-        for name in ("prior_lr", "gamma", "exploration", "q_lr"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+        check_n_skills(self.n_skills)
+        for name in ("prior_lr", "gamma", "exploration", "q_lr", "high_lr"):
+            if not (name == "high_lr" and self.high_lr is None) and not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
         for name in ("beta_init", "beta_max"):
             if not (0.0 <= getattr(self, name) <= 1e100 or getattr(self, name) == np.inf):
@@ -78,12 +88,18 @@ TABULAR_ALGORITHMS = {
 
 
 class TabularRun(NamedTuple):
-    """One learner in one world."""
+    """One learner in one world. Groups are whole numbers from 0; None: all states are in group 0."""
 
     env: Any
     """An environment with ``P`` and ``initial_state_distrib``, such as ``GridWorld``, FrozenLake, CliffWalking or Taxi"""
     settings: TabularSettings
     seed: int
+    prior_groups: ArrayLike | None = None
+    """x = g(s) of ρ(a|x), [S]; with skills x_L of ρ(a|z,x_L)"""
+    high_groups: ArrayLike | None = None
+    """x_H of ρ(z|x_H), [S]; without skills it has no effect"""
+    action_masks: ArrayLike | None = None
+    """Which actions are valid, [S, A]: ρ(a|s) ∝ ρ(a|x) · mask(s); None: all"""
 
 
 class _Tables(NamedTuple):
@@ -113,6 +129,24 @@ class _Tables(NamedTuple):
         return cls(next_state, reward, done, _cumulative(probability), _cumulative(start))
 
 
+def _first_prior(run: TabularRun, generator: np.random.Generator) -> RunPrior:
+    """The checked prior of a run; ``generator`` draws skills."""
+    settings, outcomes = run.settings, run.env.unwrapped.P
+    n_states, n_actions, n_skills = len(outcomes), len(outcomes[0]), settings.n_skills
+    groups = check_groups("high_groups", run.high_groups, n_states)
+    return RunPrior(
+        high=np.full((int(groups.max()) + 1, n_skills), 1.0 / n_skills),
+        low=first_low_level(settings.prior_init, run.prior_groups, n_skills, (n_states, n_actions), generator),
+        high_groups=groups,
+        low_groups=check_groups("prior_groups", run.prior_groups, n_states),
+        masks=None if run.action_masks is None else check_masks(run.action_masks, (n_states, n_actions)),
+        prior_lr=settings.prior_lr,
+        high_lr=settings.prior_lr if settings.high_lr is None else settings.high_lr,
+        uses_prior=settings.regularization == "mutual_information",
+        hard=bool(np.isinf(settings.beta_init) and np.isinf(settings.beta_max)),
+    )
+
+
 def _cumulative(probability: np.ndarray) -> np.ndarray:
     """Cumulative sums over the last axis. They reach exactly 1 in spite of rounding."""
     cumulative = probability.cumsum(axis=-1)
@@ -124,15 +158,16 @@ class TabularLearners:
     Many independent tabular learners, stepped together: all arrays have one row per run.
 
     Each run draws its random numbers from its own seed, so that its result does not depend on the other runs, and runs with
-    the same seed get the same random numbers whatever their settings. (If other runs have more actions, sums over actions may
-    be rounded differently.)
+    the same seed get the same random numbers whatever their settings. (If other runs have more actions, masks or skills, sums
+    may be rounded differently.)
 
     A step of a learner is Algorithm 1 with a table. π_i ∝ ρ_i exp(β_i Q_i(s,·)); the action is the most probable one or, with
-    probability ε, a draw from ρ_i; ρ_{i+1} follows from π_i; Q(s,a) moves by α_Q towards r + γ V(s'), where V is the soft
-    value of Q_i for ρ_{i+1} and β_i. Q starts at 0. Episodes end by termination only, and the next one starts at once.
+    probability ε, a draw from ρ_i; ρ_{i+1} follows from π_i, in the group of the state only; Q(s,a) moves by α_Q towards r + γ
+    V(s'), where V is the soft value of Q_i for ρ_{i+1} and β_i. Q starts at 0. Episodes end by termination only, and the next
+    one starts at once.
 
     :param runs: worlds, settings and seeds; worlds may differ in size
-    :raises ValueError: if there are no runs, or if the first prior of a run does not fit its world
+    :raises ValueError: if there are no runs, or if the first prior, the groups or the masks of a run do not fit its world
     """
 
     def __init__(self, runs: Sequence[TabularRun]) -> None:
@@ -143,10 +178,11 @@ class TabularLearners:
         self.n_steps = 0
         self._rows = np.arange(len(self.runs))
         self._set_up_tables()
-        self._set_up_settings()
-        streams = [np.random.SeedSequence(run.seed).spawn(2) for run in self.runs]
-        self._training_random = [np.random.default_rng(training) for training, _ in streams]
-        self._evaluation_random = [np.random.default_rng(evaluation) for _, evaluation in streams]
+        # The third stream came later: the first two do not depend on it
+        streams = [np.random.SeedSequence(run.seed).spawn(3) for run in self.runs]
+        self._training_random = [np.random.default_rng(training) for training, _, _ in streams]
+        self._evaluation_random = [np.random.default_rng(evaluation) for _, evaluation, _ in streams]
+        self._set_up_settings([np.random.default_rng(skills) for _, _, skills in streams])
         self._state = self._first_states(np.array([[generator.random()] for generator in self._training_random]))[:, 0]
 
     def _set_up_tables(self) -> None:
@@ -170,39 +206,22 @@ class TabularLearners:
         self._q = np.zeros((self._n_states.sum(), self._n_actions))
         self._visits = np.zeros(self._q.size)
 
-    def _set_up_settings(self) -> None:
-        """The settings as columns, one row per run."""
+    def _set_up_settings(self, skills_random: list[np.random.Generator]) -> None:
+        """The settings as columns, one row per run, and the priors."""
 
         def column(name: str) -> np.ndarray:
             return np.array([getattr(run.settings, name) for run in self.runs], dtype=np.float64)
 
         self._beta_init, self._beta_lr, self._beta_max = column("beta_init"), column("beta_lr"), column("beta_max")
         self._exploration, self._q_lr, self._q_lr_decay = column("exploration"), column("q_lr"), column("q_lr_decay")
-        self._prior_lr = column("prior_lr")[:, None]
-        self._uniform = np.zeros((len(self.runs), self._n_actions))
-        self._prior = self._uniform.copy()
-        for row, run in enumerate(self.runs):
-            n_actions = len(run.env.unwrapped.P[0])
-            self._uniform[row, :n_actions] = 1.0 / n_actions
-            given = run.settings.prior_init
-            first = self._uniform[row, :n_actions] if given is None else as_distribution("prior_init", given, (n_actions,))
-            self._prior[row, :n_actions] = first
-        uses_prior = np.array([run.settings.regularization == "mutual_information" for run in self.runs])
-        self._reference = np.where(uses_prior[:, None], self._prior, self._uniform)
-        learns_prior = self._prior_lr[:, 0] > 0.0
+        first = [_first_prior(run, generator) for run, generator in zip(self.runs, skills_random, strict=True)]
+        is_plain = all(len(prior.low) == 1 and prior.masks is None for prior in first)
+        self._priors = TablePriors(first, self._n_actions) if is_plain else SkillPriors(first, self._n_actions)
         # With β = ∞, target and action depend on the support of ρ only: its indicator replaces ρ
-        self._hard = np.isinf(self._beta_init) & np.isinf(self._beta_max)
-        given_prior = np.array([run.settings.prior_init is not None for run in self.runs])
-        self._breaks_ties = self._hard & uses_prior & (learns_prior | given_prior)
+        self._hard = np.array([prior.hard for prior in first])
+        self._breaks_ties = self._hard & np.array([prior.uses_prior for prior in first])
+        learns_prior = np.array([prior.prior_lr > 0.0 or prior.high_lr > 0.0 for prior in first])
         self._hard_learners = np.flatnonzero(self._hard & learns_prior)
-        self._moving_reference = np.flatnonzero(uses_prior & learns_prior)
-        self._log_weights = self._logarithm(self._rows)
-
-    def _logarithm(self, rows: np.ndarray) -> np.ndarray:
-        """log ρ of target and π, [rows, A]; with β = ∞, 0 on the support of ρ and -∞ elsewhere."""
-        reference = self._reference[rows]
-        with np.errstate(divide="ignore"):
-            return np.log(np.where(self._hard[rows, None], reference > 0.0, reference))
 
     def _first_states(self, random: np.ndarray) -> np.ndarray:
         """States in which episodes start, for uniform random numbers [R, n]."""
@@ -211,8 +230,62 @@ class TabularLearners:
 
     @property
     def prior(self) -> np.ndarray:
-        """A copy of ρ of every run, [R, A]; 0 for actions that a run's world does not have."""
-        return self._prior.copy()
+        """
+        A copy of ρ of every run, [R, A]; 0 for actions that a run's world does not have.
+
+        :raises ValueError: if a run has several groups, or skills
+        """
+        prior = np.zeros((len(self.runs), self._n_actions))
+        for number in range(len(self.runs)):
+            low = self._priors.low(number)
+            if low.shape[:2] != (1, 1):
+                raise ValueError(
+                    f"prior holds one ρ(a) per run, but run {number} has {low.shape[0]} skills and {low.shape[1]} groups; "
+                    f"take prior_table(run), skills(run) or prior_probabilities(run)"
+                )
+            prior[number, : low.shape[2]] = low[0, 0]
+        return prior
+
+    def prior_table(self, run: int) -> np.ndarray:
+        """
+        A copy of the prior of one run without skills.
+
+        :param run: the run's index
+        :return: ρ(a|x), [G, A] of its world
+        :raises ValueError: if the run has skills
+        """
+        low = self._priors.low(run)
+        if len(low) > 1:
+            raise ValueError(f"prior_table: run {run} has {len(low)} skills; take skills(run) or prior_probabilities(run)")
+        return low[0]
+
+    def skills(self, run: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        A copy of the prior of one run with skills.
+
+        :param run: the run's index
+        :return: ρ(z|x_H), [G_H, K], and ρ(a|z,x_L), [K, G_L, A] of its world
+        :raises ValueError: if the run has no skills
+        """
+        if self.runs[run].settings.n_skills == 1 or isinstance(self._priors, TablePriors):
+            raise ValueError(f"skills: run {run} has n_skills=1; take prior_table(run)")
+        return self._priors.high(run), self._priors.low(run)
+
+    def prior_probabilities(self, run: int) -> np.ndarray:
+        """
+        The prior of one run in each state, among the valid actions.
+
+        :param run: the run's index
+        :return: ρ(·|s), [S, A] of its world
+        """
+        return self._priors.behaviour(self._states(run))[:, : self._own_actions(run)]
+
+    def _states(self, run: int) -> np.ndarray:
+        """The numbers of a run's states, [S]."""
+        return self._first_state[run] + np.arange(self._n_states[run])
+
+    def _own_actions(self, run: int) -> int:
+        return len(self.runs[run].env.unwrapped.P[0])
 
     @property
     def beta(self) -> np.ndarray:
@@ -226,8 +299,7 @@ class TabularLearners:
         :param run: the run's index
         :return: Q(s,a), [S, A] of its world
         """
-        first, n_states = self._first_state[run], self._n_states[run]
-        return self._q[first : first + n_states, : len(self.runs[run].env.unwrapped.P[0])].copy()
+        return self._q[self._states(run), : self._own_actions(run)]
 
     def policy(self, run: int) -> np.ndarray:
         """
@@ -236,9 +308,8 @@ class TabularLearners:
         :param run: the run's index
         :return: π(a|s), [S, A] of its world
         """
-        q_values = self.q_values(run)
-        prior = self._reference[run, : q_values.shape[1]]
-        return soft_policy(th.from_numpy(q_values), th.from_numpy(prior), self.beta[run]).numpy()
+        reference = self._priors.reference(self._states(run))[:, : self._own_actions(run)]
+        return soft_policy(th.from_numpy(self.q_values(run)), th.from_numpy(reference), self.beta[run]).numpy()
 
     def _betas(self, first: int, n_steps: int) -> np.ndarray:
         """β_i for i from ``first`` on, [n_steps, R]."""
@@ -271,7 +342,7 @@ class TabularLearners:
         for i in range(n_steps):
             action, policy = self._act(scales[i], explores[i], choices[i])
             outcome, pair = self._outcome(self._state, action, chances[i])
-            self._move_prior(policy)
+            self._priors.move(self._state, policy)
             self._move_q(pair, outcome, betas[i], scales[i])
             self._state = np.where(self._done[outcome], starts[i], self._next_state[outcome])
         self.n_steps += n_steps
@@ -282,22 +353,22 @@ class TabularLearners:
 
     def _act(self, scale: np.ndarray, explores: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions [R] of the behaviour policy, and π [R, A] where the agents are."""
-        logits = scale[:, None] * self._q[self._state] + self._log_weights
-        action = self._most_probable(logits, self._rows)
+        logits = scale[:, None] * self._q[self._state] + self._priors.log_weights(self._state)
+        action = self._most_probable(logits, self._rows, self._state)
         policy = np.exp(logits - logits.max(axis=1, keepdims=True))
         if len(rows := self._hard_learners):
-            policy[rows] = self._reference[rows] * (policy[rows] == 1.0)
+            policy[rows] = self._priors.reference(self._state[rows]) * (policy[rows] == 1.0)
         policy /= policy.sum(axis=1, keepdims=True)
         if len(rows := np.flatnonzero(explores)):
-            action[rows] = _draw(self._prior[rows], choice[rows])
+            action[rows] = _draw(self._priors.behaviour(self._state[rows]), choice[rows])
         return action, policy
 
-    def _most_probable(self, logits: np.ndarray, run: np.ndarray) -> np.ndarray:
-        """argmax π for logits [n, A] of the runs ``run`` [n]; with β = ∞, ties are broken by the largest ρ."""
+    def _most_probable(self, logits: np.ndarray, run: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """argmax π for logits [n, A] of the runs and states [n]; with β = ∞, ties are broken by the largest ρ."""
         action = logits.argmax(axis=1)
         if len(rows := np.flatnonzero(self._breaks_ties[run])):
             best = logits[rows] == logits[rows].max(axis=1, keepdims=True)
-            action[rows] = (best * self._reference[run[rows]]).argmax(axis=1)
+            action[rows] = (best * self._priors.reference(state[rows])).argmax(axis=1)
         return action
 
     def _outcome(self, state: np.ndarray, action: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -307,24 +378,18 @@ class TabularLearners:
             return pair, pair
         return pair * self._n_outcomes + (self._cumulative[pair] <= chance[:, None]).sum(axis=1), pair
 
-    def _move_prior(self, policy: np.ndarray) -> None:
-        """ρ ← (1 - α_ρ) ρ + α_ρ π(·|s)."""
-        self._prior += self._prior_lr * (policy - self._prior)
-        if len(rows := self._moving_reference):
-            self._reference[rows] = self._prior[rows]
-            self._log_weights[rows] = self._logarithm(rows)
-
     def _move_q(self, pair: np.ndarray, outcome: np.ndarray, beta: np.ndarray, scale: np.ndarray) -> None:
         """Q(s,a) ← Q(s,a) + α_Q (r + γ V(s') - Q(s,a)), with the updated ρ."""
-        next_q = self._q[self._next_state[outcome]]
-        logits = scale[:, None] * next_q + self._log_weights
+        next_state = self._next_state[outcome]
+        next_q = self._q[next_state]
+        logits = scale[:, None] * next_q + self._priors.log_weights(next_state)
         peak = logits.max(axis=1)
         # The shifted log-sum-exp of operators.soft_value, for one β per row
         log_sum = np.log(np.exp(logits - peak[:, None]).sum(axis=1))
         value = (peak + np.where(self._hard, 0.0, log_sum)) / np.where(scale == 0.0, 1.0, scale)
         if len(rows := np.flatnonzero(beta < _SMALL_BETA)):
-            small = (th.from_numpy(x[rows]) for x in (next_q, self._reference, beta))
-            value[rows] = soft_value(*small).numpy()
+            reference = self._priors.reference(next_state[rows])
+            value[rows] = soft_value(*map(th.from_numpy, (next_q[rows], reference, beta[rows]))).numpy()
         self._visits[pair] += 1.0
         step_size = self._q_lr * self._visits[pair] ** -self._q_lr_decay
         table = self._q.reshape(-1)
@@ -345,18 +410,18 @@ class TabularLearners:
             raise ValueError(f"n_episodes and max_steps must be at least 1, got {n_episodes!r} and {max_steps!r}")
         if not 0.0 <= exploration <= 1.0:
             raise ValueError(f"exploration must lie in [0, 1], got {exploration!r}")
-        run_of_state = np.repeat(self._rows, self._n_states)
-        scale = self._scale(self.beta)[run_of_state, None]
-        greedy = self._most_probable(scale * self._q + self._log_weights[run_of_state], run_of_state)
+        run_of_state, states = np.repeat(self._rows, self._n_states), np.arange(len(self._q))
+        logits = self._scale(self.beta)[run_of_state, None] * self._q + self._priors.log_weights_everywhere()
+        greedy = self._most_probable(logits, run_of_state, states)
         random = np.stack([generator.random((max_steps + 1, 3, n_episodes)) for generator in self._evaluation_random], axis=-2)
         state = self._first_states(random[0, 0]).ravel()
         random = random.reshape(max_steps + 1, 3, -1)
-        run = np.repeat(self._rows, n_episodes)
-        returns, playing = np.zeros(len(run)), np.arange(len(run))
+        returns = np.zeros(len(self.runs) * n_episodes)
+        playing = np.arange(len(returns))
         for coin, choice, chance in random[1:]:
             action = greedy[state]
             rows = np.flatnonzero(coin[playing] < exploration)
-            action[rows] = _draw(self._prior[run[playing[rows]]], choice[playing[rows]])
+            action[rows] = _draw(self._priors.behaviour(state[rows]), choice[playing[rows]])
             outcome, _ = self._outcome(state, action, chance[playing])
             returns[playing] += self._reward[outcome]
             goes_on = ~self._done[outcome]

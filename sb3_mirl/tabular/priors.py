@@ -131,6 +131,7 @@ def draw_skills(generator: np.random.Generator, n_skills: int, n_groups: int, n_
     :return: ρ(a|z,x_L), [K, G_L, A]
     """
     posterior = generator.dirichlet(np.ones(n_skills), (n_groups, n_actions))
+    posterior /= posterior.sum(axis=2, keepdims=True)  # exactly 1 for one skill
     return np.moveaxis(posterior / posterior.sum(axis=1, keepdims=True), 2, 0)
 
 

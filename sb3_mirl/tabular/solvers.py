@@ -394,7 +394,7 @@ def optimize_skills(
 def _alternate(
     mdp: Mdp, beta: float, initial_distribution: ArrayLike, prior: AnyPrior, tolerance: float, max_iterations: int
 ) -> tuple[AnyPrior, SoftOptimum, np.ndarray, bool]:
-    """The alternation of :func:`optimize_prior`: the last prior and its optimum, the objective, and whether it has converged."""
+    """The alternation of :func:`optimize_prior`: the last prior and its optimum, the objective, and convergence."""
     beta = check_beta(beta)
     initial = as_distribution("initial_distribution", initial_distribution, mdp.reward.shape[:1])
     if max_iterations < 1:

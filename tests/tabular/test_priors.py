@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from four_goals import FourGoals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_mdp import RandomMdp, kl, log_mean_exp
 
-from sb3_mirl.envs.gridworld import GridWorld
 from sb3_mirl.tabular.priors import GroupPrior, SkillPrior, check_groups, draw_skills, weights_in_groups
 from sb3_mirl.tabular.solvers import (
     discounted_visitation,
@@ -346,42 +346,36 @@ def test_the_fixed_point_of_skills_is_stationary(seed):
 # Four rooms
 
 
-ROOMS = ("#######", "#SS#SS#", "#SSSSS#", "##S#S##", "#SSSSS#", "#SS#SS#", "#######")
-CORNERS = ((1, 1), (1, 5), (5, 1), (5, 5))
+def optimize_four_goals(world, **options):
+    return optimize_skills(
+        world.transition,
+        world.reward,
+        0.95,
+        3.0,
+        world.initial_state_distrib,
+        4,
+        high_groups=world.goal,
+        low_groups=world.position,
+        tolerance=1e-3,
+        **options,
+    )
 
 
-class FourGoals:
-    """Four tasks on one map with four rooms: the goal of an episode, in the corner of a room, is a part of the state."""
-
-    def __init__(self):
-        worlds = []
-        for row, column in CORNERS:
-            line = ROOMS[row][:column] + "G" + ROOMS[row][column + 1 :]
-            worlds.append(GridWorld([*ROOMS[:row], line, *ROOMS[row + 1 :]]))
-        n = len(worlds[0].positions)
-        self.transition = np.zeros((4 * n, 4, 4 * n))
-        for k, world in enumerate(worlds):
-            self.transition[k * n : (k + 1) * n, :, k * n : (k + 1) * n] = world.transition
-        self.reward = np.concatenate([world.reward for world in worlds])
-        self.initial = np.concatenate([world.initial_state_distrib for world in worlds]) / 4
-        self.goal, self.position = np.repeat(np.arange(4), n), np.tile(np.arange(n), 4)
-
-    def optimize_skills(self, **options):
-        return optimize_skills(
-            self.transition, self.reward, 0.95, 3.0, self.initial, 4, self.goal, self.position, tolerance=1e-3, **options
-        )
+def best_prior_of_positions(world):
+    initial, groups = world.initial_state_distrib, world.position
+    return optimize_prior(world.transition, world.reward, 0.95, 3.0, initial, prior_groups=groups, tolerance=1e-3)
 
 
 def test_skills_separate_on_a_map_with_four_rooms():
     world = FourGoals()
-    best = world.optimize_skills(seed=0)
+    best = optimize_four_goals(world, seed=0)
     assert best.converged
     # Each goal has a skill of its own, with which the position alone gives the action
     assert sorted(best.high.argmax(axis=1)) == [0, 1, 2, 3]
     assert (best.high.max(axis=1) > 0.99).all()
     uniform = np.full(4, 0.25)
-    hard = world.initial @ soft_value_iteration(world.transition, world.reward, 0.95, np.inf, uniform).v
-    one = optimize_prior(world.transition, world.reward, 0.95, 3.0, world.initial, prior_groups=world.position, tolerance=1e-3)
+    hard = world.initial_state_distrib @ soft_value_iteration(world.transition, world.reward, 0.95, np.inf, uniform).v
+    one = best_prior_of_positions(world)
     assert one.objective[-1] < hard - 1.0
     assert best.objective[-1] > hard - 0.01
 
@@ -389,8 +383,8 @@ def test_skills_separate_on_a_map_with_four_rooms():
 def test_equal_skills_never_separate():
     world = FourGoals()
     n_positions = world.position.max() + 1
-    best = world.optimize_skills(low=np.full((4, n_positions, 4), 0.25))
-    one = optimize_prior(world.transition, world.reward, 0.95, 3.0, world.initial, prior_groups=world.position, tolerance=1e-3)
+    best = optimize_four_goals(world, low=np.full((4, n_positions, 4), 0.25))
+    one = best_prior_of_positions(world)
     np.testing.assert_allclose(best.high, 0.25, atol=1e-12)
     np.testing.assert_allclose(best.low, np.broadcast_to(best.low[:1], best.low.shape), atol=1e-12)
     assert len(best.objective) > 1
