@@ -52,6 +52,23 @@ SQUARE = """
 ########
 """
 
+#: Four rooms with narrow passages (Sutton, Precup and Singh, *Artificial Intelligence* 112, 1999), without a goal
+FOUR_ROOMS = """
+#############
+#SSSSS#SSSSS#
+#SSSSS#SSSSS#
+#SSSSSSSSSSS#
+#SSSSS#SSSSS#
+#SSSSS#SSSSS#
+##S####SSSSS#
+#SSSSS###S###
+#SSSSS#SSSSS#
+#SSSSS#SSSSS#
+#SSSSSSSSSSS#
+#SSSSS#SSSSS#
+#############
+"""
+
 PIXELS_PER_CELL = 24
 COLORS = {WALL: (60, 60, 66), GOAL: (94, 170, 103), START: (245, 245, 240), FREE: (226, 226, 220)}
 AGENT_COLOR = (58, 96, 170)
@@ -260,6 +277,24 @@ class GridWorld(gym.Env[Any, Any]):
         return image
 
 
+class FourRooms(GridWorld):
+    """
+    :data:`FOUR_ROOMS` with a goal to choose: a family of tasks on one map. Cells have the same numbers for each goal.
+
+    :param goal: row and column of the goal, counted from 0 with the outer walls
+    :param options: of :class:`GridWorld`
+    :raises ValueError: if ``goal`` is not a free cell of the map; see :class:`GridWorld`
+    """
+
+    def __init__(self, goal: tuple[int, int] = (8, 9), **options: Any) -> None:
+        rows = [list(row) for row in FOUR_ROOMS.strip("\n").split("\n")]
+        free = {(row, column) for row, cells in enumerate(rows) for column, cell in enumerate(cells) if cell == START}
+        if tuple(goal) not in free:
+            raise ValueError(f"goal must be the row and column of a free cell of FOUR_ROOMS, got {goal!r}")
+        rows[goal[0]][goal[1]] = GOAL
+        super().__init__(["".join(row) for row in rows], **options)
+
+
 #: Maps by the id under which `import sb3_mirl` registers them with Gymnasium, with a limit of 100 steps
 GRID_WORLDS = {
     "MIRLCorridor-v0": CORRIDOR,
@@ -274,3 +309,5 @@ for env_id, world in GRID_WORLDS.items():
         kwargs={"grid_map": world},
         max_episode_steps=100,
     )
+
+gym.register(id="MIRLFourRooms-v0", entry_point="sb3_mirl.envs.gridworld:FourRooms", max_episode_steps=100)

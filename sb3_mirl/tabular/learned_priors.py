@@ -191,7 +191,7 @@ class SkillPriors(_Priors):
         high, low = self._high[self._high_row[state]], self._low[self._low_row[state]]
         joint = self._joint(state)
         mixture = joint.sum(axis=1, keepdims=True)
-        # An action without mass, which is the only valid one: it says nothing about the skill
+        # Where no valid action has mass, actions say nothing about the skill
         posterior = np.where(mixture > 0.0, joint / np.where(mixture > 0.0, mixture, 1.0), high[:, :, None])
         skill_policy = policy[:, None, :] * posterior
         use = skill_policy.sum(axis=2)

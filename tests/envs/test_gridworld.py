@@ -8,7 +8,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL
-from sb3_mirl.envs.gridworld import CORRIDOR, GRID_WORLDS, MOVES, SQUARE, WIDE_CORRIDOR, GridWorld, toy_text_arrays
+from sb3_mirl.envs.gridworld import CORRIDOR, GRID_WORLDS, MOVES, SQUARE, WIDE_CORRIDOR, FourRooms, GridWorld, toy_text_arrays
 
 UP, RIGHT, DOWN, LEFT = range(4)
 ROOM = "SG\nS#"  # states: 0 start, 1 goal, 2 start
@@ -22,7 +22,7 @@ def best_values(env, sweeps=500):
     return values
 
 
-@pytest.mark.parametrize("env_id", GRID_WORLDS)
+@pytest.mark.parametrize("env_id", [*GRID_WORLDS, "MIRLFourRooms-v0"])
 @pytest.mark.parametrize("render_mode", [None, "ansi", "rgb_array"])
 @pytest.mark.filterwarnings("error")
 def test_gymnasium_accepts_the_registered_worlds(env_id, render_mode):
@@ -44,6 +44,24 @@ def test_mean_optimal_return_of_the_papers_maps(grid_map, expected):
 
 def test_sizes_of_the_papers_maps():
     assert [len(GridWorld(grid_map).positions) for grid_map in (CORRIDOR, WIDE_CORRIDOR, SQUARE)] == [18, 60, 31]
+
+
+def test_four_rooms_have_one_numbering_for_all_goals():
+    here, there = FourRooms(), gym.make("MIRLFourRooms-v0", goal=(1, 11), extra_actions=2).unwrapped
+    assert len(here.positions) == 104
+    np.testing.assert_array_equal(here.positions, there.positions)
+    assert here.positions[here.is_goal].tolist() == [[8, 9]]
+    assert there.positions[there.is_goal].tolist() == [[1, 11]]
+    assert there.reward.shape == (104, 6)
+    # From one corner to the opposite one: 10 rows and 10 columns; the passages are on the way
+    corner = (there.positions == [11, 1]).all(axis=1)
+    assert best_values(there)[corner].tolist() == [9 - 19]
+
+
+@pytest.mark.parametrize("goal", [(0, 0), (6, 6), (20, 1), (-2, 1), (1, 2, 3)])
+def test_a_goal_in_a_wall_is_refused(goal):
+    with pytest.raises(ValueError, match="goal must be the row and column of a free cell of FOUR_ROOMS, got"):
+        FourRooms(goal)
 
 
 def test_the_goal_of_the_square_is_entered_from_one_cell_by_left_only():

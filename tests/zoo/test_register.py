@@ -60,7 +60,7 @@ def test_import_registers_only_the_grid_worlds():
 import gymnasium
 before = set(gymnasium.registry)
 import sb3_mirl
-assert set(gymnasium.registry) - before == set(sb3_mirl.envs.gridworld.GRID_WORLDS)
+assert set(gymnasium.registry) - before == {*sb3_mirl.envs.gridworld.GRID_WORLDS, "MIRLFourRooms-v0"}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
