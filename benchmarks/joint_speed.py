@@ -6,6 +6,7 @@ threads. The competitors take turns in one process; medians of the turns and the
     python benchmarks/joint_speed.py --work cartpole --runs 1 8 32    # other numbers of runs
     python benchmarks/joint_speed.py --sbx                            # with SBX's DQN (JAX), if it is installed
     python benchmarks/joint_speed.py --device cuda --work minatar --runs 1 16 64 256
+    python benchmarks/joint_speed.py --work atari --runs 1 3          # for the costs in docs/cluster.md
 
 Times are those of training after the warm-up and the compilation, which take seconds. The floor is the time that the matrix
 products of one update of one run would take at the rate of a large product.
@@ -16,25 +17,47 @@ import importlib
 import json
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ale_py
+import gymnasium as gym
 import numpy as np
 import torch as th
 from stable_baselines3 import DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch.utils.flop_counter import FlopCounterMode
-from training_speed import CARTPOLE, MINATAR, processor
+from training_speed import CARTPOLE, MINATAR, PONG, processor
 
-from sb3_mirl import MIRL, DeviceReplayBuffer, train_jointly
+from sb3_mirl import MIRL, DeviceReplayBuffer, FrameReplayBuffer, train_jointly
+
+gym.register_envs(ale_py)
+
+
+def pong() -> VecEnv:
+    """As rl-zoo3 makes the environments of the suite ``atari19``."""
+    return VecFrameStack(make_atari_env("PongNoFrameskip-v4", seed=0), 4)
+
 
 #: Environment, hyper-parameters, number of runs, environment steps of a run that are timed
-WORK: dict[str, tuple[str, dict[str, Any], int, int]] = {
+WORK: dict[str, tuple[str | Callable[[], VecEnv], dict[str, Any], int, int]] = {
     "cartpole": ("CartPole-v1", {"learning_starts": 500, "buffer_size": 20_000}, 32, 4000),
     "cartpole zoo": ("CartPole-v1", CARTPOLE, 16, 2048),
     "minatar": ("MinAtar/Breakout-v1", MINATAR, 16, 800),
     "minatar/4": ("MinAtar/Breakout-v1", {**MINATAR, "train_freq": 4}, 16, 2400),
+    # The replay buffer is the suite's, also on a GPU: a DeviceReplayBuffer of its size takes 56 GB
+    "atari": (pong, {**PONG, "policy": "CnnPolicy", "replay_buffer_class": FrameReplayBuffer}, 3, 400),
 }
+
+
+def make(algorithm: type, work: str, seed: int, **settings: Any) -> BaseAlgorithm:
+    """A model for a work of :data:`WORK`; its hyper-parameters have precedence over the settings."""
+    env, arguments, _, _ = WORK[work]
+    return algorithm(**{"policy": "MlpPolicy", **settings, **arguments}, env=env if isinstance(env, str) else env(), seed=seed)
 
 
 class Stopwatch(BaseCallback):
@@ -82,10 +105,8 @@ class Competitor:
 
     def steps_per_second(self) -> float:
         """Environment steps of all runs per second of training."""
-        env, arguments, _, steps = WORK[self.work]
-        models = [
-            self.algorithm("MlpPolicy", env, seed=seed, **{**arguments, **self.settings}) for seed in range(self.runs or 1)
-        ]
+        _, arguments, _, steps = WORK[self.work]
+        models: list[Any] = [make(self.algorithm, self.work, seed, **self.settings) for seed in range(self.runs or 1)]
         warm_up = arguments["learning_starts"] + 2 * max(arguments.get("train_freq", 4), 100)
         device = getattr(models[0], "device", None)
         watch = Stopwatch(warm_up, device if isinstance(device, th.device) else th.device("cpu"))
@@ -115,8 +136,8 @@ def competitors(work: str, args: argparse.Namespace) -> dict[str, Competitor]:
 
 def floor_ms(work: str, device: str) -> float:
     """Milliseconds of the products and convolutions of one update of one run, at the rate of a large product."""
-    env, arguments, _, _ = WORK[work]
-    model = MIRL("MlpPolicy", env, seed=0, device=device, **arguments)
+    _, arguments, _, _ = WORK[work]
+    model: Any = make(MIRL, work, 0, device=device)
     model.learn(arguments["learning_starts"] + 8)
     with FlopCounterMode(display=False) as counter:
         model.train(1, model.batch_size)
