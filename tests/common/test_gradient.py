@@ -198,7 +198,7 @@ def test_compiled_acting(policy, env):
 
 
 def test_compiled_acting_with_transposed_images():
-    """Atari's images have their channels last in memory. With smaller images the last convolution has one output of each filter."""
+    """Atari's images have their channels last in memory. From smaller images the last convolution makes a single column."""
     env = ConstantReward(observation_space=spaces.Box(0, 255, (84, 84, 4), np.uint8))
     settings = {"seed": 0, "beta_init": 3.0, "device": "cpu", "buffer_size": 100}
     plain, compiled = (MIRL("CnnPolicy", env, compile_update=c, **settings) for c in (False, True))
