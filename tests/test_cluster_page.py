@@ -74,7 +74,7 @@ def test_worked_example_runs(tmp_path, monkeypatch, capsys):
     short = {"learning_starts": 100, "buffer_size": 1000}
     monkeypatch.setitem(SUITES, "atari19", replace(SUITES["atari19"], episodes=1, hyperparams=short))
     # What the first commands of the page start
-    assert re.findall("^ray start .*--num-cpus 1$", EXAMPLE, re.MULTILINE)[1:]
+    assert len(re.findall(r"^ray start .*--num-cpus 1\b", EXAMPLE, re.MULTILINE)) == 2
     ray.shutdown()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
