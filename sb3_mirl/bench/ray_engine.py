@@ -89,8 +89,11 @@ def _reach(address: str | None) -> None:
         try:
             command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", f"{host}:{port}"]
             subprocess.run(command, timeout=REACH_PATIENCE_S, check=True, capture_output=True)
-        except subprocess.SubprocessError as error:
-            raise ValueError("something listens there, but it does not answer as the head of a Ray cluster does") from error
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            reason = "".join(f": {line}" for line in _lines((error.stderr or b"").decode(errors="replace"))[-1:])
+            raise ValueError(
+                f"something listens there, but it does not answer as the head of a Ray cluster does{reason}"
+            ) from error
 
 
 def run_on_ray(
@@ -166,8 +169,13 @@ def _cancel(tasks: list[ray.ObjectRef]) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    text = str(error.cause if isinstance(error, RayTaskError) else error).strip()
-    return text.splitlines()[-1].strip() if text else type(error).__name__
+    lines = _lines(str(error.cause if isinstance(error, RayTaskError) else error))
+    return lines[-1] if lines else type(error).__name__
+
+
+def _lines(text: str) -> list[str]:
+    """Without spaces around them and without empty ones."""
+    return [line for line in map(str.strip, text.splitlines()) if line]
 
 
 # ---- nodes ------------------------------------------------------------------------------------------------------------

@@ -95,6 +95,21 @@ def paper_scores(algorithm: str) -> dict[str, float]:
     return {game: row[algorithm] / 100.0 for game, row in table.items()}
 
 
+def raw_paper_scores(algorithm: str) -> dict[str, float]:
+    """
+    Table 1 of the paper, turned back into raw scores.
+
+    :param algorithm: as in :func:`paper_scores`
+    :return: by game
+    :raises ValueError: if the table does not have the algorithm
+    """
+    raw = {}
+    for game, share in paper_scores(algorithm).items():
+        reference = reference_scores(game)
+        raw[game] = reference["random"] + share * (reference["human_mnih2015"] - reference["random"])
+    return raw
+
+
 # ---- statistics of scores [..., runs, games] -------------------------------------------------------------------------
 
 

@@ -190,7 +190,9 @@ class Compiled:
                     f"{self.wanted_by} needs a network without random numbers, such as dropout draws, but {self.name} uses "
                     f"{node.target}; train without it"
                 )
-        if not self.inductor:
+        if self.inductor:
+            _allow_other_strides(graph)
+        else:
             _remove_idle_operations(graph)
         for node in graph.graph.nodes:
             node.meta.clear()  # tensors that belong to make_fx, which Inductor does not accept
@@ -203,6 +205,14 @@ class Compiled:
     def __getstate__(self) -> dict[str, Any]:
         # A copy compiles for itself
         return {**self.__dict__, "_compiled": {}}
+
+
+def _allow_other_strides(graph: GraphModule) -> None:
+    """Inductor may give a tensor other strides than it had while it was traced, and then it may need a copy to be reshaped."""
+    aten = th.ops.aten
+    for node in graph.graph.nodes:
+        if node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default
 
 
 def _remove_idle_operations(graph: GraphModule) -> None:

@@ -133,6 +133,19 @@ def test_address_of_another_service_is_refused(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_ray_says_of_a_cluster_is_passed_on(monkeypatch):
+    """As for a cluster that requires a token where RAY_AUTH_MODE is not set."""
+
+    def refuse(command, **options):
+        raise subprocess.CalledProcessError(1, command, stderr=b"Traceback\nAuthenticationError: token is missing\n\n")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ray_engine.ClusterError, match=r"Ray cluster does: AuthenticationError: token is missing\)$"):
+            ray_engine.connected(address).__enter__()
+
+
 def test_ray_client_is_refused(tmp_path, capsys):
     assert main([*COMMAND, "--out", str(tmp_path / "out"), "--engine", "ray", "--address", "ray://127.0.0.1:10001"]) == 2
     assert "no Ray cluster at ray://127.0.0.1:10001 (Ray's client is not supported, " in capsys.readouterr().err

@@ -17,6 +17,7 @@ from sb3_mirl.bench.scores import (
     over_games,
     paper_scores,
     performance_profile,
+    raw_paper_scores,
     reference_scores,
 )
 from sb3_mirl.bench.suites import ATARI19, ATARI19_IDS
@@ -40,6 +41,15 @@ def test_human_normalisation_by_both_conventions():
     # (3069 - 227.8) / (6875.4 - 227.8), and the same with 7127.7
     assert human_normalized("Alien", 3069.0) == pytest.approx(0.42740, abs=1e-5)
     assert human_normalized("AlienNoFrameskip-v4", [3069.0, 227.8], "wang2016") == pytest.approx([0.41177, 0.0], abs=1e-5)
+
+
+def test_dqn_of_the_paper_is_above_that_of_2015_in_17_games():
+    """As suites.py and docs/cluster.md say."""
+    raw = raw_paper_scores("dqn")
+    # 9.74 % of a human's way from 719.1 to 13156.7
+    assert raw["Asteroids"] == pytest.approx(719.1 + 0.0974 * (13156.7 - 719.1))
+    below = [game for game, score in raw.items() if score <= reference_scores(game)["dqn_mnih2015"]]
+    assert below == ["BeamRider", "Seaquest"] and len(raw) - len(below) == 17
 
 
 @pytest.mark.parametrize("env", [*ATARI19_IDS, "ALE/Riverraid-v5"])

@@ -11,7 +11,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from probes import Image, Mixed
+from gymnasium import spaces
+from probes import ConstantReward, Image, Mixed
 from stable_baselines3 import DQN, HerReplayBuffer
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.envs import BitFlippingEnv
@@ -194,6 +195,20 @@ def test_compiled_acting(policy, env):
         probabilities = [model.policy.last_action_probabilities for model in (plain, compiled)]
         assert probabilities[1].shape == (n, plain.action_space.n) and probabilities[1].dtype == th.float64
         th.testing.assert_close(*probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_acting_with_transposed_images():
+    """Atari's images have their channels last in memory. From smaller images the last convolution makes a single column."""
+    env = ConstantReward(observation_space=spaces.Box(0, 255, (84, 84, 4), np.uint8))
+    settings = {"seed": 0, "beta_init": 3.0, "device": "cpu", "buffer_size": 100}
+    plain, compiled = (MIRL("CnnPolicy", env, compile_update=c, **settings) for c in (False, True))
+    obs = plain.env.reset()
+    assert obs.shape == (1, 4, 84, 84) and not obs.flags.c_contiguous
+    for model in (plain, compiled):
+        model.predict(obs)
+    th.testing.assert_close(
+        compiled.policy.last_action_probabilities, plain.policy.last_action_probabilities, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_compiled_acting_follows_weights_prior_and_beta():

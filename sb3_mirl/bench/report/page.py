@@ -18,7 +18,7 @@ from sb3_mirl.bench.report.cells import Cell, Figure, Note, Table, duration, est
 from sb3_mirl.bench.report.comparison import ablation_section, aggregates_section
 from sb3_mirl.bench.report.content import Bench, Row, comparability_warnings, grouped
 from sb3_mirl.bench.report.figures import figure_name
-from sb3_mirl.bench.scores import game_name, human_normalized, paper_scores, reference_scores
+from sb3_mirl.bench.scores import game_name, human_normalized, raw_paper_scores, reference_scores
 from sb3_mirl.bench.suites import label, tuning_lines
 from sb3_mirl.common.text import printable
 
@@ -133,7 +133,10 @@ def _runs(bench: Bench) -> dict[str, Any]:
 def _scores(bench: Bench, tables: Tables) -> dict[str, Any]:
     lines = tuning_lines(bench.suite, bench.algorithms)
     caption = "Raw scores: mean over runs, 95% interval, and runs"
+    paper = raw_paper_scores("dqn")
     return {
+        "paper_above_2015": sum(score > reference_scores(game)["dqn_mnih2015"] for game, score in paper.items()),
+        "paper_games": len(paper),
         "normalised": [_table_1(bench, tables["scores"], convention) for convention in CONVENTION_NAMES]
         if bench.atari
         else [],
@@ -182,8 +185,7 @@ def _table_1(bench: Bench, scores: list[Row], convention: str) -> Table:
 def _paper_and_published(env: str, convention: str) -> tuple[list[float], list[float]]:
     """Percent of a human's score of :data:`PAPER` and of :data:`PUBLISHED`."""
     reference = reference_scores(env)
-    random, human = reference["random"], reference["human_mnih2015"]
-    raw = [random + paper_scores(algorithm)[game_name(env)] * (human - random) for algorithm in PAPER]
+    raw = [raw_paper_scores(algorithm)[game_name(env)] for algorithm in PAPER]
     raw += [reference[column] for column in PUBLISHED]
     percent = (100.0 * human_normalized(env, np.array(raw), convention)).tolist()
     return percent[: len(PAPER)], percent[len(PAPER) :]

@@ -42,6 +42,7 @@ def test_table_1_has_the_numbers_of_the_paper_and_ours(atari):
     assert first[6].endswith("4 runs") and first[6].startswith(number(100 * float(human_normalized("Alien", 43.5))))
     # 40.23 · (6875.4 - 227.8) / (7127.7 - 227.8)
     assert second[3] == "38.76"
+    assert "which had 200 million frames, in 17 of the 19 games: its trainings were long" in page.text
     # Of Alien and Boxing: (40.23 + 2338.89) / 2
     assert page.row("mean of 2 games")[3] == "1,190"
     assert page.row("median of 2 games")[4:] == page.row("mean of 2 games")[4:]
