@@ -322,7 +322,8 @@ def optimize_prior(
     I(S;A|X)/β. A group that is not visited keeps its prior.
 
     With masks of valid actions the best ρ for fixed π has no closed form. Each iteration makes one minorise-maximise step
-    towards it, with which the objective does not fall either: :meth:`sb3_mirl.tabular.priors.GroupPrior.improve`.
+    towards it, or a longer one, with which the objective does not fall either:
+    :meth:`sb3_mirl.tabular.priors.GroupPrior.improve`.
 
     :param transition: P(s'|s,a), [S, A, S]
     :param reward: r(s,a), [S, A]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_mdp import RandomMdp, kl, log_mean_exp
 
+from sb3_mirl.envs.gridworld import SQUARE, GridWorld
 from sb3_mirl.tabular.priors import GroupPrior, SkillPrior, check_groups, draw_skills, weights_in_groups
 from sb3_mirl.tabular.solvers import (
     discounted_visitation,
@@ -285,6 +286,25 @@ def test_the_objective_never_falls(mdp, gamma, beta, with_groups, with_masks):
     )
     assert (np.diff(best.objective) >= -1e-9).all()
     assert best.objective[-1] == pytest.approx(mdp.initial @ best.v, abs=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.5, 5.0, np.inf])
+def test_gamma_1_with_groups_masks_and_skills(beta):
+    env = GridWorld(SQUARE)
+    # Moves into walls are not valid
+    masks = env.transition[np.arange(31), :, np.arange(31)] == 0.0
+    rows = env.positions[:, 0]
+    problem = (env.transition, env.reward, 1.0, beta, env.initial_state_distrib)
+    for best in (
+        optimize_prior(*problem, prior_groups=rows, max_iterations=15),
+        optimize_prior(*problem, action_masks=masks, max_iterations=15),
+        optimize_prior(*problem, prior_groups=rows, action_masks=masks, max_iterations=15),
+        optimize_skills(*problem, 3, high_groups=rows, max_iterations=15),
+    ):
+        assert len(best.objective) > 1
+        assert (np.diff(best.objective) >= -1e-9).all()
+        assert best.objective[-1] <= 23 / 6 + 1e-9  # the mean optimal return of this map
+        assert env.initial_state_distrib @ best.v == pytest.approx(best.objective[-1], abs=1e-9)
 
 
 @SEEDS
