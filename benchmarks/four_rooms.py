@@ -2,6 +2,7 @@
 Does a prior that was learned on some goals help to find new ones? Tabular learners on a map with four rooms.
 
     python benchmarks/four_rooms.py            # writes results/four-rooms/tabular.json and prints the tables
+    python benchmarks/four_rooms.py --report   # prints the tables of that file, and draws docs/images/four_rooms.png
 
 The goal differs between tasks, and only the policy sees it: the prior sees x = the position. First, learners meet training
 goals, one drawn in each episode; the state is goal and position. They learn ρ(a|x), and a mixture of K = 4 skills
@@ -23,13 +24,24 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from matplotlib import pyplot as plt
 
 from sb3_mirl.bench.scores import bootstrap_mean
 from sb3_mirl.envs.gridworld import FourRooms
 from sb3_mirl.tabular.learners import TabularLearners, TabularRun, TabularSettings
 from sb3_mirl.tabular.solvers import soft_value_iteration
 
-RESULTS = Path(__file__).parent.parent / "results" / "four-rooms"
+ROOT = Path(__file__).parent.parent
+RESULTS, FIGURE = ROOT / "results" / "four-rooms", ROOT / "docs" / "images" / "four_rooms.png"
+#: Learners in the figure, with colour and line
+SHOWN = {
+    "skills, learned on": ("tab:purple", "-"),
+    "ρ(a|x), frozen": ("tab:green", "-"),
+    "ρ(a|x), learned on": ("tab:olive", "--"),
+    "MIRL, ρ(a)": ("tab:red", "-"),
+    "SQL, uniform": ("tab:blue", "--"),
+    "Q-learning": ("dimgray", ":"),
+}
 #: Two goals of each room
 TRAINING_GOALS = ((1, 1), (5, 3), (1, 11), (6, 7), (11, 1), (8, 4), (11, 11), (9, 8))
 #: One new goal of each room
@@ -145,6 +157,30 @@ def best_return() -> float:
     return float(np.mean(values))
 
 
+def escaped(name: str) -> str:
+    """For a table in Markdown."""
+    return name.replace("|", "\\|")
+
+
+def draw(results: dict[str, Any], file: Path) -> None:
+    """
+    :param results: as in the file
+    :param file: the image: mean returns on the new goals by steps, with 95% intervals over seeds
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for axis, (schedule, curves) in zip(axes, results["returns"].items(), strict=True):
+        for name, (color, line) in SHOWN.items():
+            mean, low, high = bootstrap_mean(np.array(curves[name]))
+            axis.plot(results["evaluated_at"], mean, color=color, linestyle=line, label=name)
+            axis.fill_between(results["evaluated_at"], low, high, color=color, alpha=0.15, linewidth=0)
+        axis.set_title(schedule)
+        axis.set_xlabel("steps on a new goal")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("mean return")
+    axes[1].legend(loc="lower right")
+    figure.savefig(file, dpi=120, metadata={"Software": None})
+
+
 def report(results: dict[str, Any]) -> None:
     """
     Print the tables: the mean return over all evaluations, over the last three, and the differences from MIRL of the same
@@ -163,8 +199,8 @@ def report(results: dict[str, Any]) -> None:
                 own, mirl = (v[:, first:].mean(axis=1) for v in (values, returns["MIRL, ρ(a)"]))
                 estimates = [bootstrap_mean(numbers) for numbers in (own, own - mirl)]
                 cells += [f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in estimates]
-            print(f"| {name} | " + " | ".join(cells) + " |")
-        print("\n| steps | " + " | ".join(returns) + " |\n|---:|" + "---:|" * len(returns))
+            print(f"| {escaped(name)} | " + " | ".join(cells) + " |")
+        print("\n| steps | " + " | ".join(map(escaped, returns)) + " |\n|---:|" + "---:|" * len(returns))
         for k, step in enumerate(results["evaluated_at"]):
             print(f"| {step} | " + " | ".join(f"{values[:, k].mean():.1f}" for values in returns.values()) + " |")
         print()
@@ -178,7 +214,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="on each new goal")
     parser.add_argument("--eval-every", type=int, default=250)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--report", action="store_true", help="print and draw finished results")
     args = parser.parse_args()
+    if args.report:
+        results = json.loads((args.out / "tabular.json").read_text())
+        report(results)
+        draw(results, FIGURE)
+        return
     th.set_num_threads(1)
     begun = time.process_time()
     returns = {
