@@ -47,6 +47,8 @@ class ActionMaskInfo(gym.Wrapper):
                 f"env must have a method {EXPECTED_METHOD_NAME}(), as sb3_contrib's ActionMasker adds one, got {env}. For "
                 "masks in the environment's info: ActionMaskInfo(env, info_key=...)"
             )
+        if info_key is None and not callable(method := env.get_wrapper_attr(EXPECTED_METHOD_NAME)):
+            raise ValueError(f"env must have a method {EXPECTED_METHOD_NAME}(), got the attribute {method!r} of {env}")
         self.info_key = info_key
         # With info_key, that of the present state
         self._mask: np.ndarray | None = None
@@ -67,10 +69,12 @@ class ActionMaskInfo(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """That of the environment, with the mask in ``info``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._take(info)
-        mask = self._present_mask()
-        # Nothing is done in a terminal state: games have no valid action there
-        mask = np.ones_like(mask, dtype=bool) if terminated and not np.any(mask) else self._checked(mask)
+        if terminated:
+            # Nothing is done in a terminal state: games have no valid action there, or no mask
+            mask = np.ones(int(self.action_space.n), dtype=bool)  # type: ignore[attr-defined]
+        else:
+            self._take(info)
+            mask = self.action_masks()
         return observation, reward, terminated, truncated, {**info, MASK_IN_INFO: mask}
 
     def _present_mask(self) -> Any:
@@ -133,14 +137,11 @@ def supports_action_masks(env: VecEnv) -> bool:
     :return: whether its environments have a method ``action_masks()``
     :raises ValueError: if some have and others have not
     """
-    try:
-        if is_masking_supported(env):
-            return True
-    except NotImplementedError:
-        # A vector environment that is not made of single ones
-        return False
     if not isinstance(env.unwrapped, (DummyVecEnv, SubprocVecEnv)):
+        # Not made of single environments, which could be in the wrapper
         return False
+    if is_masking_supported(env):
+        return True
     supported = env.env_method("has_wrapper_attr", EXPECTED_METHOD_NAME)
     if any(supported):
         without = [index for index, found in enumerate(supported) if not found]

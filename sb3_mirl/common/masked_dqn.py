@@ -72,7 +72,7 @@ class MaskedDQN(DQN):
                 f"replay_buffer_class must be None or one of {[kind.__name__ for kind in MASKED_BUFFERS]} for an environment "
                 f"with action masks, got {plain.__name__}, which does not store them"
             )
-        if self.optimize_memory_usage:
+        if self.optimize_memory_usage or kwargs.get("optimize_memory_usage"):
             raise ValueError(
                 "optimize_memory_usage must be False for an environment with action masks, got True: it leaves out the last "
                 "state of an episode, whose mask is needed"

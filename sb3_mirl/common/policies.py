@@ -25,6 +25,8 @@ class DQNPolicy(policies.DQNPolicy):
     """
     SB3's ``DQNPolicy``, with its arguments. Adam, the default optimiser, is fused unless ``optimizer_kwargs`` decide
     otherwise. The action space may start at another number than 0.
+
+    :param needs_action_masks: whether :meth:`predict` needs action masks
     """
 
     #: What acting computes: a pure function of Q(s, ·) and further tensors; its last result is the network's actions
@@ -36,6 +38,10 @@ class DQNPolicy(policies.DQNPolicy):
     needs_action_masks: bool = False
     #: Outputs of :meth:`onnx_module`
     onnx_outputs: ClassVar[tuple[str, ...]] = ("action", "q_values")
+
+    def __init__(self, *args: Any, needs_action_masks: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.needs_action_masks = needs_action_masks
 
     def make_q_net(self) -> QNetwork:
         """SB3's network, with images in channels-last format."""
@@ -98,6 +104,11 @@ class DQNPolicy(policies.DQNPolicy):
             actions, state = super().predict(observation, state, episode_start, deterministic)
         finally:
             self.action_masks = None
+        if masks is not None and not masks[np.arange(len(masks)), np.reshape(actions, -1)].all():
+            raise ValueError(
+                f"{type(self).__name__}._predict must choose valid actions, those of self.action_masks, got {actions} for "
+                f"{masks}"
+            )
         return self.to_env_actions(actions), state
 
     def checked_action_masks(self, observation: np.ndarray | dict[str, np.ndarray], action_masks: Any) -> np.ndarray | None:
@@ -109,13 +120,8 @@ class DQNPolicy(policies.DQNPolicy):
         :raises ValueError: if masks are not valid, or missing for a policy that was trained with masks
         """
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
+        self.check_masks_are_given(action_masks)
         if action_masks is None:
-            if self.needs_action_masks:
-                raise ValueError(
-                    f"action_masks must say which actions are valid, bool [batch, {n_actions}], because the model was trained "
-                    "with masks, got None. sb3_contrib.common.maskable.utils.get_action_masks(env) gives those of an "
-                    "environment; to evaluate: evaluate_policy and MaskableEvalCallback in sb3_contrib.common.maskable"
-                )
             return None
         first = next(iter(observation.values())) if isinstance(observation, dict) else observation
         if self.is_vectorized_observation(observation):
@@ -123,6 +129,23 @@ class DQNPolicy(policies.DQNPolicy):
         # get_action_masks() of a single environment gives [n_actions]
         masks = np.asarray(action_masks)
         return checked_masks(masks if masks.ndim == 2 else masks[None], (1, n_actions))
+
+    def check_masks_are_given(self, action_masks: Any) -> None:
+        """
+        :param action_masks: any, or None
+        :raises ValueError: for None, if the policy needs masks
+        """
+        if action_masks is None and self.needs_action_masks:
+            raise ValueError(
+                f"action_masks must say which actions are valid, bool [batch, {self.action_space.n}], because the model uses "  # type: ignore[attr-defined]
+                "masks, got None. sb3_contrib.common.maskable.utils.get_action_masks(env) gives those of an environment; to "
+                "evaluate: evaluate_policy and MaskableEvalCallback in sb3_contrib.common.maskable"
+            )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        # Named only where it differs from the default, for subclasses that do not know it
+        own = {"needs_action_masks": True} if self.needs_action_masks else {}
+        return {**super()._get_constructor_parameters(), **own}
 
     def to_env_actions(self, actions: np.ndarray) -> np.ndarray:
         """The network's actions, which count from 0, as the environment's, which count from ``action_space.start``."""

@@ -151,7 +151,7 @@ class MIRL(RegularizedDQN):
         if self.num_timesteps < learning_starts:
             # Warm-up: ρ does not follow the π of a random initial network
             self.rollout_action_probabilities = None
-            actions = self.policy.sample_prior((n_envs,), obs=self._last_obs, **masked)
+            actions = self.policy.sample_prior((n_envs,), **self.prior_inputs(self._last_obs, masks))
         else:
             self.policy.last_action_probabilities = self.policy.last_reference_prior = None
             actions, _ = self.predict(self._last_obs, deterministic=False, **masked)  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ class MIRL(RegularizedDQN):
         masked = {} if action_masks is None else {"action_masks": action_masks}
         actions, state = self.policy.predict(observation, state, episode_start, deterministic, **masked)
         if not deterministic:
-            actions = self.policy.explore(actions, self.exploration_rate, obs=observation, **masked)
+            actions = self.policy.explore(actions, self.exploration_rate, **self.prior_inputs(observation, action_masks))
         return actions, state
 
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
@@ -203,7 +203,7 @@ class MIRL(RegularizedDQN):
         # Update learning rate according to schedule
         self._update_learning_rate(self.policy.optimizer)
 
-        prior, beta, *more = self.loss_coefficients()
+        marginal, beta, *more = self.loss_coefficients()
         losses, q_values = [], []
         for gradient_step in range(gradient_steps):
             # Sample replay buffer
@@ -211,10 +211,7 @@ class MIRL(RegularizedDQN):
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
             next_masks = self.next_action_masks(replay_data)
-            if self.policy.state_prior is not None or next_masks is not None:
-                # ρ at s'
-                with th.no_grad():
-                    prior = self.policy.reference_prior_at(replay_data.next_observations, next_masks)
+            prior = self.policy.prior_at_next_states(marginal, replay_data.next_observations, next_masks)
 
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy, with the loss of soft_td_loss

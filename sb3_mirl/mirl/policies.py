@@ -99,6 +99,22 @@ class MIRLPolicy(policies.DQNPolicy):
         learned = self.regularization == "mutual_information"
         return self._at(None if learned and self.state_prior is not None else self.reference_prior, obs, action_masks)
 
+    def prior_at_next_states(
+        self, marginal: th.Tensor, next_obs: PyTorchObs, next_action_masks: th.Tensor | None
+    ) -> th.Tensor:
+        """
+        The prior of the target.
+
+        :param marginal: of :meth:`~sb3_mirl.MIRL.loss_coefficients`, [n_actions]
+        :param next_obs: s', as the network takes them
+        :param next_action_masks: which actions are valid there, bool [batch, n_actions]; None: all
+        :return: float64 [n_actions] if it is the same everywhere, else [batch, n_actions]
+        """
+        with th.no_grad():
+            if self.state_prior is not None and self.regularization == "mutual_information":
+                return self.reference_prior_at(next_obs, next_action_masks)
+            return marginal if next_action_masks is None else masked_prior(marginal, next_action_masks)
+
     def _at(self, prior: th.Tensor | None, obs: PyTorchObs, action_masks: th.Tensor | None) -> th.Tensor:
         """A distribution, or ρ(·|x) where it is None, among the valid actions."""
         if prior is None:
@@ -113,6 +129,7 @@ class MIRLPolicy(policies.DQNPolicy):
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         :return: [batch, n_actions] in the dtype of the network, rows sum to 1
         """
+        self.check_masks_are_given(action_masks)
         with th.no_grad():
             prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
             return soft_policy(self.q_values(obs), prior, self.beta)
@@ -206,6 +223,7 @@ class MIRLPolicy(policies.DQNPolicy):
         :param obs: observations, one for each action; needed where ρ depends on them
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
         """
+        self.check_masks_are_given(action_masks)
         if self.state_prior is not None or action_masks is not None:
             if obs is None:
                 raise ValueError("obs must be observations where the prior depends on them, got None")
@@ -237,7 +255,8 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         exploring = np.random.random(actions.shape) < epsilon
         if exploring.any():
-            actions = np.where(exploring, self.sample_prior(actions.shape, obs=obs, action_masks=action_masks), actions)
+            seen = {} if obs is None and action_masks is None else {"obs": obs, "action_masks": action_masks}
+            actions = np.where(exploring, self.sample_prior(actions.shape, **seen), actions)
         return actions
 
     def check_loaded_state(self) -> None:
@@ -255,7 +274,8 @@ class MIRLPolicy(policies.DQNPolicy):
         return SoftActing(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"regularization": self.regularization, "state_prior": self.state_prior}
+        own = {"regularization": self.regularization}
+        own |= {} if self.state_prior is None else {"state_prior": self.state_prior}
         return {**super()._get_constructor_parameters(), **own}
 
 

@@ -1,7 +1,7 @@
 """:class:`RegularizedDQN`: what MIRL has beside its algorithm, such as ρ and β as attributes, in logs and in files."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -23,6 +23,13 @@ MAX_LOGGED_ACTIONS = 32
 class RegularizedDQN(BaseDQN):
     """A DQN with a prior ρ and an inverse temperature β. Its arguments are those of :class:`~sb3_mirl.MIRL`."""
 
+    newer_arguments: ClassVar[tuple[str, ...]] = (
+        "reference_n_actions",
+        "prior_type",
+        "prior_observation",
+        "n_skills",
+        "prior_kwargs",
+    )
     policy: MIRLPolicy
     prior_type: str
     prior_observation: Any
@@ -69,6 +76,18 @@ class RegularizedDQN(BaseDQN):
     def exported_argument(self, name: str, value: Any) -> Any:
         """A constructor argument as an export holds it: of functions the name only."""
         return describe_view(value) if name == "prior_observation" else super().exported_argument(name, value)
+
+    def prior_inputs(self, obs: Any, action_masks: np.ndarray | None) -> dict[str, Any]:
+        """
+        What draws from ρ need to know: nothing of the marginal, so that policies of users may leave the arguments out.
+
+        :param obs: observations
+        :param action_masks: bool [batch, n_actions]; None: no masks
+        :return: arguments of ``policy.sample_prior`` and ``policy.explore``
+        """
+        if action_masks is not None:
+            return {"obs": obs, "action_masks": action_masks}
+        return {} if self.policy.state_prior is None else {"obs": obs}
 
     @property
     def prior(self) -> np.ndarray:

@@ -148,7 +148,12 @@ class View:
             got = f"shape {tuple(x.shape)}" if isinstance(x, th.Tensor) else repr(x)
             raise ValueError(f"{self.name} must return a tensor [batch, ...] with batch {batch}, the function returned {got}")
         if self.n_values is None:
-            return x.detach().float().reshape(batch, -1)
+            x = x.detach().float().reshape(batch, -1)
+            # The values are unknown while an export is traced
+            if not th.compiler.is_compiling() and not x.isfinite().all():
+                wrong = x[~x.isfinite()][0].item()
+                raise ValueError(f"{self.name} must return finite numbers, the function returned {wrong}")
+            return x
         x = x.detach().long()
         # The values are unknown while an export is traced
         if not th.compiler.is_compiling() and (x.min() < 0 or x.max() >= self.n_values):
@@ -180,8 +185,6 @@ class View:
                 raise ValueError(f"{self.name} must return integers [batch], the function returned shape {tuple(x.shape)}")
             x = self._of_function(obs)
         if self.n_values is None:
-            if not x.isfinite().all():
-                raise ValueError(f"{self.name} must return finite numbers, the function returned {x[~x.isfinite()][0].item()}")
             self.n_features = x.shape[1]
 
 

@@ -10,7 +10,7 @@ from probes import ConstantReward
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 from sb3_mirl import ActionMaskInfo
 from sb3_mirl.common.action_masks import (
@@ -61,7 +61,8 @@ def test_info_holds_the_mask_of_the_new_state(make):
     ended = 0
     for mask, state, end in walk(env, 40):
         assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, env.unwrapped.masks[state])
+        # Nothing is done in state 0, which ends an episode
+        np.testing.assert_array_equal(mask, env.unwrapped.masks[state] | (state == 0 and end))
         ended += end
     assert ended > 2
 
@@ -96,7 +97,7 @@ def test_vector_environment_keeps_the_mask_of_the_last_state():
         if dones[0]:
             ended += 1
             last = int(infos[0]["terminal_observation"].argmax())
-            np.testing.assert_array_equal(infos[0][MASK_IN_INFO], MaskedProbe().masks[last])
+            np.testing.assert_array_equal(infos[0][MASK_IN_INFO], MaskedProbe().masks[last] | (last == 0))
     assert ended > 2
 
 
@@ -186,9 +187,47 @@ def test_masks_that_some_environments_lack():
         supports_action_masks(env)
 
 
-def test_vector_environment_of_its_own_kind_has_no_masks():
-    class Batch(DummyVecEnv):
-        def has_attr(self, attr_name):
-            raise NotImplementedError
+class Batch(VecEnv):
+    """A vector environment that is not made of single ones, and has every attribute."""
 
-    assert not supports_action_masks(Batch([ConstantReward]))
+    def get_attr(self, attr_name, indices=None):
+        return [None] * self.num_envs
+
+    def nothing(self, *args, **kwargs):
+        raise NotImplementedError
+
+    reset = step_async = step_wait = close = set_attr = env_method = env_is_wrapped = nothing
+
+
+def test_vector_environment_of_its_own_kind_has_no_masks():
+    env = ConstantReward()
+    assert not supports_action_masks(Batch(2, env.observation_space, env.action_space))
+
+
+def test_attribute_that_is_no_method_is_refused():
+    env = ConstantReward()
+    env.action_masks = None
+    with pytest.raises(ValueError, match=r"env must have a method action_masks\(\), got the attribute None"):
+        with_masks_in_info(env)
+
+
+def test_terminal_states_are_not_asked_for_their_mask():
+    class Game(Fixed):
+        def action_masks(self):
+            if self.over:
+                raise RuntimeError("The game is over")
+            return super().action_masks()
+
+        def reset(self, **kwargs):
+            self.over = False
+            return super().reset(**kwargs)
+
+        def step(self, action):
+            result = super().step(action)
+            self.over = result[2]
+            return result
+
+    env = ActionMaskInfo(Game(np.ones(3, bool), length=1))
+    env.reset()
+    *_, info = env.step(0)
+    assert info[MASK_IN_INFO].all()

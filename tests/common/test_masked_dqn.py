@@ -17,6 +17,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_mirl import DQNMSE, MDQN, MIRL, SQL, ActionMaskInfo, BaseDQN, FrameReplayBuffer, PriorInfluenceCallback, SQLm
 from sb3_mirl.common.masked_buffers import MASKED_BUFFERS, MaskedReplayBuffer
+from sb3_mirl.mirl.policies import MIRLPolicy
 
 ALGORITHMS = [MIRL, SQL, SQLm, BaseDQN, DQNMSE]
 
@@ -275,3 +276,64 @@ def test_predict_with_the_masks_of_an_environment():
     obs, _ = env.reset(seed=1)
     action, _ = model.predict(obs, deterministic=True, action_masks=get_action_masks(env))
     env.step(action)
+
+
+@pytest.mark.parametrize("algorithm", [MIRL, DQNMSE])
+def test_public_methods_of_the_policy_need_masks(algorithm, tmp_path):
+    model = algorithm("MlpPolicy", MaskedProbe(), buffer_size=50)
+    model.policy.save(tmp_path / "policy.pth")
+    policy = type(model.policy).load(tmp_path / "policy.pth")
+    obs = np.eye(5, dtype=np.float32)
+    calls = [lambda: policy.predict(obs), lambda: model.predict(obs)]
+    if algorithm is MIRL:
+        calls += [
+            lambda: policy.sample_policy(obs),
+            lambda: policy.action_probabilities(obs),
+            lambda: policy.sample_prior((5,)),
+        ]
+    for call in calls:
+        with pytest.raises(ValueError, match="action_masks must say which actions are valid"):
+            call()
+
+
+def test_a_policy_that_ignores_masks_is_named():
+    class First(MIRLPolicy):
+        def _predict(self, obs, deterministic=True):
+            return th.zeros(len(obs), dtype=th.int64)
+
+    env = MaskedProbe()
+    env.masks[:, 0] = False
+    env.masks[:, 1] = True
+    model = MIRL(First, env, learning_starts=0, buffer_size=50, exploration_fraction=0.1)
+    with pytest.raises(ValueError, match=r"First\._predict must choose valid actions"):
+        model.learn(50)
+
+
+def test_a_subclass_keeps_its_prior_among_the_valid_actions():
+    class Own(MIRL):
+        def loss_coefficients(self):
+            return th.tensor([0.7, 0.1, 0.1, 0.1], dtype=th.float64), self.policy.beta
+
+    model = Own("MlpPolicy", MaskedProbe(), learning_starts=20, buffer_size=50).learn(40)
+    seen, gradient = [], model._compute_gradient
+    model._compute_gradient = lambda data, discounts, prior, *more: (
+        seen.append((data, prior)) or gradient(data, discounts, prior, *more)
+    )
+    model.train(1)
+    ((data, prior),) = seen
+    weights = data.next_action_masks.numpy() * np.array([0.7, 0.1, 0.1, 0.1])
+    assert prior.numpy() == pytest.approx(weights / weights.sum(axis=1, keepdims=True))
+
+
+def test_policies_that_know_nothing_of_masks_explore_as_before():
+    class Own(MIRLPolicy):
+        def sample_prior(self, shape, random=np.random):
+            return super().sample_prior(shape, random)
+
+        def explore(self, actions, epsilon):
+            return super().explore(actions, epsilon)
+
+    model = MIRL(Own, ConstantReward(), learning_starts=10, buffer_size=50, seed=0).learn(40)
+    other = MIRL("MlpPolicy", ConstantReward(), learning_starts=10, buffer_size=50, seed=0).learn(40)
+    for ours, theirs in zip(model.policy.parameters(), other.policy.parameters(), strict=True):
+        assert th.equal(ours, theirs)

@@ -68,7 +68,8 @@ def _arguments(
         )
     # Of a user's subclass, which inherits `algorithm`, a file of the parent has the parent's arguments only
     parent = next(base for base in cls.__mro__ if "algorithm" in vars(base))
-    check_fields("arguments", given, argument_names(parent), names)
+    needed = [name for name in argument_names(parent) if name not in cls.newer_arguments]
+    check_fields("arguments", given, needed, names)
     own = {f"{policy.__module__}.{policy.__qualname__}": policy for policy in (cls.base_policy, *cls.policy_aliases.values())}
     classes = {**CLASSES, **own, **custom_objects}
     policy = replaced.get("policy", decode(given["policy"], "policy", classes))

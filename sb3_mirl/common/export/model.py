@@ -32,6 +32,8 @@ class ExportableModel(DQN):
     #: A number ``resolved_x`` depends on argument x and becomes None when x is given anew
     exported_attributes: ClassVar[dict[str, Rule]] = {}
     argument_rules: ClassVar[dict[str, Rule]]
+    #: Arguments that files of earlier versions lack; they then have the constructor's defaults
+    newer_arguments: ClassVar[tuple[str, ...]] = ()
     base_policy: ClassVar[type[BasePolicy]]
     policy: Any
     policy_class: Any

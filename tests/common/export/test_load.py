@@ -79,10 +79,13 @@ def test_files_of_older_versions_are_read(exported, trained):
             del document[name]
         for name in ("resolved_prior_lr", "resolved_beta_lr"):
             del document["training"][name]
+        for name in MIRL.newer_arguments:
+            del document["arguments"][name]
 
     loaded = MIRL.load_exported(rewrite(exported, older))
     check_equal(loaded, trained)
     assert loaded.learning_curve == {"episodes_per_point": 1, "points": [], "sum": 0.0, "count": 0}
+    assert (loaded.prior_type, loaded.prior_kwargs, loaded.reference_n_actions) == ("marginal", None, None)
     assert inspect_file(exported)["learning_curve"] is None
 
 
