@@ -71,7 +71,7 @@ class ActionMaskInfo(gym.Wrapper):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated:
             # Nothing is done in a terminal state: games have no valid action there, or no mask
-            mask = np.ones(int(self.action_space.n), dtype=bool)  # type: ignore[attr-defined]
+            mask = np.full(int(self.action_space.n), True)  # type: ignore[attr-defined]
         else:
             self._take(info)
             mask = self.action_masks()

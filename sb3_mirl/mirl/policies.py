@@ -255,7 +255,7 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         exploring = np.random.random(actions.shape) < epsilon
         if exploring.any():
-            seen = {} if obs is None and action_masks is None else {"obs": obs, "action_masks": action_masks}
+            seen: dict[str, Any] = {} if obs is None and action_masks is None else {"obs": obs, "action_masks": action_masks}
             actions = np.where(exploring, self.sample_prior(actions.shape, **seen), actions)
         return actions
 
@@ -274,7 +274,7 @@ class MIRLPolicy(policies.DQNPolicy):
         return SoftActing(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"regularization": self.regularization}
+        own: dict[str, Any] = {"regularization": self.regularization}
         own |= {} if self.state_prior is None else {"state_prior": self.state_prior}
         return {**super()._get_constructor_parameters(), **own}
 
