@@ -211,7 +211,9 @@ class MIRL(RegularizedDQN):
             # For n-step replay, discount factor is gamma**n_steps (when no early termination)
             discounts = replay_data.discounts if replay_data.discounts is not None else self.gamma
             next_masks = self.next_action_masks(replay_data)
-            prior = self.policy.prior_at_next_states(marginal, replay_data.next_observations, next_masks)
+            with th.no_grad():
+                # ρ at s'
+                prior = self.policy.reference_prior_at(replay_data.next_observations, next_masks, marginal)
 
             with without_denormals(self.policy.optimizer, self._n_updates + gradient_step):
                 # Optimize the policy, with the loss of soft_td_loss

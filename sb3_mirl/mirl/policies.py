@@ -88,32 +88,20 @@ class MIRLPolicy(policies.DQNPolicy):
             prior = self._at(self.prior if self.state_prior is None else None, tensors, self._as_masks(action_masks))
             return prior.expand(len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors), -1)
 
-    def reference_prior_at(self, obs: PyTorchObs, action_masks: th.Tensor | None = None) -> th.Tensor:
+    def reference_prior_at(
+        self, obs: PyTorchObs, action_masks: th.Tensor | None = None, marginal: th.Tensor | None = None
+    ) -> th.Tensor:
         """
         The distribution that target and π are regularised towards.
 
         :param obs: observations as the network takes them
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all
+        :param marginal: in place of :attr:`reference_prior` where ρ does not depend on the observation, [n_actions]
         :return: float64 [n_actions] if it is the same everywhere, else [batch, n_actions]
         """
-        learned = self.regularization == "mutual_information"
-        return self._at(None if learned and self.state_prior is not None else self.reference_prior, obs, action_masks)
-
-    def prior_at_next_states(
-        self, marginal: th.Tensor, next_obs: PyTorchObs, next_action_masks: th.Tensor | None
-    ) -> th.Tensor:
-        """
-        The prior of the target.
-
-        :param marginal: of :meth:`~sb3_mirl.MIRL.loss_coefficients`, [n_actions]
-        :param next_obs: s', as the network takes them
-        :param next_action_masks: which actions are valid there, bool [batch, n_actions]; None: all
-        :return: float64 [n_actions] if it is the same everywhere, else [batch, n_actions]
-        """
-        with th.no_grad():
-            if self.state_prior is not None and self.regularization == "mutual_information":
-                return self.reference_prior_at(next_obs, next_action_masks)
-            return marginal if next_action_masks is None else masked_prior(marginal, next_action_masks)
+        prior = self.reference_prior if marginal is None else marginal
+        sees_state = self.state_prior is not None and self.regularization == "mutual_information"
+        return self._at(None if sees_state else prior, obs, action_masks)
 
     def _at(self, prior: th.Tensor | None, obs: PyTorchObs, action_masks: th.Tensor | None) -> th.Tensor:
         """A distribution, or ρ(·|x) where it is None, among the valid actions."""
@@ -131,8 +119,9 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         self.check_masks_are_given(action_masks)
         with th.no_grad():
-            prior = self.reference_prior_at(self._as_tensors(obs), self._as_masks(action_masks))
-            return soft_policy(self.q_values(obs), prior, self.beta)
+            tensors = self._as_tensors(obs)
+            prior = self.reference_prior_at(tensors, self._as_masks(action_masks))
+            return soft_policy(self.q_values(tensors), prior, self.beta)
 
     def latest_distributions(
         self, obs: Observations, n_observations: int, action_masks: np.ndarray | None
