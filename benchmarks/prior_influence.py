@@ -11,9 +11,6 @@ runs of an environment are trained jointly.
 
 import argparse
 import json
-import os
-import tempfile
-from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_mirl import PriorInfluenceCallback, train_jointly
-from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl import PriorInfluenceCallback
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import CLASSIC_IDS, SUITES, USELESS63_IDS, label, with_steps
+from sb3_mirl.bench.variants import Variant, train_variants
 from sb3_mirl.common.files import write_whole
 from sb3_mirl.mirl.callbacks import prior_influence
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy
@@ -60,19 +57,13 @@ def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
     env, steps = task
     th.set_num_threads(1)
     suite = SUITES["classic-actions"] if steps is None else with_steps(SUITES["classic-actions"], steps)
-    register_suite(suite)
-    names, models = [(algorithm, seed) for algorithm in ALGORITHMS for seed in SEEDS], []
-    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        for algorithm, seed in names:
-            experiment = experiment_manager(suite, Job(algorithm, env, seed), Path(logs), "cpu").setup_experiment()
-            assert experiment is not None
-            models.append(experiment[0])
-        recorders = [Recorder(suite.steps[env] // MEASUREMENTS) for _ in models]
-        errors = train_jointly(models, suite.steps[env], callback=recorders)
-    assert errors == [None] * len(models), errors
+    variants = [Variant(suite, Job(algorithm, env, seed)) for algorithm in ALGORITHMS for seed in SEEDS]
+    recorders = [Recorder(suite.steps[env] // MEASUREMENTS) for _ in variants]
+    errors = [run.error for run in train_variants(variants, recorders)]
+    assert errors == [None] * len(variants), errors
     return [
-        {"environment": env, "algorithm": algorithm, "seed": seed, "history": recorder.history}
-        for (algorithm, seed), recorder in zip(names, recorders, strict=True)
+        {"environment": env, "algorithm": job.algorithm, "seed": job.seed, "history": recorder.history}
+        for (_, job), recorder in zip(variants, recorders, strict=True)
     ]
 
 

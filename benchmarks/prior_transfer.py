@@ -12,10 +12,7 @@ its first value in about a twentieth of the training. All runs of a game and a k
 
 import argparse
 import json
-import os
-import tempfile
 import time
-from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +20,10 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_mirl import train_jointly
-from sb3_mirl.bench.experiment import experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import compare
 from sb3_mirl.bench.suites import SUITES
-from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.bench.variants import Variant, train_variants
 from sb3_mirl.common.files import write_whole
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_transfer.json"
@@ -48,36 +43,24 @@ def train(game: str, first_prior: list[float] | None, steps: int) -> list[dict[s
     suite = SUITES["minatar-actions"]
     own = {**suite.own_hyperparams["mirl"], "prior_lr": "auto", "beta_lr": "auto", "prior_init": first_prior}
     suite = replace(suite, steps={game: steps}, own_hyperparams={"mirl": own})
-    register_suite(suite)
-    managers, models, results = [], [], []
-    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        for seed in SEEDS:
-            manager = experiment_manager(suite, Job("mirl", game, seed), Path(logs), "cpu")
-            experiment = manager.setup_experiment()
-            assert experiment is not None
-            managers.append(manager)
-            models.append(experiment[0])
-        errors = train_jointly(models, steps)
-        assert errors == [None] * len(models), errors
-        seconds = round((time.perf_counter() - begun) / len(models))
-        for seed, manager, model in zip(SEEDS, managers, models, strict=True):
-            during = model.env.env_method("get_episode_rewards")[0]
-            env = manager.create_envs(1, eval_env=True)
-            score = np.mean(evaluate(model, env, suite.episodes, suite.epsilon, EVALUATION_SEED + seed))
-            env.close()
-            results.append(
-                {
-                    "game": game,
-                    "first_prior": first_prior,
-                    "seed": seed,
-                    "steps": steps,
-                    "score": float(score),
-                    "return_during_training": float(np.mean(during)),
-                    "prior": model.prior.tolist(),
-                    "beta": model.beta,
-                    "seconds": seconds,
-                }
-            )
+    trained = train_variants([Variant(suite, Job("mirl", game, seed)) for seed in SEEDS])
+    seconds, results = round((time.perf_counter() - begun) / len(trained)), []
+    for run in trained:
+        assert run.error is None, run.error
+        during = run.model.env.env_method("get_episode_rewards")[0]
+        results.append(
+            {
+                "game": game,
+                "first_prior": first_prior,
+                "seed": run.variant.job.seed,
+                "steps": steps,
+                "score": float(np.mean(run.scores(suite.episodes))),
+                "return_during_training": float(np.mean(during)),
+                "prior": run.model.prior.tolist(),
+                "beta": run.model.beta,
+                "seconds": seconds,
+            }
+        )
     return results
 
 

@@ -1,4 +1,4 @@
-"""Scripts that measure speed run to their end."""
+"""Scripts that measure run to their end."""
 
 import os
 import subprocess
@@ -20,3 +20,22 @@ def test_measurements_for_a_gpu_run_on_a_processor():
     assert "| cartpole | steps/s |" in solo and "MIRL, compiled" in solo
     for name in ("SB3's DQN", "MIRL, compiled", "1 MIRL jointly", "2 MIRL jointly, compiled"):
         assert f"| minatar | {name} |" in joint
+
+
+@pytest.mark.slow
+def test_strength_of_the_regularisation_runs(tmp_path, run_script):
+    script, options = ROOT / "benchmarks" / "regularisation_strength.py", ("--results", tmp_path / "results.json")
+    done = run_script(script, "run", "--steps", "300", "--envs", "CartPole-v1", *options)
+    assert done.returncode == 0 and "CartPole-v1: done" in done.stdout, done.stderr
+    done = run_script(script, "report", *options, "--images", tmp_path)
+    assert done.returncode == 0 and "| without useless actions | draws from π |" in done.stdout, done.stderr
+    assert (tmp_path / "strength.png").exists()
+
+
+@pytest.mark.slow
+def test_exact_costs_of_the_penalty_are_those_of_the_page(tmp_path, run_script):
+    done = run_script(ROOT / "benchmarks" / "regularisation_strength.py", "exact", "--images", tmp_path)
+    assert done.returncode == 0 and (tmp_path / "strength_exact.png").exists(), done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| corridor | 15", "| square | 15"))]
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert len(rows) == 12 and all(row in page for row in rows)

@@ -10,10 +10,7 @@ Results are files ``<algorithm>_<environment>.json`` in a folder, with all trial
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,11 +20,9 @@ import numpy as np
 import torch as th
 from scipy.stats import qmc, rankdata
 
-from sb3_mirl import train_jointly
-from sb3_mirl.bench.experiment import experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SETTINGS, Suite, Tuning, constructor_arguments
-from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.bench.variants import Variant, train_variants
 from sb3_mirl.common.files import write_whole
 
 #: Ranges of the settings, on logarithmic scales. β and α_ρ are relative to the length of the training, see
@@ -139,30 +134,16 @@ def run_trials(suite: Suite, plan: Tuning, algorithm: str, env: str, file: Path)
     :return: the file
     """
     th.set_num_threads(1)
-    register_suite(suite)
     header = _header(suite, plan, algorithm, env)
     trained, more = ("dqn_mse", {"loss": "huber"}) if algorithm == "dqn" else (algorithm, {})
-    managers, models = [], []
-    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
-        for arguments in header["arguments"]:
-            own = {**arguments, **more}
-            variant = replace(suite, steps={env: header["steps"]}, own_hyperparams={trained: own})
-            for seed in plan.seeds:
-                manager = experiment_manager(variant, Job(trained, env, seed), Path(logs), "cpu")
-                experiment = manager.setup_experiment()
-                assert experiment is not None
-                managers.append(manager)
-                models.append(experiment[0])
-        errors = train_jointly(models, header["steps"])  # type: ignore[arg-type]
-        scores: list[float | None] = []
-        for manager, model, error in zip(managers, models, errors, strict=True):
-            if error is not None:
-                scores.append(None)
-                continue
-            evaluation_env = manager.create_envs(1, eval_env=True)
-            seed = EVALUATION_SEED + int(model.seed)  # type: ignore[arg-type]
-            scores.append(float(np.mean(evaluate(model, evaluation_env, plan.episodes, suite.epsilon, seed))))
-            evaluation_env.close()
+    suites = [
+        replace(suite, steps={env: header["steps"]}, own_hyperparams={trained: {**arguments, **more}})
+        for arguments in header["arguments"]
+    ]
+    variants = [Variant(own, Job(trained, env, seed)) for own in suites for seed in plan.seeds]
+    scores: list[float | None] = []
+    for run in train_variants(variants):
+        scores.append(None if run.error is not None else float(np.mean(run.scores(plan.episodes))))
     by_trial = np.array(scores, dtype=object).reshape(plan.trials, len(plan.seeds)).tolist()
     write_whole(file, (json.dumps({**header, "scores": by_trial}, indent=1) + "\n").encode())
     return file

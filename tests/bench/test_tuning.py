@@ -91,7 +91,7 @@ def test_file_has_every_trial(folder):
 
 def test_scores_are_those_of_the_trials_and_seeds(monkeypatch, tmp_path):
     """The file has the score of each model in the place of its settings and its seed."""
-    monkeypatch.setattr("sb3_mirl.bench.tuning.evaluate", lambda model, *_: [model.lr_schedule(1.0) * model.seed])
+    monkeypatch.setattr("sb3_mirl.bench.variants.evaluate", lambda model, *_: [model.lr_schedule(1.0) * model.seed])
     result = json.loads(run_trials(SUITE, PLAN, "sql", "CartPole-v1", tmp_path / "file.json").read_text())
     rates = [settings["learning_rate"] for settings in sample_trials("sql", 2)]
     assert result["scores"] == [pytest.approx([rate * seed for seed in (1000, 1001, 1002)]) for rate in rates]
@@ -100,11 +100,11 @@ def test_scores_are_those_of_the_trials_and_seeds(monkeypatch, tmp_path):
 def test_trials_of_dqn_have_hubers_loss(monkeypatch, tmp_path):
     losses = []
 
-    def spy(models, steps):
+    def spy(models, steps, callback):
         losses.extend((type(model), model.loss, model.seed, model.lr_schedule(1.0)) for model in models)
-        return train_jointly(models, steps)
+        return train_jointly(models, steps, callback)
 
-    monkeypatch.setattr("sb3_mirl.bench.tuning.train_jointly", spy)
+    monkeypatch.setattr("sb3_mirl.bench.variants.train_jointly", spy)
     run_trials(SUITE, PLAN, "dqn", "CartPole-v1", tmp_path / "file.json")
     rates = [settings["learning_rate"] for settings in sample_trials("dqn", 2)]
     assert losses == [(DQNMSE, "huber", seed, rate) for rate in rates for seed in (1000, 1001, 1002)]

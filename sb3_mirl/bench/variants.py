@@ -1,0 +1,74 @@
+"""
+Variants of a suite's runs, which differ in their settings: trained jointly, and evaluated as the suite's runs are. Tuning and
+the experiments of ``benchmarks/`` are made of them. They leave no checkpoints.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import Suite
+from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.joint.training import train_jointly
+from sb3_mirl.zoo.command import ExperimentManager
+
+
+class Variant(NamedTuple):
+    """A suite with the settings of one run, and that run."""
+
+    suite: Suite
+    job: Job
+
+
+class TrainedVariant(NamedTuple):
+    """What became of a variant; ``error`` is why its run was given up, or None."""
+
+    variant: Variant
+    manager: ExperimentManager
+    model: Any
+    error: Exception | None
+
+    def scores(self, episodes: int, acting: Any = None) -> list[float]:
+        """
+        :param episodes: number of episodes
+        :param acting: what acts, with the ``predict`` of an algorithm; by default the model
+        :return: returns of whole episodes, with rewards neither clipped nor normalised, and with the suite's ε, [episodes]
+        """
+        suite, job = self.variant
+        env = self.manager.create_envs(1, eval_env=True)
+        try:
+            return evaluate(acting or self.model, env, episodes, suite.epsilon, EVALUATION_SEED + job.seed)
+        finally:
+            env.close()
+
+
+def train_variants(variants: Sequence[Variant], callbacks: Sequence[BaseCallback] | None = None) -> list[TrainedVariant]:
+    """
+    Train all variants jointly, on a processor.
+
+    :param variants: of one environment, with the same number of steps, and of algorithms that can be trained jointly
+    :param callbacks: one for each variant
+    :return: one for each variant
+    :raises ImportError: if a package of the suite is not installed
+    :raises ValueError: if the variants cannot be trained jointly; the message names what differs
+    """
+    register_suite(variants[0].suite)
+    managers: list[ExperimentManager] = []
+    models: list[BaseAlgorithm] = []
+    with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as logs, open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        for suite, job in variants:
+            managers.append(experiment_manager(suite, job, Path(logs), "cpu"))
+            experiment = managers[-1].setup_experiment()
+            assert experiment is not None
+            models.append(experiment[0])
+        steps = variants[0].suite.steps[variants[0].job.env]
+        errors = train_jointly(models, steps, callback=callbacks)  # type: ignore[arg-type]
+    return [TrainedVariant(*parts) for parts in zip(variants, managers, models, errors, strict=True)]

@@ -1,0 +1,72 @@
+"""Variants of a suite's runs: their settings, callbacks and scores."""
+
+from dataclasses import replace
+
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_mirl import MIRL
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import SUITES
+from sb3_mirl.bench.training import EVALUATION_SEED
+from sb3_mirl.bench.variants import Variant, train_variants
+
+ENV = "Useless15/CartPole-v1"
+SUITE = replace(
+    SUITES["classic-actions"],
+    steps={ENV: 200},
+    hyperparams={**SUITES["classic-actions"].hyperparams, "learning_starts": 50, "policy_kwargs": "dict(net_arch=[4])"},
+)
+
+
+class Count(BaseCallback):
+    def _on_step(self):
+        self.steps = self.num_timesteps
+        return True
+
+
+def variant(algorithm, seed, **own):
+    return Variant(replace(SUITE, own_hyperparams={algorithm: {"loss": "mse", **own}}), Job(algorithm, ENV, seed))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    callbacks = [Count(), Count()]
+    fixed = {"beta_schedule": "linear", "beta_init": 3.0, "beta_lr": 0.0}
+    runs = train_variants([variant("mirl", 5, **fixed), variant("sql", 6, beta_scale=2.0)], callbacks)
+    assert [callback.steps for callback in callbacks] == [200, 200]
+    assert [callback.model for callback in callbacks] == [run.model for run in runs]
+    return runs
+
+
+def test_runs_have_the_settings_of_their_variants(trained):
+    mirl, sql = (run.model for run in trained)
+    assert type(mirl) is MIRL and (mirl.seed, mirl.beta, mirl.loss) == (5, 3.0, "mse")
+    assert (sql.seed, sql.beta_scale, sql.num_timesteps) == (6, 2.0, 200)
+    assert [run.error for run in trained] == [None, None]
+
+
+def test_scores_are_those_of_episodes_without_exploration(trained):
+    run = trained[0]
+    env = run.manager.create_envs(1, eval_env=True)
+    env.seed(EVALUATION_SEED + 5)
+    returns, _ = evaluate_policy(run.model, env, 3, deterministic=True, return_episode_rewards=True)
+    assert run.scores(3) == returns
+
+
+def test_something_else_can_act(trained):
+    class FirstAction:
+        def __init__(self, model):
+            self.action_space, self.get_vec_normalize_env = model.action_space, model.get_vec_normalize_env
+
+        def predict(self, observation, **_):
+            return [0] * len(observation), None
+
+    # A pole that is pushed to the left all the time falls at once
+    assert all(8 <= score <= 11 for score in trained[0].scores(4, FirstAction(trained[0].model)))
+
+
+def test_variants_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="batch_size"):
+        train_variants([variant("sql", 0), variant("sql", 1, batch_size=7)])
