@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_mirl import MIRL
-from sb3_mirl.bench.command import parse
+from sb3_mirl.bench import command, gridworld_command
 from sb3_mirl.bench.suites import TUNINGS, Tuning
 from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS, main
 
@@ -24,8 +24,10 @@ ORDER = ["README.md", *(f"docs/{name}.md" for name in ("getting_started", "zoo",
 BLOCKS = [block for page in dict.fromkeys([*ORDER, *PAGES]) for block in blocks(page)]
 #: What needs the network
 ONLINE = ("push-to-hub", "load-from-hub")
-#: What is only parsed: it needs a cluster, or belongs to the folder ``results``, which other tests compare with its page
-PARSED = r"bench (run atari19|.*\bresults/|(status|report) (/shared|logs/atari19))"
+#: What is only parsed: it needs a cluster, belongs to the folder ``results``, which other tests compare with its page, or is an
+#: experiment with tables that differs from another one by a number
+PARSED = r"bench (run atari19|.*\bresults/|(status|report) (/shared|logs/atari19))|gridworld .*--(eval-exploration|gamma|beta-lr)"
+PARSERS = {"bench": command.parse, "gridworld": gridworld_command.parse}
 #: Of these it is enough that all is there that they need
 CHECKED = ("bench run classic --algos qrdqn", "bench run minatar")
 #: What is put in place of what, in commands that match
@@ -60,13 +62,13 @@ SHORTER_PYTHON = [
 ]
 
 
-def words_of(command):
+def words_of(line):
     """The arguments of ``sb3-mirl``, shortened."""
-    command = command.partition("sb3-mirl ")[2]
+    line = line.partition("sb3-mirl ")[2]
     for pattern, old, new in SHORTER:
-        if re.match(pattern, command):
-            command = re.sub(old, new, command, count=0 if old != "$" else 1)
-    return shlex.split(command)
+        if re.match(pattern, line):
+            line = re.sub(old, new, line, count=0 if old != "$" else 1)
+    return shlex.split(line)
 
 
 def steps():
@@ -108,10 +110,10 @@ def run_python(block, names):
     assert block.shown in (None, printed.getvalue())
 
 
-def run_command(command, folder, capsys):
-    words, text = words_of(command), command.partition("sb3-mirl ")[2]
+def run_command(line, folder, capsys):
+    words, text = words_of(line), line.partition("sb3-mirl ")[2]
     if re.match(PARSED, text):
-        parse(words[1:])
+        PARSERS[words[0]](words[1:])
         return
     assert main(words) == text.startswith(CHECKED), capsys.readouterr().err
     printed = capsys.readouterr().out
@@ -149,9 +151,9 @@ def others():
     return list(dict.fromkeys(part.strip() for one in found for part in one.split("'&&'")))
 
 
-@pytest.mark.parametrize("command", others())
-def test_what_other_commands_need_exists(command):
-    program, *arguments = shlex.split(command)
+@pytest.mark.parametrize("line", others())
+def test_what_other_commands_need_exists(line):
+    program, *arguments = shlex.split(line)
     if program == "make":
         assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text("utf-8")
     elif program == "python":
@@ -159,7 +161,7 @@ def test_what_other_commands_need_exists(command):
         options = [word for word in arguments if word.startswith("--")]
         assert [option for option in options if f'"{option}"' not in script] == []
     elif program == "pip":
-        extras = re.findall(r"\.\[(\S+)\]", command)
+        extras = re.findall(r"\.\[(\S+)\]", line)
         assert {one for listed in extras for one in listed.split(",")} <= set(extras_of_package())
     elif program.startswith(".ci/"):
         assert (ROOT / program).is_file()
