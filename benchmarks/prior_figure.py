@@ -1,7 +1,7 @@
 """
-Draws ``docs/images/prior_by_action.png``, the figure of the README: what MIRL learns in the paper's square with four more actions
-that do nothing. Left the policy; in the middle ρ by action during the training of ten seeds, and the exact best ρ; right what the
-penalty costs with a uniform and with the best ρ, computed exactly.
+Draws ``docs/images/prior_by_action.png``, the figure of the README: what MIRL learns in the paper's square with four more
+actions that do nothing. Left the policy; in the middle ρ by action during the training of ten seeds; right what the penalty
+costs with a uniform and with the best ρ, computed exactly.
 
     python benchmarks/prior_figure.py     # about a minute
 """
@@ -68,7 +68,8 @@ def exact_values() -> dict[str, np.ndarray]:
 
 def by_name(prior: np.ndarray) -> dict[str, np.ndarray]:
     """ρ(a) of each move, and the mean over the useless actions; actions are on the last axis."""
-    return {**{name: prior[..., action] for action, name in enumerate(MOVES)}, "useless": prior[..., len(MOVES) :].mean(axis=-1)}
+    moves = {name: prior[..., action] for action, name in enumerate(MOVES)}
+    return {**moves, "useless": prior[..., len(MOVES) :].mean(axis=-1)}
 
 
 def draw_policy(axis: Any, greedy: np.ndarray) -> None:
@@ -79,6 +80,9 @@ def draw_policy(axis: Any, greedy: np.ndarray) -> None:
     for (row, column), action in zip(free, greedy, strict=True):
         if rows[row][column] == "G":
             axis.plot(column, row, "*", color="#E69F00", markersize=14)
+            continue
+        if action >= len(MOVES):
+            axis.plot(column, row, "o", color=COLORS["useless"], markersize=4)
             continue
         down, right = list(MOVES.values())[action]
         style = {"arrowstyle": "-|>", "color": list(COLORS.values())[action], "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
@@ -107,9 +111,7 @@ def draw_values(axis: Any, values: dict[str, np.ndarray]) -> None:
     axis.legend(loc="lower right", frameon=False)
 
 
-def draw(n_steps: int, n_seeds: int, file: Path) -> None:
-    steps, priors, greedy = learned_priors(n_steps, n_seeds)
-    values = exact_values()
+def draw(steps: np.ndarray, priors: np.ndarray, greedy: np.ndarray, values: dict[str, np.ndarray], file: Path) -> None:
     with plt.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained", width_ratios=(1, 1.5, 1.5))
         draw_policy(axes[0], greedy)
@@ -126,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=FIGURE)
     args = parser.parse_args()
-    draw(args.steps, args.seeds, args.out)
+    draw(*learned_priors(args.steps, args.seeds), exact_values(), args.out)
 
 
 if __name__ == "__main__":

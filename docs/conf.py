@@ -1,9 +1,9 @@
 """
 The site: ``make docs`` builds it into ``docs/_build/html``, with warnings as errors.
 
-Settings from outside: ``DOCS_EXECUTE=off`` leaves the tutorials without outputs; otherwise they are run once, and again when they
-change. ``DOCS_INTERSPHINX=1`` links to the documentation of other packages, which needs the network. ``DOCS_REPOSITORY`` is the
-address of the repository, for links to files that are not pages.
+Settings from outside: ``DOCS_EXECUTE=off`` leaves the tutorials without outputs; otherwise each is run once, and again when it
+changes. ``DOCS_INTERSPHINX=1`` links to the documentation of other packages, which needs the network. ``DOCS_REPOSITORY`` is
+the address of the repository, for links to files that are not pages.
 """
 
 import os
@@ -56,8 +56,7 @@ autodoc_preserve_defaults = True
 add_module_names = False
 python_maximum_signature_line_length = 88
 
-# Without the network references to other packages are plain text. Neither build has warnings: pages name other packages' objects
-# in docstrings only, where a reference that is not found is no warning
+# Without it references to other packages are plain text. They stand in docstrings only, where Sphinx does not warn of them
 if os.environ.get("DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -118,7 +117,7 @@ def escape_bars(app, what, name, thing, options, lines):
 
 
 def find_by_name(app, env, node, contnode):
-    """For Sphinx's event missing-reference: public names are described where users import them, and referred to where they are."""
+    """For Sphinx's event missing-reference: public names are described where users import them, not where they are."""
     name = node.get("reftarget", "").rpartition(".")[2]
     domain = env.domains["py"]
     found = [full for full in domain.objects if full == name or full.endswith(f".{name}")]

@@ -24,9 +24,10 @@ ORDER = ["README.md", *(f"docs/{name}.md" for name in ("getting_started", "zoo",
 BLOCKS = [block for page in dict.fromkeys([*ORDER, *PAGES]) for block in blocks(page)]
 #: What needs the network
 ONLINE = ("push-to-hub", "load-from-hub")
-#: What is only parsed: it needs a cluster, belongs to the folder ``results``, which other tests compare with its page, or is an
-#: experiment with tables that differs from another one by a number
-PARSED = r"bench (run atari19|.*\bresults/|(status|report) (/shared|logs/atari19))|gridworld .*--(eval-exploration|gamma|beta-lr)"
+#: What is only parsed: it needs a cluster, belongs to the folder ``results``, which other tests compare with its page, or
+#: repeats an experiment with other numbers
+PARSED = r"bench (run atari19|.*\bresults/|(status|report) (/shared|logs/atari19))"
+PARSED += "|gridworld .*--(eval-exploration|gamma|beta-lr)"
 PARSERS = {"bench": command.parse, "gridworld": gridworld_command.parse}
 #: Of these it is enough that all is there that they need
 CHECKED = ("bench run classic --algos qrdqn", "bench run minatar")

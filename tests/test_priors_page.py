@@ -82,4 +82,3 @@ def test_each_cell_of_the_table_has_a_test():
             if test:
                 file, name = test.split("::")
                 assert f"def {name}" in (ROOT / "tests" / file).read_text("utf-8"), test
-

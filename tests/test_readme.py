@@ -87,7 +87,7 @@ def cells():
     columns = [re.findall(r"`(\w+)`", column) for column in header[1:]]
     for what, *marks in rows:
         for names, mark in zip(columns, marks, strict=True):
-            yield from ((what, getattr(sb3_mirl, name), mark == "✔️") for name in names)
+            yield from ((what, getattr(sb3_mirl, name), mark == "✔") for name in names)
 
 
 class Spaces(Env):
