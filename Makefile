@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Installs the versions of constraints.txt
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow install pytest coverage format lint type commit-checks build clean
+.PHONY: demo test test-slow install pytest coverage format lint type commit-checks docs build clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,8 +46,18 @@ type:
 
 commit-checks: format lint type pytest
 
+# The site, in an environment of its own. DOCS_EXECUTE=off leaves out the notebooks
+docs: .venv-docs/.installed
+	.venv-docs/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --disable-pip-version-check -c constraints.txt -q torch==2.13.0
+	.venv-docs/bin/pip install --disable-pip-version-check -c constraints.txt -q -e ".[docs]"
+	touch $@
+
 build: install
 	$(BIN)/python -m build
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs docs/_build build dist .mypy_cache .pytest_cache .ruff_cache

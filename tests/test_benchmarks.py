@@ -1,5 +1,6 @@
-"""Scripts that measure run to their end."""
+"""Scripts that measure run to their end, and the figure of the README can be drawn."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -39,3 +40,17 @@ def test_exact_costs_of_the_penalty_are_those_of_the_page(tmp_path, run_script):
     rows = [line for line in done.stdout.splitlines() if line.startswith(("| corridor | 15", "| square | 15"))]
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert len(rows) == 12 and all(row in page for row in rows)
+
+
+def test_figure_of_the_readme_shows_the_exact_optimum(tmp_path):
+    spec = importlib.util.spec_from_file_location("prior_figure", ROOT / "benchmarks" / "prior_figure.py")
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    figure.BETAS = figure.BETAS[::14]
+    steps, priors, greedy = figure.learned_priors(15_000, n_seeds=1, n_points=3)
+    values = figure.exact_values()
+    learned, best = figure.by_name(priors[-1, 0]), figure.by_name(values["prior"])
+    assert learned["useless"] < 1e-3 and max(abs(learned[name] - best[name]) for name in best) < 0.05
+    assert (values["uniform"] < values["best"]).all() and (values["best"] < values["no penalty"]).all()
+    figure.draw(steps, priors, greedy, values, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

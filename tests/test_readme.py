@@ -1,135 +1,162 @@
-"""What the README shows is so: its Python, and its commands, in their order and in one folder, with fewer steps."""
+"""The README and the pages of the site: length, links, places in the site, and tables."""
 
+import fnmatch
+import importlib
+import os
 import re
-import shlex
-import shutil
 import subprocess
-from importlib import metadata
-from pathlib import Path
 
 import pytest
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
+from gymnasium import Env, spaces
+from pages import DOCS, PAGES, ROOT
+from probes import NamedActions
 
-from sb3_mirl.bench.suites import TUNINGS, Tuning
-from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS, main
+import sb3_mirl
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-#: Commands as they stand there, without remarks
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-COMMANDS = [command for line in COMMANDS if (command := line.partition(" #")[0].strip()).startswith("sb3-mirl")]
-#: What needs the network, or a cluster
-ELSEWHERE = ("sb3-mirl push-to-hub", "sb3-mirl bench run atari19")
-#: What is put in place of what, in commands that match
-SHORTER = [
-    ("train", "10000", "150"),
-    ("train .*CartPole-v1 --eval-freq", "$", " -n 450"),
-    ("train .*--resume", "80000", "600"),
-    ("train .*--seeds", "0-9", "0-1"),
-    ("train .*-optimize", "--n-trials 50", "--n-trials 2 -n 60 --n-evaluations 1 --eval-episodes 1"),
-    ("train .*--trial-id", "--trial-id 7", "--trial-id 1 -n 100"),
-    ("train .*(MinAtar|Pong)", "$", " -n 60 --eval-freq -1 -params buffer_size:100 learning_starts:50"),
-    ("(train|enjoy|benchmark)", "$", " --num-threads 1"),
-    ("(enjoy|record-video)", r"-n \d+", "-n 20"),
-    ("record-training", "$", " -n 20"),
-    ("benchmark", "$", " -n 600"),
-    ("plot-train", "$", " -w 2"),
-    ("gridworld", "--seeds 50", ""),
-    ("gridworld", "$", " --steps 1000 --seeds 2 --worlds corridor --no-plots"),
-    ("bench run classic", "$", " --seeds 1 --steps 200"),
-    ("bench run classic --jobs", "--jobs 4", "--algos mirl --envs CartPole-v1"),
-    ("bench tune", "--jobs 2", "--algos dqn"),
-]
-#: Of these it is enough that all is there that they need
-CHECKED = ("sb3-mirl bench run classic --algos", "sb3-mirl bench run minatar")
+README = (ROOT / "README.md").read_text("utf-8")
+SITE = sorted(file for file in DOCS.rglob("*.md") if "_build" not in file.parts)
+#: Pages with links: also notebooks and the list of changes
+LINKED = sorted({ROOT / "CHANGELOG.md", *(ROOT / page for page in PAGES), *SITE})
 
 
-def shortened(command):
-    for pattern, old, new in SHORTER:
-        if re.match(f"sb3-mirl {pattern}", command):
-            command = re.sub(old, new, command, count=0 if old != "$" else 1)
-    return shlex.split(command)[1:]
+def name_of(file):
+    return file.relative_to(ROOT).as_posix()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the commands run, after the Python."""
-    folder = tmp_path_factory.mktemp("readme")
-    names = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        exec(re.sub(r"learn\([\d_]+", "learn(1_200", PYTHON[0]).replace("eval_freq=2500", "eval_freq=1150"), names)
-        names["model"].export("mirl_cartpole")
-    assert names["model"].num_timesteps == 1150 and (folder / "mirl_cartpole.zip").exists()
-    # Names that stand for any file
-    for name in ("model.zip", "a.zip"):
-        shutil.copy(folder / "mirl_cartpole.zip", folder / name)
-    shutil.copy(folder / "mirl_cartpole.safetensors", folder / "b.safetensors")
-    return folder
+def without_code(text):
+    return re.sub(r"^```(?!\{eval-rst\}).*?^```$|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith(ELSEWHERE)])
-def test_commands_run_in_order(command, folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    monkeypatch.setitem(TUNINGS, "classic-actions", Tuning(("CartPole-v1",), share=0.002, seeds=(1000,), trials=1, episodes=1))
-    if command.startswith(CHECKED):
-        monkeypatch.setattr("sb3_mirl.bench.command.run_locally", lambda *args, **kwargs: iter(()))
-    assert main(shortened(command)) == command.startswith(CHECKED), capsys.readouterr().err
-    printed = capsys.readouterr().out
-    assert "finished: nothing to resume" not in printed and "nothing to draw" not in printed and "Skipping" not in printed
-    if "record-training" in command:
-        assert len(list(folder.glob("logs/mirl/CartPole-v1_1/videos/checkpoint-*.mp4"))) >= 2
+def anchors(text):
+    """Of the headings of a page, as GitHub and MyST make them."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", (20, 21, 22))
-def test_quick_start_solves_cartpole(seed, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(PYTHON[0].replace("verbose=1", f"seed={seed}"), names)
-    # 475 is what Gymnasium takes for solved
-    mean, _ = evaluate_policy(names["model"], make_vec_env("CartPole-v1", seed=0), n_eval_episodes=30)
-    assert mean >= 475
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 130
 
 
-def test_example_of_joint_training_runs():
-    names = {}
-    exec(PYTHON[1].replace("range(10)", "range(2)").replace("20_000", "120"), names)
-    assert [model.num_timesteps for model in names["models"]] == [120] * 4
+@pytest.mark.parametrize("file", LINKED, ids=name_of)
+def test_links_lead_to_pages_and_headings(file):
+    text = file.read_text("utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^()\s]+)\)", without_code(text)):
+        path, _, anchor = target.partition("#")
+        if anchor.startswith("sb3_mirl."):
+            assert not path and resolves(anchor), target
+            continue
+        goal = file.parent / path if path else file
+        assert goal.exists(), target
+        assert not anchor or anchor in anchors(goal.read_text("utf-8")), target
 
 
-def test_solver_example_runs():
-    names = {}
-    exec(PYTHON[2], names)
-    assert len(PYTHON) == 4 and names["best"].converged and names["best"].prior[4:].sum() < 0.01
+def resolves(dotted):
+    """Whether a dotted name exists in the package."""
+    module, _, rest = dotted, "", ""
+    while module:
+        try:
+            thing = importlib.import_module(module)
+        except ImportError:
+            module, _, last = module.rpartition(".")
+            rest = f"{last}.{rest}".strip(".")
+        else:
+            for part in filter(None, rest.split(".")):
+                thing = getattr(thing, part, None)
+            return thing is not None
+    return False
 
 
-def test_example_of_useless_actions_runs():
-    names = {}
-    exec(PYTHON[3], names)
-    assert names["env"].action_space.n == 66
+def test_every_page_has_a_place_in_the_site():
+    found = {"index"}
+    for page in SITE:
+        for body in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+            entries = [line for line in body.splitlines() if line and not line.startswith(":")]
+            folder = page.parent.relative_to(DOCS)
+            patterns = [os.path.normpath(folder / re.sub(r".*<(.*)>", r"\1", entry)) for entry in entries]
+            pages = [file.relative_to(DOCS).with_suffix("").as_posix() for file in SITE]
+            if ":glob:" not in body:
+                assert set(patterns) <= set(pages), patterns
+            found |= {name for name in pages if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    assert found == {file.relative_to(DOCS).with_suffix("").as_posix() for file in SITE}
 
 
-def test_install_command_lists_all_extras():
-    (extras,) = re.findall(r'pip install -c constraints.txt "\.\[(\S+,\S+)\]"', README)
-    # Ray is for clusters; the others are for developers
-    assert set(extras.split(",")) == set(metadata.metadata("sb3-mirl").get_all("Provides-Extra")) - {"ray", "test", "dev"}
+def cells():
+    """(what, classes, tick or cross) of the table of the README."""
+    rows = re.findall(r"^\|(.*)\|$", README.split("## Can I use?")[1].split("\n## ")[0], re.MULTILINE)
+    header, _, *rows = [[cell.strip() for cell in row.split("|")] for row in rows]
+    columns = [re.findall(r"`(\w+)`", column) for column in header[1:]]
+    for what, *marks in rows:
+        for names, mark in zip(columns, marks, strict=True):
+            yield from ((what, getattr(sb3_mirl, name), mark == "✔") for name in names)
 
 
-def test_the_commands_exist():
-    commands = re.findall(r"^(?:\w+=\w+ )?sb3-mirl (\S+)", README, re.MULTILINE)
-    assert set(commands) == {*ZOO_COMMANDS, *OUR_COMMANDS}
-    targets = re.findall(r"`?make ([a-z-]+)", README)
-    makefile = (ROOT / "Makefile").read_text()
-    assert targets and all(f"\n{target}:" in makefile for target in targets)
+class Spaces(Env):
+    """An environment with given spaces, which ends at each step."""
+
+    def __init__(self, action_space, observation_space=None):
+        self.action_space, self.observation_space = action_space, observation_space or spaces.Box(0, 1, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 0.0, True, False, {}
+
+
+OBSERVATIONS = [spaces.Box(0, 1, (2,)), spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)]
+OTHER_ACTIONS = [spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)]
+
+
+def trains(algorithm, env, **settings):
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, spaces.Dict) else "MlpPolicy"
+    try:
+        algorithm(policy, env, learning_starts=2, policy_kwargs={"net_arch": [4]}, **settings).learn(8)
+    except (ValueError, TypeError, AssertionError):
+        return False
+    return True
+
+
+#: What is tried for a row: its beginning, and environments with settings
+TRIED = {
+    "discrete actions": lambda: [(Spaces(spaces.Discrete(2)), {})],
+    "other actions": lambda: [(Spaces(space), {}) for space in OTHER_ACTIONS],
+    "observations": lambda: [
+        (Spaces(spaces.Discrete(2), space), {})
+        for space in [*OBSERVATIONS, spaces.Dict({str(i): one for i, one in enumerate(OBSERVATIONS)})]
+    ],
+    "[action masks]": lambda: [(masked(), {})],
+}
+
+
+def masked():
+    from sb3_contrib.common.envs import InvalidActionEnvDiscrete
+
+    return InvalidActionEnvDiscrete(dim=4, n_invalid_actions=2)
+
+
+@pytest.mark.parametrize(
+    ("what", "algorithm", "usable"),
+    [pytest.param(*cell, id=f"{cell[0][:20]}-{cell[1].__name__}") for cell in cells() if cell[0].startswith(tuple(TRIED))],
+)
+def test_what_can_be_used(what, algorithm, usable):
+    (tried,) = (make for name, make in TRIED.items() if what.startswith(name))
+    assert [trains(algorithm, env, **settings) for env, settings in tried()] == [usable] * len(tried())
+
+
+def test_priors_that_see_something_are_for_the_algorithms_of_the_table():
+    able = {algorithm for what, algorithm, usable in cells() if what.startswith("[priors") and usable}
+    for algorithm in able:
+        model = algorithm("MlpPolicy", NamedActions(), prior_type="conditional", prior_observation="all", prior_lr=0.1)
+        assert model.policy.state_prior is not None
+    assert able == {sb3_mirl.MIRL, sb3_mirl.SQLm}  # SQL accepts one, but learns none
 
 
 def test_code_table_lists_all_packages():
-    listed = set(re.findall(r"^\| `((?:sb3_mirl/)?\w+/)`", README, re.MULTILINE))
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| `((?:sb3_mirl/)?\w+/)`", page, re.MULTILINE))
     packages = {f"sb3_mirl/{file.parent.name}/" for file in (ROOT / "sb3_mirl").glob("*/__init__.py")}
-    assert packages | {"hyperparams/", "benchmarks/", "results/", "docs/", "examples/"} == listed
+    assert packages | {"hyperparams/", "benchmarks/", "results/", "docs/", "examples/", "tests/"} == listed
 
 
 def test_no_local_paths_in_tracked_files():
