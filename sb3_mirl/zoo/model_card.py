@@ -289,8 +289,8 @@ A small ρ(a) means that the agent chose the action seldom. {beta}
         renamed = "" if name == self.export.stem else f" -name {name}"
         return f"""
 
-The zip, `args.yml`, `config.yml` and `vec_normalize.pkl` can run code when they are loaded. These commands load them: use them
-only if you trust the author.
+The zip, YAML and pickle files can run code when they are loaded. These commands load them. Use them only if you trust the
+author.
 
 ```bash
 TRUST_REMOTE_CODE=True sb3-mirl load-from-hub {which} -orga {organization}{renamed}
@@ -319,8 +319,8 @@ The hyper-parameters:{note}
 {shown}
 ```
 
-Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}. Other versions and other processors round
-differently, and so train another agent."""
+Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
+Other versions and other processors round differently, and so train another agent."""
 
 
 def _cell(text: object) -> str:
