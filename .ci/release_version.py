@@ -41,5 +41,4 @@ def differences(wheel: str, tag: str, root: Path = ROOT) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = differences(sys.argv[1], "".join(sys.argv[2:]))
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(differences(sys.argv[1], "".join(sys.argv[2:]))) or 0)

@@ -69,8 +69,10 @@ def test_checkout_that_is_not_installed_can_be_imported(tmp_path, run_script):
     assert ran.stdout == "0+unknown\n", ran.stderr
 
 
-def test_citation_and_changelog_have_the_same_version():
+def test_citation_and_changelog_have_the_same_version(run_script):
     assert differences(WHEEL, "") == []
+    assert run_script(ROOT / ".ci" / "release_version.py", WHEEL, "").returncode == 0
+    assert run_script(ROOT / ".ci" / "release_version.py", WHEEL, "v9.9.9").returncode == 1
 
 
 def release(folder, version="1.2.0", date="2027-01-02", changelog="## 1.2.0 (2027-01-02)"):
