@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Installs the versions of constraints.txt
 INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow install pytest coverage format lint type commit-checks docs build clean
+.PHONY: demo test test-slow test-oldest install pytest coverage format lint type commit-checks docs build release-check clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,14 @@ test: install
 
 test-slow: install
 	$(PYTEST) -m slow
+
+# With the oldest versions that pyproject.toml allows. TORCH replaces the version of torch, of which few have CPU builds
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	sed -e "" $(if $(TORCH),-e "s/^torch==.*/torch==$(TORCH)/") constraints-oldest.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --disable-pip-version-check -q -c .venv-oldest/constraints.txt torch
+	.venv-oldest/bin/pip install --disable-pip-version-check -q -c .venv-oldest/constraints.txt -e ".[test]"
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 pytest:
 	$(PYTEST) -m "not slow"
@@ -59,5 +67,9 @@ docs: .venv-docs/.installed
 build: install
 	$(BIN)/python -m build
 
+# What must hold before a release; .ci/release_check says what
+release-check:
+	.ci/release_check
+
 clean:
-	rm -rf .venv .venv-docs docs/_build build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-oldest docs/_build build dist .mypy_cache .pytest_cache .ruff_cache

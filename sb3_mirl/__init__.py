@@ -1,6 +1,7 @@
 """MIRL, soft Q-learning with mutual-information regularisation (ICLR 2019), for Stable-Baselines3."""
 
 import importlib
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from sb3_mirl.envs import gridworld  # noqa: F401 (registers the environments)
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
         soft_value_iteration,
     )
 
-__version__ = "0.1.0"
+try:
+    __version__ = metadata.version("sb3-mirl")
+except metadata.PackageNotFoundError:  # a checkout on the path, which is not installed
+    __version__ = "0+unknown"
 
 #: Where each public name is. Modules are imported when a name is used: torch takes seconds, which some commands save
 _MODULES = {

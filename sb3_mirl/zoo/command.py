@@ -35,10 +35,12 @@ from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError, Places, check_hyperparameters, read_document, read_places
-from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
+from sb3_mirl.zoo.model_card import complete_repository
+from sb3_mirl.zoo.register import ALGORITHMS, OUR_ENVIRONMENTS, hyperparams_file, register
 from sb3_mirl.zoo.runs import FREE_OPTIONS, CommandError, Run
 from sb3_mirl.zoo.seeds import FailedRuns, SeedRuns, check_options, parse_seeds
 from sb3_mirl.zoo.workarounds import (
+    before_upload,
     command_line,
     masks_while_playing,
     small_replay_buffers,
@@ -59,8 +61,6 @@ COMMANDS = {
     "push-to-hub": "rl_zoo3.push_to_hub",
     "load-from-hub": "rl_zoo3.load_from_hub",
 }
-#: Modules of this package that register environments when they are imported, by the beginning of the ids
-OUR_ENVIRONMENTS = {"MinAtar/": "sb3_mirl.envs.minatar", "Useless": "sb3_mirl.envs.useless_actions"}
 #: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
@@ -414,6 +414,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _seed_of(arguments: list[str]) -> int:
+    """The seed with which rl-zoo3's ``push_to_hub`` evaluates."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--seed", type=int, default=0)
+    return int(parser.parse_known_args(arguments)[0].seed)
+
+
 def _run(command: str, arguments: list[str]) -> None:
     register()
     _register_ours(*arguments)
@@ -425,6 +432,8 @@ def _run(command: str, arguments: list[str]) -> None:
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))
+        if command == "push-to-hub":
+            stack.enter_context(before_upload(partial(complete_repository, seed=_seed_of(arguments))))
         for work_around in work_arounds(command, main):
             stack.enter_context(work_around)
         if function_name:

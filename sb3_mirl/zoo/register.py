@@ -27,6 +27,8 @@ ALGORITHMS: dict[str, type[BaseDQN]] = {
     "dqn_mse": DQNMSE,
     "mdqn": MDQN,
 }
+#: Modules of this package that register environments when they are imported, by the beginning of the ids
+OUR_ENVIRONMENTS = {"MinAtar/": "sb3_mirl.envs.minatar", "Useless": "sb3_mirl.envs.useless_actions"}
 
 
 def register() -> None:

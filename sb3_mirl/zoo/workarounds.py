@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import rl_zoo3
 import rl_zoo3.exp_manager
@@ -280,6 +281,24 @@ def hub_metadata() -> Iterator[None]:
         yield
         return
     with replaced(hub, generate_metadata=generate_metadata):
+        yield
+
+
+@contextmanager
+def before_upload(complete: Callable[[Path, str], None]) -> Iterator[None]:
+    """
+    ``push_to_hub`` of rl-zoo3 2.9.2 writes its own model card, and runs as a script, whose functions cannot be replaced.
+    Change the folder just before it is uploaded.
+
+    :param complete: takes the folder and the id of the repository
+    """
+
+    class Api(huggingface_hub.HfApi):
+        def upload_folder(self, *, repo_id: str, folder_path: str | Path, **kwargs: Any) -> Any:  # type: ignore[override]
+            complete(Path(folder_path), repo_id)
+            return super().upload_folder(repo_id=repo_id, folder_path=folder_path, **kwargs)
+
+    with replaced(huggingface_hub, HfApi=Api):
         yield
 
 

@@ -1,0 +1,328 @@
+"""
+Model cards for agents of our algorithms: :func:`write_agent` writes the export of a trained agent and its card into a folder,
+:func:`complete_repository` replaces rl-zoo3's card in the folder that ``push-to-hub`` uploads and adds the export.
+
+A card is a ``README.md`` with the hub's metadata. It says what the agent is, its results, its ρ by action, how to load it
+without running code, and how to train it.
+"""
+
+import inspect
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_sb3 import EnvironmentName
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.text import printable
+from sb3_mirl.mirl.priors import inspect_file
+from sb3_mirl.zoo.register import ALGORITHMS, OUR_ENVIRONMENTS
+from sb3_mirl.zoo.runs import CommandError
+
+MIRL_PAPER = (
+    "[Soft Q-Learning with Mutual-Information Regularization](https://openreview.net/forum?id=HyEtjoCqFX) "
+    "(Grau-Moya, Leibfried and Vrancx, ICLR 2019)"
+)
+DECOUPLED_PAPER = "*Decoupling regularization from the action space* (ICLR 2024)"
+#: What each algorithm is, with its paper
+DESCRIPTIONS = {
+    "mirl": f"MIRL is soft Q-learning with a learned action prior ρ: {MIRL_PAPER}.",
+    "sql": f"SQL is soft Q-learning with a uniform action prior ρ, a baseline of {MIRL_PAPER}.",
+    "sql_decoupled": f"SQLDecoupled is SQL with β multiplied by log₂ of the number of actions: {DECOUPLED_PAPER}.",
+    "sql_m": f"SQL_m is soft Q-learning that explores with the learned marginal ρ, a baseline of {MIRL_PAPER}.",
+    "dqn_mse": "DQN_MSE is DQN with the squared error in place of the Huber loss: "
+    "[Human-level control through deep reinforcement learning](https://doi.org/10.1038/nature14236) (Mnih et al. 2015).",
+    "mdqn": "MDQN is [Munchausen DQN](https://arxiv.org/abs/2007.14430) (Vieillard, Pietquin and Geist, NeurIPS 2020).",
+}
+#: Options of ``train`` that change the agent, beside ``--algo``, ``--env`` and ``--seed``, and rl-zoo3's defaults
+OPTIONS: dict[str, Any] = {
+    **{"n_timesteps": -1, "hyperparams": None, "env_kwargs": None, "eval_env_kwargs": None, "gym_packages": []},
+    **{"conf_file": None, "trained_agent": "", "vec_env": "dummy", "eval_freq": 25000, "eval_episodes": 5, "n_eval_envs": 1},
+}
+#: Hyper-parameters that change what the agent observes: ``make_vec_env`` alone does not make its environment
+WRAPPERS = ("env_wrapper", "vec_env_wrapper", "frame_stack", "normalize")
+#: Rows of the table of ρ
+MAX_ROWS = 32
+
+
+class Evaluation(NamedTuple):
+    """Returns of the episodes in which an agent was evaluated."""
+
+    mean: float
+    std: float
+    n_episodes: int
+    #: Of the environment's first reset
+    seed: int
+    #: Whether the agent acted without exploration
+    deterministic: bool = True
+
+
+def write_agent(
+    model: BaseDQN,
+    folder: str | Path,
+    args: Mapping[str, Any],
+    hyperparams: Mapping[str, Any],
+    evaluation: Evaluation,
+    repo_id: str | None = None,
+) -> Path:
+    """
+    Export an agent to ``<algorithm>-<environment>.safetensors`` and write its card, ``README.md``.
+
+    :param model: the agent
+    :param folder: created if it does not exist; the two files are replaced
+    :param args: the arguments of ``train``, as in ``args.yml`` of a run folder
+    :param hyperparams: the hyper-parameters, as in ``config.yml`` of a run folder
+    :param evaluation: the agent's results
+    :param repo_id: of the repository on the Hugging Face hub; None: the card is for a file that is at hand
+    :return: the path of the export
+    :raises ValueError: if a part of the model cannot be exported; the message names it
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Agents are loaded for playing with another seed and a replay buffer of one transition
+    defaults = inspect.signature(type(model)).parameters
+    trained = {name: hyperparams.get(name, defaults[name].default) for name in ("buffer_size", "optimize_memory_usage")}
+    trained |= {"buffer_size": int(trained["buffer_size"]), "seed": args["seed"]}
+    export = model.export(folder / f"{args['algo']}-{EnvironmentName(args['env'])}.safetensors", **trained)
+    card = AgentCard(export, args, hyperparams, evaluation, repo_id, model.uses_action_masks)
+    card.card().save(folder / "README.md")
+    return export
+
+
+def complete_repository(folder: str | Path, repo_id: str, seed: int) -> None:
+    """
+    Add the export to the folder that ``push-to-hub`` uploads, and write our card in place of rl-zoo3's. The zip stays, because
+    ``load-from-hub`` takes it. Folders of other algorithms are left as they are.
+
+    :param folder: as rl-zoo3 has filled it
+    :param repo_id: of the repository on the Hugging Face hub
+    :param seed: of the environment in which rl-zoo3 has evaluated the agent
+    :raises CommandError: if the model cannot be exported
+    """
+    folder = Path(folder)
+    # rl-zoo3 has read both in the same way, from the run folder of which these are copies
+    args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
+    if args["algo"] not in ALGORITHMS:
+        return
+    hyperparams = dict(yaml.load((folder / "config.yml").read_text(), Loader=yaml.UnsafeLoader))
+    result = json.loads((folder / "results.json").read_text())
+    evaluation = Evaluation(
+        result["mean_reward"], result["std_reward"], result["n_eval_episodes"], seed, result["is_deterministic"]
+    )
+    model = ALGORITHMS[args["algo"]].load(folder / f"{args['algo']}-{EnvironmentName(args['env'])}.zip", device="cpu")
+    try:
+        write_agent(model, folder, args, hyperparams, evaluation, repo_id)
+    except ValueError as error:
+        raise CommandError(f"the model cannot be exported: {error}") from error
+
+
+def training_command(args: Mapping[str, Any]) -> str:
+    """
+    The command that trains an agent.
+
+    :param args: as in ``args.yml`` of a run folder
+    :return: one line for a POSIX shell, without options that do not change the agent
+    """
+    words = ["sb3-mirl", "train", "--algo", args["algo"], "--env", args["env"], "--seed", str(args["seed"])]
+    for name, default in OPTIONS.items():
+        value = args.get(name, default)
+        if name == "conf_file" and value is not None:
+            # Our file is the default; the folder of another one means nothing to the reader
+            value = None if is_ours(value, args["algo"]) else Path(value).name
+        if value is None or value == default:
+            continue
+        if isinstance(value, dict):
+            values = [f"{key}:{item!r}" for key, item in value.items()]
+        else:
+            values = [str(item) for item in (value if isinstance(value, list) else [value])]
+        words += [f"--{name.replace('_', '-')}", *values]
+    return shlex.join(words)
+
+
+def is_ours(conf_file: str, algorithm: str) -> bool:
+    """Whether a file of hyper-parameters is, by its name, the one in this package, perhaps on another machine."""
+    return Path(conf_file).parts[-2:] == ("hyperparams", f"{algorithm}.yml")
+
+
+@dataclass(frozen=True)
+class AgentCard:
+    """The content of the card of an exported agent; the attributes are parameters of :func:`write_agent`."""
+
+    export: Path
+    args: Mapping[str, Any]
+    hyperparams: Mapping[str, Any]
+    evaluation: Evaluation
+    repo_id: str | None
+    uses_action_masks: bool
+
+    def card(self) -> ModelCard:
+        """The card, with metadata for the hub."""
+        found = inspect_file(self.export)
+        steps, planned = found["training"]["num_timesteps"], found["training"]["total_timesteps"]
+        of_planned = "" if steps >= planned else f" of {planned:,}"
+        sections = [
+            f"# **{self.algorithm}** agent for **{_cell(self.env)}**",
+            f"{DESCRIPTIONS[self.args['algo']]} The agent is the one after {steps:,}{of_planned} environment steps. It was "
+            f"trained with `sb3_mirl` {found['versions'].get('sb3_mirl', '')}, a plug-in for Stable-Baselines3 and rl-zoo3.",
+            self.results(),
+            self.prior(found),
+            self.usage(),
+            self.training(found["versions"]),
+        ]
+        text = "\n\n".join(filter(None, sections))
+        return ModelCard(f"---\n{self.metadata().to_yaml()}\n---\n\n{text}\n")
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the algorithm's class."""
+        return ALGORITHMS[self.args["algo"]].__name__
+
+    @property
+    def env(self) -> str:
+        """The id of the environment."""
+        return str(self.args["env"])
+
+    def metadata(self) -> ModelCardData:
+        """What the hub reads: tags, and the result for its leaderboards."""
+        result = EvalResult(
+            task_type="reinforcement-learning",
+            task_name="reinforcement-learning",
+            dataset_type=self.env,
+            dataset_name=self.env,
+            metric_type="mean_reward",
+            metric_name="mean_reward",
+            # Leaderboards read it in this form
+            metric_value=f"{self.evaluation.mean:.2f} +/- {self.evaluation.std:.2f}",
+            verified=False,
+        )
+        tags = [self.env, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-mirl"]
+        return ModelCardData(
+            library_name="stable-baselines3",
+            tags=[*tags, self.args["algo"]],
+            model_name=self.algorithm,
+            eval_results=[result],
+        )
+
+    def results(self) -> str:
+        """The section of the results."""
+        mean, std, n_episodes, seed, deterministic = self.evaluation
+        actions = "the most probable ones" if deterministic else "with exploration"
+        return f"""## Results
+
+| mean return | standard deviation | episodes | actions | seed of training | seed of evaluation |
+|---:|---:|---:|---|---:|---:|
+| {mean:.2f} | {std:.2f} | {n_episodes} | {actions} | {self.args["seed"]} | {seed} |"""
+
+    def prior(self, found: Mapping[str, Any]) -> str:
+        """
+        The section of ρ and β.
+
+        :param found: of :func:`~sb3_mirl.mirl.priors.inspect_file`
+        :return: empty for an algorithm without ρ
+        """
+        if found["beta"] is None:
+            return ""
+        beta = f"The inverse temperature β is {found['beta']:.6g}, in 1/reward."
+        if found["state_prior"] is not None:
+            return f"## Action prior\n\nρ depends on the observation: `sb3-mirl prior {self.export.name}` shows it. {beta}"
+        prior, n = found["prior"], len(found["prior"])
+        names = found["action_names"] or [f"action_{action}" for action in range(n)]
+        order = sorted(range(n), key=lambda action: -prior[action])
+        rows = "\n".join(f"| {_cell(names[action])} | {action} | {prior[action]:.4f} |" for action in order[:MAX_ROWS])
+        hidden = f"\n\nThe table leaves out the {n - MAX_ROWS} actions with the smallest ρ(a)." if n > MAX_ROWS else ""
+        return f"""## Action prior
+
+A small ρ(a) means that the agent chose the action seldom. {beta}
+
+| action | index | ρ(a) |
+|---|---:|---:|
+{rows}{hidden}"""
+
+    def usage(self) -> str:
+        """The section that says how to load the agent."""
+        file = json.dumps(self.export.name)
+        if self.repo_id is not None:
+            file = f"hf_hub_download({json.dumps(self.repo_id)}, {file})"
+        imports = [] if self.repo_id is None else ["from huggingface_hub import hf_hub_download"]
+        code, note = [f"model = {self.algorithm}.load_exported({file})"], ""
+        if wrapped := [name for name in WRAPPERS if self.hyperparams.get(name)]:
+            note = f"\n\nThe environment needs the wrappers of the hyper-parameters below ({', '.join(wrapped)})."
+        else:
+            maskable = self.uses_action_masks
+            evaluation = "sb3_contrib.common.maskable" if maskable else "stable_baselines3.common"
+            imports += ["from stable_baselines3.common.env_util import make_vec_env"]
+            imports += [f"from {evaluation}.evaluation import evaluate_policy"]
+            code += self.evaluating()
+        modules = [module for start, module in OUR_ENVIRONMENTS.items() if self.env.startswith(start)]
+        imports += [f"import {module}" for module in [*modules, *self.args.get("gym_packages", [])]]
+        lines = "\n".join([*sorted(imports), f"from sb3_mirl import {self.algorithm}", "", *code])
+        return f"""## Load without running code
+
+`{self.export.name}` holds tensors and JSON. Loading it runs no code of the file.
+
+```python
+{lines}
+```{note}
+
+`sb3-mirl inspect {self.export.name}` shows settings, ρ and β.{self.zip_usage()}"""
+
+    def evaluating(self) -> list[str]:
+        """Lines of Python that repeat the evaluation."""
+        mean, std, n_episodes, seed, deterministic = self.evaluation
+        kwargs = f", env_kwargs={self.args['env_kwargs']!r}" if self.args.get("env_kwargs") else ""
+        return [
+            f"env = make_vec_env({json.dumps(self.env)}, seed={seed}{kwargs})",
+            f"mean, std = evaluate_policy(model, env, {n_episodes}, deterministic={deterministic})  # {mean:.2f}, {std:.2f}",
+        ]
+
+    def zip_usage(self) -> str:
+        """What to do with the other files of a repository on the hub."""
+        if self.repo_id is None:
+            return ""
+        organization, _, name = self.repo_id.partition("/")
+        which = f"--algo {self.args['algo']} --env {self.env} -f logs"
+        renamed = "" if name == self.export.stem else f" -name {name}"
+        return f"""
+
+The zip, YAML and pickle files can run code when they are loaded. These commands load them. Use them only if you trust the
+author.
+
+```bash
+TRUST_REMOTE_CODE=True sb3-mirl load-from-hub {which} -orga {organization}{renamed}
+sb3-mirl enjoy {which}
+```"""
+
+    def training(self, versions: Mapping[str, str]) -> str:
+        """
+        The section of the training.
+
+        :param versions: of packages, by name
+        """
+        shown = yaml.dump(dict(self.hyperparams), sort_keys=False, allow_unicode=True).rstrip()
+        conf_file = self.args.get("conf_file")
+        elsewhere = self.args.get("trial_id") is not None or (conf_file and not is_ours(conf_file, self.args["algo"]))
+        note = " The command took some of them from a trial or a file, which is not here." if elsewhere else ""
+        return f"""## Training
+
+```bash
+{training_command(self.args)}
+```
+
+The hyper-parameters:{note}
+
+```yaml
+{shown}
+```
+
+Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.
+Other versions and other processors round differently, and so train another agent."""
+
+
+def _cell(text: object) -> str:
+    """Text of a file or an environment in a table of Markdown."""
+    return printable(text).replace("|", r"\|")
