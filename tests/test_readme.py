@@ -12,7 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_mirl.bench.suites import TUNINGS, Tuning
-from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS, main
+from sb3_mirl.cli.commands import OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -1,6 +1,5 @@
 """The command ``sb3-mirl prior``: which actions an agent chose seldom, by the ρ of its model file."""
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, prior_lines, to_json, to_text
 from sb3_mirl.cli.state_prior import show_state_prior
+from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
@@ -227,20 +227,19 @@ def draw(all_found: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def main(arguments: list[str]) -> int:
-    """
-    ``sb3-mirl prior``.
-
-    :param arguments: without the program's name and the command
-    :return: exit status, 2 for a file that cannot be read
-    """
-    parser = argparse.ArgumentParser(
+def make_parser() -> CommandParser:
+    """The parser of ``sb3-mirl prior``."""
+    parser = CommandParser(
         prog="sb3-mirl prior",
         description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
         "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
         epilog="A rho(a|x) is shown as a table by x, one file at a time. "
         "A marginal rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
         "chose the action, not that no state needs it.",
+        examples=(
+            ("Which actions did this agent learn not to use?", "sb3-mirl prior logs/mirl/CartPole-v1_1/CartPole-v1.zip"),
+            ("Two agents side by side, as a figure", "sb3-mirl prior a.zip b.safetensors --out priors.png"),
+        ),
     )
     parser.add_argument("files", nargs="+", metavar="MODEL", help="a model file; several are set side by side")
     parser.add_argument("--out", type=Path, metavar="FIGURE", help="draw it (.png, .pdf, .svg)")
@@ -249,10 +248,20 @@ def main(arguments: list[str]) -> int:
         type=float,
         default=THRESHOLD,
         metavar="X",
-        help="an action is rare if rho(a) < X / n, n actions (default: %(default)s)",
+        help="an action is rare if rho(a) < X / n, n actions",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """
+    ``sb3-mirl prior``.
+
+    :param arguments: without the program's name and the command
+    :return: exit status, 2 for a file that cannot be read
+    """
+    args = make_parser().parse_args(arguments)
     try:
         if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
             raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
