@@ -208,15 +208,25 @@ def _run(args: argparse.Namespace) -> bool:
 
 def _tune(args: argparse.Namespace) -> None:
     with explain_missing_packages():
+        from tqdm import tqdm
+
         from sb3_mirl.bench.tuning import choose, tune
 
     suite, plan = SUITES[args.suite], TUNINGS[args.suite]
     algorithms = args.algos or suite.algorithms
     results: dict[str, list[dict[str, Any]]] = {algorithm: [] for algorithm in algorithms}
-    for file in tune(suite, plan, algorithms, args.out or Path("logs", "bench", f"{suite.name}-tuning"), args.jobs):
-        result = json.loads(file.read_text())
-        results[result["algorithm"]].append(result)
-        print(printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True)
+    folder = args.out or Path("logs", "bench", f"{suite.name}-tuning")
+    # disable=None: no bar unless the output is a terminal
+    with tqdm(total=len(algorithms) * len(plan.envs), unit="pair", disable=None) as bar:
+        bar.set_description("algorithms × environments")
+        for file in tune(suite, plan, algorithms, folder, args.jobs):
+            result = json.loads(file.read_text())
+            results[result["algorithm"]].append(result)
+            with tqdm.external_write_mode():
+                print(
+                    printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True
+                )
+            bar.update()
     for algorithm, found in results.items():
         best, means = choose(found)
         print(printable(f"{algorithm}: trial {best}, {found[0]['settings'][best]}, mean rank {means[best]:g} of {len(means)}"))

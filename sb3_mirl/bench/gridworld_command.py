@@ -64,7 +64,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--out", type=Path, default=Path("logs/gridworld"), help="folder of the results")
     swept = parser.add_argument_group("settings that may take several values")
     swept.add_argument("--extra-actions", **several, type=_number(int, 0), default=[0], help="useless actions")
-    swept.add_argument("--slip-probability", **several, type=share, default=[0.0], help="another direction instead")
+    swept.add_argument("--slip-probability", **several, type=share, default=[0.0], help="of a random move instead")
     swept.add_argument("--gamma", **several, type=share, default=[TabularSettings.gamma], help="discount γ")
     swept.add_argument("--prior-lr", **several, type=share, default=[TabularSettings.prior_lr], help="α_ρ")
     swept.add_argument("--beta-lr", **several, type=positive, default=[TabularSettings.beta_lr], help="c in β = β₀ + c·i")

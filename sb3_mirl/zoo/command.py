@@ -22,6 +22,7 @@ from sb3_mirl.zoo.workarounds import (
     command_line,
     command_parser,
     masks_while_playing,
+    no_banner_of_the_emulator,
     small_replay_buffers,
     training_classes,
     work_arounds,
@@ -72,6 +73,7 @@ def _run(command: str, arguments: list[str]) -> None:
     parser = partial(TrainParser, seed_runs) if command == "train" else partial(ZooParser, command)
     with ExitStack() as stack:
         stack.enter_context(command_line(command, arguments))
+        stack.enter_context(no_banner_of_the_emulator())
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))

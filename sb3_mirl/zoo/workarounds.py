@@ -103,6 +103,20 @@ def command_line(command: str, arguments: list[str]) -> AbstractContextManager[N
     return replaced(sys, argv=[f"sb3-mirl {command}", *arguments])
 
 
+@contextmanager
+def no_banner_of_the_emulator() -> Iterator[None]:
+    """ale-py 0.12 writes its name and version to the standard error whenever a process makes its first game."""
+    ale_py = sys.modules.get("ale_py")
+    if ale_py is None:  # rl-zoo3 imports it, if it is installed
+        yield
+        return
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)
+    try:
+        yield
+    finally:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
+
+
 def command_parser(
     module: str, is_script: bool, parser: Callable[[], argparse.ArgumentParser]
 ) -> AbstractContextManager[None]:

@@ -4,7 +4,13 @@ import pytest
 
 from sb3_mirl.common.command_parser import CommandParser
 
-LONG = ["first_of_many", "second_of_many", "third_of_many"]
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+LONG = ["first_of_all", "second_of_all", "third_of_all"]
 
 
 def make_parser(n_options=0):
@@ -25,23 +31,22 @@ def help_lines(parser):
 
 
 def test_defaults_are_told_once_and_none_is_no_default():
-    lines = help_lines(make_parser())
-    assert "-c, --count COUNT how often (default: 7)" in lines
-    assert "--names NAMES [NAMES ...]" in lines and "(default: a 50%)" in lines
-    assert "--out OUT a folder; by default the current one" in lines and "--fast do less" in lines
-    assert not any("None" in line or "False" in line for line in lines)
+    words = " ".join(help_lines(make_parser()))
+    assert "-c, --count COUNT how often (default: 7) " in words
+    assert "--names NAMES [NAMES ...] (default: a 50%) " in words
+    assert "--out OUT a folder; by default the current one --fast do less" in words
+    assert "None" not in words and "False" not in words
 
 
-def test_long_choices_are_listed_in_the_help_and_not_in_the_usage(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+def test_long_choices_are_listed_in_the_help_and_not_in_the_usage():
     lines = help_lines(make_parser())
-    assert "--algo ALGO the learner: first_of_many, second_of_many, third_of_many" in lines
-    assert "{first_of_many" not in "".join(lines)
+    assert "--algo ALGO the learner: first_of_all, second_of_all, third_of_all" in lines
+    assert "{first_of_all" not in "".join(lines)
 
 
 def test_many_options_are_not_listed_in_the_usage():
     assert help_lines(make_parser(n_options=10))[0] == "usage: tool [OPTION ...] SUITE"
-    assert "--fast" in help_lines(make_parser())[1]
+    assert "[--fast]" in help_lines(make_parser())[0]
 
 
 def test_examples_are_at_the_end_of_the_help():
@@ -52,14 +57,14 @@ def test_examples_are_at_the_end_of_the_help():
     "arguments, message",
     [
         (
-            ["fist_of_many"],
-            "argument SUITE: invalid choice: 'fist_of_many', did you mean 'first_of_many'? (choose from first_of",
+            ["fist_of_all"],
+            "argument SUITE: invalid choice: 'fist_of_all', did you mean 'first_of_all'? (choose from first_of",
         ),
         (
-            [LONG[0], "--algo", "THIRD_OF_MANY"],
-            "argument --algo: invalid choice: 'THIRD_OF_MANY', did you mean 'third_of_many'?",
+            [LONG[0], "--algo", "THIRD_OF_ALL"],
+            "argument --algo: invalid choice: 'THIRD_OF_ALL', did you mean 'third_of_all'?",
         ),
-        ([LONG[0], "--algo", "ppo"], "argument --algo: invalid choice: 'ppo' (choose from first_of_many, second"),
+        ([LONG[0], "--algo", "ppo"], "argument --algo: invalid choice: 'ppo' (choose from first_of_all, second"),
         ([LONG[0], "--conut=3"], "unknown option --conut, did you mean '--count'?"),
         ([LONG[0], "--zzz", "3"], "unknown option --zzz: tool --help lists all"),
         ([LONG[0], "more"], "unknown argument more: tool --help lists all"),
