@@ -65,8 +65,8 @@ Soft Q-learning with a learned action prior (MIRL), on Stable-Baselines3 and rl-
 options:
   -h, --help       show this help; sb3-mirl COMMAND --help shows that of a command
   -V, --version    show the versions of this package and of the packages that it uses
-  --print-completion {{bash,zsh,tcsh}}
-                   print a script with which a shell completes commands and options
+  --print-completion SHELL
+                   print a script that completes commands and options in bash, zsh, fish, ...
 
 examples:
   # Train MIRL on CartPole

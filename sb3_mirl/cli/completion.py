@@ -22,7 +22,7 @@ FILE_ARGUMENTS = frozenset(
 
 def make_script(shell: str) -> str:
     """
-    :param shell: ``"bash"``, ``"zsh"`` or ``"tcsh"``
+    :param shell: such as ``"bash"`` or ``"zsh"``: those that shtab knows
     :return: the script; without rl-zoo3 it has our commands only
     :raises ImportError: without shtab
     :raises ValueError: for another shell

@@ -48,7 +48,8 @@ def panels(tables: dict[str, np.ndarray], names: Any, world: GridWorld, map_name
     n_x, n_actions = next(iter(found.values())).shape
     if n_x != len(world.positions):
         raise ValueError(
-            f"argument --map: x must be the cell of {map_name!r}, which has {len(world.positions)} cells, and x has {n_x} values"
+            f"argument --map: x must be the cell of {map_name!r}, which has {len(world.positions)} of them, and x has {n_x} "
+            "values"
         )
     if n_actions < len(MOVES) or (names and [str(name) for name in names][: len(MOVES)] != list(MOVES)):
         actions = ", ".join(map(str, names)) if names else f"{n_actions} actions"

@@ -53,7 +53,7 @@ class ZooParser(CommandParser):
         """
         parsed = super().parse_args(args, namespace)
         if self._plays:
-            register_environment(str(parsed.env), getattr(parsed, "gym_packages", []))
+            register_environment(getattr(parsed.env, "gym_id", parsed.env), getattr(parsed, "gym_packages", []))
         return parsed
 
 

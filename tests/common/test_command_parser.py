@@ -17,7 +17,7 @@ def make_parser(n_options=0):
     parser = CommandParser(prog="tool", examples=[("Count to three", "tool --count 3")])
     parser.add_argument("suite", choices=LONG, metavar="SUITE")
     parser.add_argument("-c", "--count", type=int, default=7, help="how often")
-    parser.add_argument("--names", nargs="+", default=["a", "50%"])
+    parser.add_argument("--names", nargs="+", default=["a", "50%"], help="of things")
     parser.add_argument("--algo", choices=LONG, help="the learner")
     parser.add_argument("--out", help="a folder; by default the current one")
     parser.add_argument("--fast", action="store_true", help="do less")
@@ -33,7 +33,7 @@ def help_lines(parser):
 def test_defaults_are_told_once_and_none_is_no_default():
     words = " ".join(help_lines(make_parser()))
     assert "-c, --count COUNT how often (default: 7) " in words
-    assert "--names NAMES [NAMES ...] (default: a 50%) " in words
+    assert "--names NAMES [NAMES ...] of things (default: a 50%) " in words
     assert "--out OUT a folder; by default the current one --fast do less" in words
     assert "None" not in words and "False" not in words
 
