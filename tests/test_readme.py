@@ -116,7 +116,12 @@ def test_example_of_useless_actions_runs():
 def test_install_command_lists_all_extras():
     (extras,) = re.findall(r'pip install -c constraints.txt "\.\[(\S+,\S+)\]"', README)
     # Ray is for clusters; the others are for developers
-    assert set(extras.split(",")) == set(metadata.metadata("sb3-mirl").get_all("Provides-Extra")) - {"ray", "test", "dev"}
+    assert set(extras.split(",")) == set(metadata.metadata("sb3-mirl").get_all("Provides-Extra")) - {
+        "ray",
+        "track",
+        "test",
+        "dev",
+    }
 
 
 def test_the_commands_exist():

@@ -34,7 +34,7 @@ def draw_arrows(axis: Any, env: GridWorld, probabilities: np.ndarray, shown: np.
             # Its edge makes it visible on light and on dark cells
             color="white",
             edgecolor="black",
-            linewidth=0.6,
+            linewidth=0.3,
         )
     goal_row, goal_column = env.positions[env.is_goal].T
     axis.plot(goal_column, goal_row, "*", color=ORANGE, markeredgecolor="black", markersize=12)

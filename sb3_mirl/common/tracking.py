@@ -16,8 +16,8 @@ class TrackingCallback(BaseCallback):
     """
     Sends all numbers of SB3's logger to a tracker of experiments: what TensorBoard would show.
 
-    A run of the tracker begins with the training and ends with it. Its settings are the arguments of the model that are numbers,
-    text or truth values. The tracker's own settings are those of its environment variables, such as ``WANDB_MODE=offline``.
+    A run of the tracker begins and ends with the training. Its settings are the arguments of the model that are numbers, text
+    or truth values. The tracker itself is set up by its environment variables, such as ``WANDB_MODE=offline``.
 
     :param project: the tracker's project
     :param tracker: ``"wandb"`` for Weights & Biases, ``"trackio"`` for trackio, which keeps its data on this machine

@@ -1,6 +1,8 @@
 """What is sent to a tracker of experiments."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,14 +34,14 @@ def tracker(monkeypatch):
 
 
 def test_a_run_has_the_numbers_of_the_logger_and_the_arguments_of_the_model(tracker):
-    model = MIRL("MlpPolicy", TwoArms(), seed=3, beta_scale=7.0, **FAST)
+    model = MIRL("MlpPolicy", TwoArms(), beta_scale=7.0, **FAST)
     callback = TrackingCallback("project", name="first", config={"note": "x"}, group="g")
     model.learn(200, callback=callback, log_interval=1)
     (run,) = tracker
     settings = {name: value for name, value in run.settings.items() if name != "config"}
     assert settings == {"project": "project", "name": "first", "group": "g"}
     config = run.settings["config"]
-    assert (config["algorithm"], config["beta_scale"], config["seed"], config["note"]) == ("MIRL", 7.0, 3, "x")
+    assert (config["algorithm"], config["beta_scale"], config["seed"], config["note"]) == ("MIRL", 7.0, 0, "x")
     step, last = run.lines[-1]
     assert step <= 200 and last["train/beta"] == model.logger.name_to_value.get("train/beta", last["train/beta"])
     assert {"prior/action_0", "prior/action_1", "train/kl", "rollout/prior_entropy"} <= last.keys()
@@ -91,9 +93,14 @@ def test_wandb_writes_offline(tmp_path, monkeypatch):
     assert b"prior/action_1" in content and b"train/beta" in content and b"beta_scale" in content
 
 
-def test_trackio_keeps_a_run_on_this_machine(tmp_path, monkeypatch):
+def test_trackio_keeps_a_run_on_this_machine(tmp_path):
     pytest.importorskip("trackio")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    MIRL("MlpPolicy", TwoArms(), **FAST).learn(200, callback=TrackingCallback("project", tracker="trackio"), log_interval=1)
+    # It reads the variable when it is imported
+    code = """
+from sb3_mirl import MIRL, TrackingCallback
+model = MIRL("MlpPolicy", "CartPole-v1", learning_starts=20, buffer_size=100, policy_kwargs={"net_arch": [4]})
+model.learn(100, callback=TrackingCallback("project", tracker="trackio"), log_interval=1)
+"""
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert any(b"prior/action_1" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())

@@ -1,5 +1,6 @@
 """Every command of ``sb3-mirl`` that rl-zoo3 has, for our algorithms and for the zoo's own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,17 @@ def test_a_missing_agent_is_reported_in_a_line(command, tmp_path, capsys):
     assert main([command, "--algo", "mirl", "--env", ENV, "-f", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"sb3-mirl {command}: No model found for mirl on {ENV}, path: ") and printed.count("\n") == 1
+
+
+def test_track_sends_rho_and_beta_to_weights_and_biases(tmp_path):
+    pytest.importorskip("wandb")
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_CONFIG_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path)}
+    arguments = ["train", "--algo", "mirl", "--env", ENV, "-n", "300", "--eval-freq", "-1", "--track", "--num-threads", "1"]
+    arguments += ["-params", "learning_starts:50", "train_freq:50", "gradient_steps:2"]
+    # A process of its own: wandb changes TensorBoard's writer for good
+    subprocess.run(
+        [sys.executable, "-m", "sb3_mirl", *arguments], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = file.read_bytes()
+    assert all(name in content for name in (b"prior/action_0", b"train/beta", b"train/kl", b"beta_schedule"))
