@@ -182,9 +182,8 @@ def test_track_sends_rho_and_beta_to_weights_and_biases(tmp_path):
     arguments = ["train", "--algo", "mirl", "--env", ENV, "-n", "300", "--eval-freq", "-1", "--track", "--num-threads", "1"]
     arguments += ["-params", "learning_starts:50", "train_freq:50", "gradient_steps:2"]
     # A process of its own: wandb changes TensorBoard's writer for good
-    subprocess.run(
-        [sys.executable, "-m", "sb3_mirl", *arguments], cwd=tmp_path, env=environment, check=True, capture_output=True
-    )
+    command = [sys.executable, "-m", "sb3_mirl", *arguments]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     content = file.read_bytes()
     assert all(name in content for name in (b"prior/action_0", b"train/beta", b"train/kl", b"beta_schedule"))
