@@ -68,6 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> None:
+    register()
     register_ours(*arguments)
     seed_runs = SeedRuns()
     parser = partial(TrainParser, seed_runs) if command == "train" else partial(ZooParser, command)
@@ -82,7 +83,6 @@ def _run(command: str, arguments: list[str]) -> None:
 
 def _run_script(command: str, parser: Callable[[], CommandParser]) -> None:
     """Run rl-zoo3's code of a command, which makes its parser by ``parser()``."""
-    register()
     module, _, function = COMMANDS[command].partition(":")
     with ExitStack() as stack:
         for work_around in work_arounds(command, main):
@@ -111,6 +111,7 @@ def make_parser(command: str) -> CommandParser:
     def stop(*_: object) -> None:
         raise _Filled
 
+    register()
     parser = TrainParser(SeedRuns()) if command == "train" else ZooParser(command)
     parser.parse_args = stop  # type: ignore[method-assign]
     with suppress(_Filled):

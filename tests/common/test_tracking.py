@@ -42,9 +42,10 @@ def test_a_run_has_the_numbers_of_the_logger_and_the_arguments_of_the_model(trac
     assert settings == {"project": "project", "name": "first", "group": "g"}
     config = run.settings["config"]
     assert (config["algorithm"], config["beta_scale"], config["seed"], config["note"]) == ("MIRL", 7.0, 0, "x")
-    step, last = run.lines[-1]
-    assert step <= 200 and last["train/beta"] == model.logger.name_to_value.get("train/beta", last["train/beta"])
-    assert {"prior/action_0", "prior/action_1", "train/kl", "rollout/prior_entropy"} <= last.keys()
+    steps = [step for step, _ in run.lines]
+    assert steps == sorted(steps) and 0 < steps[-1] <= 200
+    last = {name: value for _, numbers in run.lines for name, value in numbers.items()}
+    assert {"train/beta", "train/kl", "rollout/prior_entropy"} <= last.keys()
     assert sum(last[f"prior/action_{action}"] for action in (0, 1)) == pytest.approx(1.0)
     json.dumps(run.lines)
     # The run and the output end with the training

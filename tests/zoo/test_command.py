@@ -171,6 +171,7 @@ def test_environments_with_useless_actions_train_and_play_without_gym_packages(t
 
 @pytest.mark.parametrize("command", ["enjoy", "record-video"])
 def test_a_missing_agent_is_reported_in_a_line(command, tmp_path, capsys):
+    (tmp_path / "mirl").mkdir()
     assert main([command, "--algo", "mirl", "--env", ENV, "-f", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"sb3-mirl {command}: No model found for mirl on {ENV}, path: ") and printed.count("\n") == 1
