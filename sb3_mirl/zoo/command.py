@@ -78,6 +78,8 @@ def _run(command: str, arguments: list[str]) -> None:
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))
+        for work_around in work_arounds(command, main):
+            stack.enter_context(work_around)
         seed_runs.run(partial(_run_script, command, parser))
 
 
@@ -85,8 +87,6 @@ def _run_script(command: str, parser: Callable[[], CommandParser]) -> None:
     """Run rl-zoo3's code of a command, which makes its parser by ``parser()``."""
     module, _, function = COMMANDS[command].partition(":")
     with ExitStack() as stack:
-        for work_around in work_arounds(command, main):
-            stack.enter_context(work_around)
         stack.enter_context(command_parser(module, not function, parser))
         stack.enter_context(training_classes(ExperimentManager, StoreDict))
         stack.enter_context(warnings.catch_warnings())
@@ -114,7 +114,9 @@ def make_parser(command: str) -> CommandParser:
     register()
     parser = TrainParser(SeedRuns()) if command == "train" else ZooParser(command)
     parser.parse_args = stop  # type: ignore[method-assign]
-    with suppress(_Filled):
+    with suppress(_Filled), ExitStack() as stack:
+        for work_around in work_arounds(command, main):
+            stack.enter_context(work_around)
         _run_script(command, lambda: parser)
     del parser.parse_args
     return parser
