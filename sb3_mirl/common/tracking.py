@@ -97,7 +97,8 @@ def arguments_of(model: BaseAlgorithm) -> dict[str, Any]:
     :param model: any of SB3
     :return: its class and those arguments of its constructor that are numbers, text, truth values or None
     """
-    names = {name for cls in type(model).__mro__ for name in inspect.signature(cls.__init__).parameters}
+    classes = type(model).__mro__
+    names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
     plain = (bool, int, float, str, type(None))
     values = {name: vars(model)[name] for name in sorted(names & vars(model).keys())}
     return {"algorithm": type(model).__name__, **{name: value for name, value in values.items() if isinstance(value, plain)}}

@@ -89,11 +89,11 @@ def _run_script(command: str, parser: Callable[[], CommandParser]) -> None:
     with ExitStack() as stack:
         stack.enter_context(command_parser(module, not function, parser))
         stack.enter_context(training_classes(ExperimentManager, StoreDict))
-        stack.enter_context(warnings.catch_warnings())
         if function:
             getattr(importlib.import_module(module), function)()
         else:
             # rl_zoo3 has imported some of them already
+            stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
 
@@ -113,7 +113,7 @@ def make_parser(command: str) -> CommandParser:
 
     register()
     parser = TrainParser(SeedRuns()) if command == "train" else ZooParser(command)
-    parser.parse_args = stop  # type: ignore[method-assign]
+    parser.parse_args = stop  # type: ignore[method-assign, assignment]
     with suppress(_Filled), ExitStack() as stack:
         for work_around in work_arounds(command, main):
             stack.enter_context(work_around)
