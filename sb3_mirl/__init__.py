@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sb3_mirl.common.events import GradientStepCallback
     from sb3_mirl.common.munchausen import MDQN
     from sb3_mirl.common.resume.callback import CheckpointCallback
+    from sb3_mirl.common.tracking import TrackingCallback
     from sb3_mirl.envs.atari import AtariVecEnv
     from sb3_mirl.envs.gridworld import GridWorld
     from sb3_mirl.joint.resume import resume_jointly
@@ -52,6 +53,7 @@ _MODULES = {
     "MDQN": "common.munchausen",
     "GradientStepCallback": "common.events",
     "CheckpointCallback": "common.resume.callback",
+    "TrackingCallback": "common.tracking",
     "ActionMaskInfo": "common.action_masks",
     "DeviceReplayBuffer": "common.buffers",
     "FrameReplayBuffer": "common.buffers",
@@ -87,6 +89,7 @@ __all__ = [
     "PriorUpdateCallback",
     "SQLDecoupled",
     "SQLm",
+    "TrackingCallback",
     "__version__",
     "discounted_visitation",
     "evaluate_policy",

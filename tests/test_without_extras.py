@@ -12,7 +12,8 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from sb3_mirl.cli.main import EXTRAS, OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.cli.commands import OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.cli.main import EXTRAS
 
 LEARN = """
 from sb3_mirl import MIRL

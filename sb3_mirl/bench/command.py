@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.run import explain_missing_packages, run, status
 from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, Suite, tuning_lines, with_steps
-from sb3_mirl.common.text import printable
+from sb3_mirl.common.command_parser import CommandParser
+from sb3_mirl.common.text import did_you_mean, printable
 
 
 @contextmanager
@@ -74,53 +75,82 @@ def _resource(text: str) -> float:
     return value
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line of ``sb3-mirl bench``, validated as far as possible without folders and heavy imports."""
-    parser = argparse.ArgumentParser(prog="sb3-mirl bench", description="Benchmarks: many trainings, evaluated alike.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,status,report,tune}")
+def make_parser() -> CommandParser:
+    """The parser of ``sb3-mirl bench``."""
+    parser = CommandParser(
+        prog="sb3-mirl bench",
+        description="Benchmarks: many trainings, evaluated alike.",
+        examples=(
+            ("Four algorithms, four environments, ten seeds each", "sb3-mirl bench run classic --jobs 4"),
+            ("How far it is, and what it shows", "sb3-mirl bench status logs/bench/classic"),
+            ("Tables, figures and a page", "sb3-mirl bench report logs/bench/classic"),
+        ),
+    )
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     runner = commands.add_parser(
         "run",
         help="train and evaluate what is not finished yet",
         description="Trains and evaluates every algorithm on every environment with every seed. Finished jobs are skipped: "
         "more seeds or algorithms may be asked for later, and an interrupted call continues when it is repeated.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=(
+            ("All jobs of a suite, four at once", "sb3-mirl bench run classic --jobs 4"),
+            ("Three seeds of two algorithms", "sb3-mirl bench run minatar-200k --algos dqn mirl --seeds 3"),
+            ("Seeds in lock-step, in one process", "sb3-mirl bench run minatar-200k --seeds 8 --joint 8"),
+            ("On a Ray cluster", "sb3-mirl bench run atari19 --engine ray --address 10.0.0.1:6379 --out /shared/atari19"),
+        ),
     )
     _add_run_arguments(runner)
     status_parser = commands.add_parser(
-        "status", help="progress of a benchmark folder", description="How far a folder of results is."
+        "status",
+        help="progress of a benchmark folder",
+        description="How far a folder of results is, and why jobs failed.",
+        examples=(("The folder of bench run classic", "sb3-mirl bench status logs/bench/classic"),),
     )
-    status_parser.add_argument("folder", type=Path, metavar="DIR")
+    status_parser.add_argument("folder", type=Path, metavar="DIR", help="--out of bench run")
     report_parser = commands.add_parser(
         "report",
         help="tables, figures and a page of the results so far",
         description="Writes CSV tables, PNG figures and the self-contained page report.html from the results so far.",
+        examples=(("The folder of bench run classic", "sb3-mirl bench report logs/bench/classic"),),
     )
-    report_parser.add_argument("folder", type=Path, metavar="DIR")
+    report_parser.add_argument("folder", type=Path, metavar="DIR", help="--out of bench run")
     report_parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default DIR/report")
     tuner = commands.add_parser(
         "tune",
         help="random trials of each algorithm's own settings",
         description="Trains the same number of random trials of each algorithm of a suite, with a part of the suite's steps, "
         "and prints the best settings. Finished trials are skipped. The settings of the suite itself are not changed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=(("All algorithms of a suite, two processes", "sb3-mirl bench tune classic-actions --jobs 2"),),
     )
     tuner.add_argument("suite", choices=list(TUNINGS), metavar="SUITE", help=", ".join(TUNINGS))
     tuner.add_argument("--algos", nargs="+", choices=list(SETTINGS), metavar="ALGO", help="by default the suite's")
     tuner.add_argument("--out", type=Path, metavar="DIR", help="folder of the trials; by default logs/bench/SUITE-tuning")
     tuner.add_argument("--jobs", type=_whole_number, metavar="J", default=1, help="processes at once, each with one thread")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line of ``sb3-mirl bench``, validated as far as possible without folders and heavy imports."""
+    parser = make_parser()
     args = parser.parse_args(arguments)
     if args.command == "run":
         suite = SUITES[args.suite]
         for env in args.envs or []:
             if env not in suite.steps:
-                runner.error(f"argument --envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}")
+                hint = did_you_mean(env, suite.steps)
+                _refuse(f"--envs: {env!r} is not in suite {suite.name}, choose among {', '.join(suite.steps)}{hint}")
         if args.sticky_actions is not None and not suite.is_atari:
             names = ", ".join(suite.name for suite in SUITES.values() if suite.is_atari)
-            runner.error(f"argument --sticky-actions: only with suites of Atari games ({names}), not {suite.name}")
+            _refuse(f"--sticky-actions: only with suites of Atari games ({names}), not {suite.name}")
         for name in ("address", "cpus_per_job", "gpus_per_job", "fetch"):
             if getattr(args, name) and args.engine != "ray":
-                runner.error(f"argument --{name.replace('_', '-')}: only with --engine ray")
+                _refuse(f"--{name.replace('_', '-')}: only with --engine ray")
     return args
+
+
+def _refuse(text: str) -> NoReturn:
+    """The error of an argument of ``bench run``."""
+    CommandParser(prog="sb3-mirl bench run").error(f"argument {text}")
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,15 +208,25 @@ def _run(args: argparse.Namespace) -> bool:
 
 def _tune(args: argparse.Namespace) -> None:
     with explain_missing_packages():
+        from tqdm import tqdm
+
         from sb3_mirl.bench.tuning import choose, tune
 
     suite, plan = SUITES[args.suite], TUNINGS[args.suite]
     algorithms = args.algos or suite.algorithms
     results: dict[str, list[dict[str, Any]]] = {algorithm: [] for algorithm in algorithms}
-    for file in tune(suite, plan, algorithms, args.out or Path("logs", "bench", f"{suite.name}-tuning"), args.jobs):
-        result = json.loads(file.read_text())
-        results[result["algorithm"]].append(result)
-        print(printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True)
+    folder = args.out or Path("logs", "bench", f"{suite.name}-tuning")
+    # disable=None: no bar unless the output is a terminal
+    with tqdm(total=len(algorithms) * len(plan.envs), unit="pair", disable=None) as bar:
+        bar.set_description("algorithms × environments")
+        for file in tune(suite, plan, algorithms, folder, args.jobs):
+            result = json.loads(file.read_text())
+            results[result["algorithm"]].append(result)
+            with tqdm.external_write_mode():
+                print(
+                    printable(f"{result['algorithm']} {result['environment']}: {len(result['settings'])} trials"), flush=True
+                )
+            bar.update()
     for algorithm, found in results.items():
         best, means = choose(found)
         print(printable(f"{algorithm}: trial {best}, {found[0]['settings'][best]}, mean rank {means[best]:g} of {len(means)}"))

@@ -22,8 +22,9 @@ from gymnasium.error import DependencyNotInstalled
 
 from sb3_mirl.bench.jobs import FolderError, Job, differences, stored_jobs
 from sb3_mirl.bench.suites import Suite
-from sb3_mirl.zoo.command import ExperimentManager
+from sb3_mirl.common.text import did_you_mean
 from sb3_mirl.zoo.hyperparams import ZOO_RULES
+from sb3_mirl.zoo.manager import ExperimentManager
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
 
 
@@ -114,7 +115,8 @@ def check(suite: Suite, jobs: Iterable[Job], folder: Path | None = None) -> None
     pairs = dict.fromkeys((job.algorithm, job.env) for job in jobs)
     for algorithm in dict.fromkeys(algorithm for algorithm, _ in pairs):
         if algorithm not in rl_zoo3.ALGOS:
-            raise ValueError(f"unknown algorithm {algorithm!r}, choose among {', '.join(rl_zoo3.ALGOS)}")
+            hint = did_you_mean(algorithm, rl_zoo3.ALGOS)
+            raise ValueError(f"unknown algorithm {algorithm!r}, choose among {', '.join(rl_zoo3.ALGOS)}{hint}")
     for env in dict.fromkeys(env for _, env in pairs):
         try:
             gym.make(env, **suite.env_kwargs).close()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.common.text import printable, printable_lines
+from sb3_mirl.common.command_parser import CommandParser
+from sb3_mirl.common.text import did_you_mean, printable, printable_lines
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, WIDE_CORRIDOR, GridWorld
 from sb3_mirl.tabular.learners import TABULAR_ALGORITHMS, TabularSettings
 
@@ -39,38 +40,43 @@ class _Distinct(argparse.Action):
         setattr(namespace, self.dest, list(dict.fromkeys(values)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> CommandParser:
+    """The parser of ``sb3-mirl gridworld``."""
+    parser = CommandParser(
         prog="sb3-mirl gridworld",
         description="The paper's grid worlds: QL, SQL, SQL_m and MIRL with tables. Writes CSV files and draws figures.",
         epilog="Of --extra-actions, --slip-probability, --gamma, --prior-lr and --beta-lr several values may be given: "
         "every combination is run, and an ablation drawn.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=(
+            ("The paper's experiment", "sb3-mirl gridworld"),
+            ("One world and more seeds", "sb3-mirl gridworld --worlds square --seeds 50"),
+            ("An ablation: several numbers of useless actions", "sb3-mirl gridworld --extra-actions 0 4 16 64"),
+        ),
     )
     share, positive, count = _number(float, 0.0, 1.0), _number(float, 0.0, 1e100), _number(int, 1)
     beta = _number(float, 0.0)
     several: dict[str, Any] = {"nargs": "+", "action": _Distinct}
     algorithms = list(TABULAR_ALGORITHMS)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"{', '.join(WORLDS)}, or files with a map")
-    parser.add_argument("--algos", **several, default=algorithms, choices=algorithms)
+    parser.add_argument("--algos", **several, default=algorithms, choices=algorithms, help="learners")
     parser.add_argument("--seeds", type=count, default=10, help="number of seeds")
     parser.add_argument("--steps", type=count, default=100_000, help="environment steps of every learner")
     parser.add_argument("--out", type=Path, default=Path("logs/gridworld"), help="folder of the results")
     swept = parser.add_argument_group("settings that may take several values")
     swept.add_argument("--extra-actions", **several, type=_number(int, 0), default=[0], help="useless actions")
-    swept.add_argument("--slip-probability", **several, type=share, default=[0.0])
-    swept.add_argument("--gamma", **several, type=share, default=[TabularSettings.gamma])
+    swept.add_argument("--slip-probability", **several, type=share, default=[0.0], help="of a random move instead")
+    swept.add_argument("--gamma", **several, type=share, default=[TabularSettings.gamma], help="discount γ")
     swept.add_argument("--prior-lr", **several, type=share, default=[TabularSettings.prior_lr], help="α_ρ")
     swept.add_argument("--beta-lr", **several, type=positive, default=[TabularSettings.beta_lr], help="c in β = β₀ + c·i")
     learning = parser.add_argument_group("learning")
     learning.add_argument("--beta-init", type=beta, default=TabularSettings.beta_init, help="β₀")
-    learning.add_argument("--beta-max", type=beta, default=TabularSettings.beta_max)
+    learning.add_argument("--beta-max", type=beta, default=TabularSettings.beta_max, help="largest β")
     learning.add_argument("--exploration", type=share, default=TabularSettings.exploration, help="ε")
     learning.add_argument("--q-lr", type=share, default=TabularSettings.q_lr, help="α in α_Q = α · n(s,a)^(-ω)")
     learning.add_argument("--q-lr-decay", type=positive, default=TabularSettings.q_lr_decay, help="ω")
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--eval-every", type=count, default=1000, help="steps between evaluations")
-    evaluation.add_argument("--eval-episodes", type=count, default=30)
+    evaluation.add_argument("--eval-episodes", type=count, default=30, help="episodes of an evaluation")
     evaluation.add_argument("--eval-steps", type=count, default=100, help="longest episode")
     evaluation.add_argument("--eval-exploration", type=share, default=0.05, help="ε")
     evaluation.add_argument("--final", type=count, default=10, help="evaluations at the end that make up the final return")
@@ -82,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of ``sb3-mirl gridworld``, validated."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(arguments)
     try:
         args.maps = {_world_name(world): _read_map(world) for world in args.worlds}
@@ -110,7 +116,8 @@ def _read_map(world: str) -> str:
     if world in WORLDS:
         return WORLDS[world]
     if not Path(world).is_file():
-        raise ValueError(f"{world!r} is neither one of {', '.join(WORLDS)} nor a file with a map")
+        hint = did_you_mean(world, WORLDS)
+        raise ValueError(f"{world!r} is neither one of {', '.join(WORLDS)} nor a file with a map{hint}")
     grid_map = Path(world).read_text()
     GridWorld(grid_map)
     return grid_map

@@ -11,16 +11,26 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
+from sb3_mirl.bench.grid_maps import draw_arrows
 from sb3_mirl.bench.gridworld import PRIOR_COLUMNS, SWEPT, RunEnd, best_return, by_move, make_env, optimum
 from sb3_mirl.bench.scores import bootstrap_mean
 from sb3_mirl.bench.suites import label
+from sb3_mirl.common import colors
 from sb3_mirl.common.text import plain_label, printable
-from sb3_mirl.envs.gridworld import MOVES, GridWorld
+from sb3_mirl.envs.gridworld import GridWorld
 
-COLORS = {"ql": "tab:gray", "sql": "tab:blue", "sql_m": "tab:orange", "mirl": "tab:red"}
-ACTION_COLORS = ("tab:green", "tab:red", "tab:purple", "tab:blue", "tab:gray")
-#: Arrows are drawn for larger probabilities only; the length is in cells
-MIN_ARROW_LENGTH = 0.02
+COLORS = {"ql": colors.GRAY, "sql": colors.BLUE, "sql_m": colors.ORANGE, "mirl": colors.VERMILION}
+ACTION_COLORS = (colors.GREEN, colors.VERMILION, colors.PURPLE, colors.BLUE, colors.BLACK)
+#: Settings that may take several values
+AXIS_LABELS = {
+    "extra_actions": "number of useless actions",
+    "slip_probability": "probability of a random move instead",
+    "gamma": "discount γ",
+    "prior_lr": "step size α_ρ of ρ, per step",
+    "beta_lr": "increase of β, per step (1/reward)",
+}
+#: Curves that lie on each other are visible by their lines
+ACTION_LINES = ("-", (0, (6, 2)), "-.", (0, (2, 2)), ":")
 
 
 def draw(args: argparse.Namespace, tables: dict[str, pd.DataFrame], ends: list[RunEnd]) -> None:
@@ -48,18 +58,20 @@ def draw_exact(exact: pd.DataFrame, args: argparse.Namespace, file: Path) -> Non
         solutions = exact[exact.world == world]
         above.plot(solutions.beta, solutions.value_best, color=COLORS["mirl"], label="best ρ")
         above.plot(solutions.beta, solutions.value_uniform, color=COLORS["sql"], label="uniform ρ")
-        for column, color in zip(PRIOR_COLUMNS, ACTION_COLORS, strict=True):
+        for column, color, line in zip(PRIOR_COLUMNS, ACTION_COLORS, ACTION_LINES, strict=True):
             if column != "prior_useless" or args.extra_actions[0]:
-                below.plot(solutions.beta, solutions[column], color=color, label=column.removeprefix("prior_").lower())
+                name = column.removeprefix("prior_").lower()
+                below.plot(solutions.beta, solutions[column], color=color, linestyle=line, label=name)
         above.set_title(_title(world))
         above.set_xscale("log")
-        below.set_xlabel("β")
+        below.set_xlabel("inverse temperature β (1/reward)")
         for axis in (above, below):
             axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("exact value, Σ ν₀ V")
-    axes[1, 0].set_ylabel("best ρ")
+    axes[0, 0].set_ylabel("exact value of the start, Σ ν₀ V (reward)")
+    axes[1, 0].set_ylabel("best ρ(a)")
     axes[0, -1].legend(fontsize=8)
     axes[1, -1].legend(fontsize=8)
+    figure.suptitle("Exact solutions: what the best ρ gains, and what it is")
     _save(figure, file)
 
 
@@ -73,7 +85,8 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
         column[0].axhline(best_return(env), color="black", linestyle=":", linewidth=1, label="optimal, ε = 0")
         for algorithm in args.algos:
             runs = results[(results.world == world) & (results.algorithm == algorithm)]
-            _draw_band(column[0], runs, "mean_return", args.smoothing, COLORS[algorithm], label(algorithm))
+            style = {"color": COLORS[algorithm], "label": label(algorithm)}
+            _draw_band(column[0], runs, "mean_return", args.smoothing, **style)
             if algorithm == "mirl":
                 _draw_prior(column[1], runs, by_move(optimum(env, args).prior))
                 column[1].set_ylim(-0.02, 1.02)
@@ -83,29 +96,30 @@ def draw_curves(results: pd.DataFrame, args: argparse.Namespace, file: Path) -> 
         for axis in column:
             axis.grid(alpha=0.3)
     smoothed = f", mean of {args.smoothing} evaluations" if args.smoothing > 1 else ""
-    axes[0, 0].set_ylabel(f"return{smoothed}\n({args.seeds} seeds, 95% interval)")
+    axes[0, 0].set_ylabel(f"return of an episode (reward){smoothed}")
+    figure.suptitle(f"Evaluations during the training: means over {args.seeds} seeds with 95% intervals")
     axes[0, -1].legend(loc="lower right", fontsize=8)
     if n_rows == 2:
-        axes[1, 0].set_ylabel("ρ of MIRL\n(dotted: exact optimum)")
+        axes[1, 0].set_ylabel("ρ(a) of MIRL (thin dots: exact optimum)")
         axes[1, -1].legend(loc="upper right", fontsize=8)
     _save(figure, file)
 
 
-def _draw_band(axis: Any, results: pd.DataFrame, column: str, smoothing: int, color: str, name: str) -> None:
+def _draw_band(axis: Any, results: pd.DataFrame, column: str, smoothing: int, color: str, **style: Any) -> None:
     """The mean over seeds with its interval; each curve is first smoothed by a moving mean."""
     curves = results.pivot(index="step", columns="seed", values=column)
     curves = curves.rolling(smoothing, min_periods=1, center=True).mean()
     mean, low, high = bootstrap_mean(curves.to_numpy().T)
-    axis.plot(curves.index, mean, color=color, label=name)
+    axis.plot(curves.index, mean, color=color, **style)
     axis.fill_between(curves.index, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _draw_prior(axis: Any, results: pd.DataFrame, optimal: np.ndarray) -> None:
     """ρ of each move and of all useless actions together."""
-    for column, color, best in zip(PRIOR_COLUMNS, ACTION_COLORS, optimal, strict=True):
+    for column, color, line, best in zip(PRIOR_COLUMNS, ACTION_COLORS, ACTION_LINES, optimal, strict=True):
         if column == "prior_useless" and (results[column] == 0.0).all():
             continue
-        _draw_band(axis, results, column, 1, color, column.removeprefix("prior_").lower())
+        _draw_band(axis, results, column, 1, color, linestyle=line, label=column.removeprefix("prior_").lower())
         axis.axhline(best, color=color, linestyle=":", linewidth=1)
 
 
@@ -128,7 +142,8 @@ def draw_world(ends: list[RunEnd], world: str, args: argparse.Namespace, file: P
     for axis, (name, values, policy) in zip(axes.flat, panels, strict=True):
         image = _draw_policy(axis, env, values, policy, limits)
         axis.set_title(name, fontsize=10)
-    figure.colorbar(image, ax=axes.ravel().tolist(), label="Σ π Q", shrink=0.8)
+    figure.colorbar(image, ax=axes.ravel().tolist(), label="Σₐ π(a|s) Q(s,a) (reward)", shrink=0.8)
+    figure.suptitle(f"{_title(world)}: values, and π as arrows, after {args.steps:,} steps (means over {args.seeds} seeds)")
     _save(figure, file)
 
 
@@ -137,18 +152,9 @@ def _draw_policy(axis: Any, env: GridWorld, values: np.ndarray, policy: np.ndarr
     picture = np.full(env.cells.shape, np.nan)
     inner = ~env.is_goal
     picture[tuple(env.positions[inner].T)] = values[inner]
-    colors = matplotlib.colormaps["viridis"].with_extremes(bad="0.25")
-    image = axis.imshow(picture, cmap=colors, vmin=limits[0], vmax=limits[1])
-    for action, (down, right) in enumerate(MOVES.values()):
-        length = 0.45 * policy[inner, action]
-        shown = length > MIN_ARROW_LENGTH
-        row, column = env.positions[inner][shown].T
-        arrow = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "color": "white", "width": 0.05, "units": "xy"}
-        axis.quiver(column, row, right * length[shown], down * length[shown], **arrow)
-    goal_row, goal_column = env.positions[env.is_goal].T
-    axis.plot(goal_column, goal_row, "*", color="gold", markersize=10)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    shades = matplotlib.colormaps["viridis"].with_extremes(bad="0.25")
+    image = axis.imshow(picture, cmap=shades, vmin=limits[0], vmax=limits[1])
+    draw_arrows(axis, env, policy, inner)
     return image
 
 
@@ -176,10 +182,11 @@ def draw_ablation(summary: pd.DataFrame, args: argparse.Namespace, file: Path) -
         axis.set_xticks(ticks, [f"{value:g}" for value in getattr(args, along)])
         axis.grid(alpha=0.3)
     for axis in axes[-1]:
-        axis.set_xlabel(along)
+        axis.set_xlabel(AXIS_LABELS[along])
     for axis in axes[:, 0]:
-        axis.set_ylabel("mean return over training")
+        axis.set_ylabel("mean return over training (reward)")
     axes[0, -1].legend(fontsize=8)
+    figure.suptitle(f"Returns of episodes: means over {args.seeds} seeds with 95% intervals")
     _save(figure, file)
 
 

@@ -40,7 +40,7 @@ from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.files import locked, package_versions, write_whole
 from sb3_mirl.common.inputs import find_action_names
 from sb3_mirl.common.resume.state import capture
-from sb3_mirl.zoo.command import ExperimentManager
+from sb3_mirl.zoo.manager import ExperimentManager
 
 #: Parts of a training; histories have one number for each
 PARTS = 200

@@ -1,10 +1,10 @@
 """Commands about a model file: ``sb3-mirl inspect`` shows its content, ``sb3-mirl export-onnx`` writes its policy as ONNX."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from sb3_mirl.cli.output import action_labels, fail, prior_lines, to_json, to_text
+from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.common.export.model_file import ZIP_FORMAT
 from sb3_mirl.common.munchausen import MDQN
@@ -52,6 +52,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
 
 
+def make_inspect_parser() -> CommandParser:
+    """The parser of ``sb3-mirl inspect``."""
+    parser = CommandParser(
+        prog="sb3-mirl inspect",
+        description="Show what is in a model file of model.export or model.save (zip). Nothing is unpickled and no code of "
+        "the file is run: policy.pth of a zip is read by torch's restricted reader (weights_only).",
+        examples=(
+            ("Settings, beta and rho of a model", "sb3-mirl inspect logs/mirl/CartPole-v1_1/CartPole-v1.zip"),
+            ("For a program", "sb3-mirl inspect model.safetensors --json"),
+        ),
+    )
+    parser.add_argument("file", help="the model file")
+    parser.add_argument("--json", action="store_true", help="print JSON; NaN and infinity as text")
+    return parser
+
+
 def inspect_main(arguments: list[str]) -> int:
     """
     ``sb3-mirl inspect``.
@@ -59,14 +75,7 @@ def inspect_main(arguments: list[str]) -> int:
     :param arguments: without the program's name and the command
     :return: exit status, 2 for a file that cannot be read
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-mirl inspect",
-        description="Show what is in a model file of model.export or model.save (zip). Nothing is unpickled and no code of "
-        "the file is run: policy.pth of a zip is read by torch's restricted reader (weights_only).",
-    )
-    parser.add_argument("file", help="the model file")
-    parser.add_argument("--json", action="store_true", help="print JSON; NaN and infinity as text")
-    args = parser.parse_args(arguments)
+    args = make_inspect_parser().parse_args(arguments)
     try:
         found = inspect_file(args.file)
         text = to_json(found) if args.json else _report(found)
@@ -76,6 +85,20 @@ def inspect_main(arguments: list[str]) -> int:
     return 0
 
 
+def make_onnx_parser() -> CommandParser:
+    """The parser of ``sb3-mirl export-onnx``."""
+    parser = CommandParser(
+        prog="sb3-mirl export-onnx",
+        description="Write a model's policy as ONNX: observations in, action, probabilities and q_values out.",
+        epilog="SB3 loads a zip by unpickling its content, which runs code of the file: use only zips that you trust. "
+        "Loading a file of model.export runs no code of it.",
+        examples=(("The policy of an export", "sb3-mirl export-onnx model.safetensors policy.onnx"),),
+    )
+    parser.add_argument("model", help="a file of model.export, or a zip of model.save")
+    parser.add_argument("output", help="the ONNX file")
+    return parser
+
+
 def onnx_main(arguments: list[str]) -> int:
     """
     ``sb3-mirl export-onnx``.
@@ -83,15 +106,7 @@ def onnx_main(arguments: list[str]) -> int:
     :param arguments: without the program's name and the command
     :return: exit status, 2 for a file that cannot be read or exported
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-mirl export-onnx",
-        description="Write a model's policy as ONNX: observations in, action, probabilities and q_values out.",
-        epilog="SB3 loads a zip by unpickling its content, which runs code of the file: use only zips that you trust. "
-        "Loading a file of model.export runs no code of it.",
-    )
-    parser.add_argument("model", help="a file of model.export, or a zip of model.save")
-    parser.add_argument("output", help="the ONNX file")
-    args = parser.parse_args(arguments)
+    args = make_onnx_parser().parse_args(arguments)
     try:
         found = inspect_file(args.model)
         if str(found["algorithm"]) not in CLASSES_BY_SAVED_NAME:

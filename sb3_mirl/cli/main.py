@@ -3,35 +3,23 @@ The command ``sb3-mirl``, also ``python -m sb3_mirl``. The modules of a command 
 none of them, so that an installation without extras can name the missing extra.
 """
 
+import platform
 import sys
 import traceback
 from importlib import import_module, metadata
-from typing import NamedTuple
 
 from sb3_mirl import __version__
 from sb3_mirl.cli.broken_pipe import exit_quietly_on_broken_pipe
-from sb3_mirl.common.text import printable, printable_lines
+from sb3_mirl.cli.commands import OUR_COMMANDS, ZOO_COMMANDS, usage
+from sb3_mirl.common.text import did_you_mean, printable, printable_lines
 
-#: Commands of rl-zoo3, which sb3_mirl.zoo.command runs
-ZOO_COMMANDS = (
-    *("train", "enjoy", "benchmark", "record-video", "record-training"),
-    *("plot-train", "all-plots", "plot-from-file", "push-to-hub", "load-from-hub"),
-)
-
-
-class Command(NamedTuple):
-    """A command of this package: its function, and what it does."""
-
-    function: str
-    help: str
-
-
-OUR_COMMANDS = {
-    "gridworld": Command("sb3_mirl.bench.gridworld_command:main", "the paper's experiment with tables"),
-    "bench": Command("sb3_mirl.bench.command:main", "algorithms compared on many environments and seeds"),
-    "inspect": Command("sb3_mirl.cli.inspect:inspect_main", "what is in a model file, read without running code of it"),
-    "prior": Command("sb3_mirl.cli.prior:main", "which actions an agent chose seldom"),
-    "export-onnx": Command("sb3_mirl.cli.inspect:onnx_main", "a model's policy as ONNX"),
+#: Packages whose versions ``--version`` prints
+VERSIONS = {
+    "Stable-Baselines3": "stable-baselines3",
+    "rl-zoo3": "rl-zoo3",
+    "PyTorch": "torch",
+    "Gymnasium": "gymnasium",
+    "NumPy": "numpy",
 }
 
 #: The extra that installs a package
@@ -45,22 +33,6 @@ EXTRAS = {
     "Box2D": "box2d",
     "ray": "ray",
 }
-
-USAGE = """usage: sb3-mirl COMMAND [ARGUMENTS]
-
-rl-zoo3 with the algorithms mirl, sql, sql_decoupled, sql_m, dqn_mse, mdqn beside its own. Commands, which take
-rl-zoo3's arguments and need pip install 'sb3-mirl[zoo]':
-
-  {}
-
-and ours, of which only bench run needs rl-zoo3:
-
-{}
-
-sb3-mirl COMMAND --help lists the arguments of one. Example:
-
-  sb3-mirl train --algo mirl --env CartPole-v1
-""".format(", ".join(ZOO_COMMANDS), "\n".join(f"  {name:<11}  {command.help}" for name, command in OUR_COMMANDS.items()))
 
 
 @exit_quietly_on_broken_pipe
@@ -89,12 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
         return 0 if arguments else 2
-    if arguments[0] == "--version":
-        print(f"sb3-mirl {__version__}, rl-zoo3 {_version('rl_zoo3')}")
+    if arguments[0] in ("-V", "--version"):
+        print(_versions())
         return 0
+    if arguments[0] == "--print-completion":
+        from sb3_mirl.cli.completion import main as completion
+
+        return completion(arguments[1:])
     # rl-zoo3 itself has underscores: plot_train
     name = arguments[0].replace("_", "-")
     if name in ZOO_COMMANDS:
@@ -105,9 +81,18 @@ def _run(arguments: list[str]) -> int:
         module, _, function = OUR_COMMANDS[name].function.partition(":")
         status: int = getattr(import_module(module), function)(arguments[1:])
         return status
-    known = ", ".join([*ZOO_COMMANDS, *OUR_COMMANDS])
-    print(f"sb3-mirl: unknown command {arguments[0]!r}, choose one of {known}", file=sys.stderr)
+    known = [*ZOO_COMMANDS, *OUR_COMMANDS]
+    kind = "option" if name.startswith("-") else "command"
+    hint = did_you_mean(name, ["--help", "--version", "--print-completion"] if kind == "option" else known)
+    fallback = "" if hint else f", choose one of {', '.join(known)}" if kind == "command" else ": sb3-mirl --help lists all"
+    print(f"sb3-mirl: unknown {kind} {printable(repr(arguments[0]))}{hint}{fallback}", file=sys.stderr)
     return 2
+
+
+def _versions() -> str:
+    ours = f"sb3-mirl {__version__}"
+    below = [f"{title} {_version(package)}" for title, package in VERSIONS.items()]
+    return "\n".join([ours, *below, f"Python {platform.python_version()}"])
 
 
 def _version(package: str) -> str:

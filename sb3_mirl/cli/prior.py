@@ -1,6 +1,5 @@
 """The command ``sb3-mirl prior``: which actions an agent chose seldom, by the ρ of its model file."""
 
-import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import numpy as np
 from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, prior_lines, to_json, to_text
 from sb3_mirl.cli.state_prior import show_state_prior
+from sb3_mirl.common.colors import BLUE, VERMILION
+from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
@@ -204,27 +205,62 @@ def draw(all_found: list[dict[str, Any]], file: Path) -> None:
     except ImportError as error:
         raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
 
-    height = 1.4 + 0.24 * max(len(found["prior"]) for found in all_found)
+    height = 1.7 + 0.24 * max(len(found["prior"]) for found in all_found)
     figure = Figure(figsize=(4.6 * len(all_found), height), layout="constrained")
     for axis, found in zip(figure.subplots(1, len(all_found), squeeze=False)[0], all_found, strict=True):
         prior = np.array(found["prior"])
         order = np.argsort(prior, kind="stable")
         rare = set(found["rare"] or ())
         labels = [found["actions"][action] for action in order]
-        colors = ["tab:gray" if label in rare else "tab:red" for label in labels]
-        axis.barh(range(len(order)), prior[order], color=colors)
+        axis.barh(range(len(order)), prior[order], color=["0.75" if label in rare else BLUE for label in labels])
         axis.set_yticks(range(len(order)), [*map(plain_label, labels)], fontsize=8)
         axis.axvline(1.0 / len(prior), color="black", linestyle=":", linewidth=1, label="uniform")
-        axis.axvline(found["limit"], color="tab:gray", linestyle="--", linewidth=1, label="threshold")
+        axis.axvline(found["limit"], color=VERMILION, linestyle="--", linewidth=1.5, label="rare below")
         name, moved = plain_label(Path(found["file"]).name), found["inconclusive"] is None
         axis.set_title(
             f"{name}\n{found['effective_actions']:.2f} effective actions{'' if moved else ', not conclusive'}", fontsize=9
         )
-        axis.set_xlabel("action prior ρ")
+        axis.set_xlabel("action prior ρ(a), a probability")
         axis.grid(alpha=0.3, axis="x")
     axis.legend(loc="lower right", fontsize=8)
+    figure.suptitle("How often the policy chooses each action; grey: became rare", fontsize=10)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
+
+
+def make_parser() -> CommandParser:
+    """The parser of ``sb3-mirl prior``."""
+    parser = CommandParser(
+        prog="sb3-mirl prior",
+        description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
+        "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
+        epilog="A rho(a|x) is shown as a table by x, one file at a time. "
+        "A marginal rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
+        "chose the action, not that no state needs it.",
+        examples=(
+            ("Which actions did this agent learn not to use?", "sb3-mirl prior logs/mirl/CartPole-v1_1/CartPole-v1.zip"),
+            ("Two agents side by side, as a figure", "sb3-mirl prior a.zip b.safetensors --out priors.png"),
+            ("A rho(a|x) of cells as arrows on the map", "sb3-mirl prior model.zip --map MIRLFourRooms-v0 --out map.png"),
+        ),
+    )
+    parser.add_argument("files", nargs="+", metavar="MODEL", help="a model file; several are set side by side")
+    parser.add_argument("--out", type=Path, metavar="FIGURE", help="draw it (.png, .pdf, .svg)")
+    parser.add_argument(
+        "--map",
+        dest="grid_map",
+        metavar="WORLD",
+        help="draw a table rho(a|x) whose x is the cell of a grid world as arrows on its map: an id such as MIRLFourRooms-v0, "
+        "or a file with a map",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="X",
+        help="an action is rare if rho(a) < X / n, n actions",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
+    return parser
 
 
 def main(arguments: list[str]) -> int:
@@ -234,31 +270,17 @@ def main(arguments: list[str]) -> int:
     :param arguments: without the program's name and the command
     :return: exit status, 2 for a file that cannot be read
     """
-    parser = argparse.ArgumentParser(
-        prog="sb3-mirl prior",
-        description="Which actions agents chose seldom: the prior rho of model files (of model.export or model.save), its "
-        "entropy, the actions that became rare, and how the returns went meanwhile. No code of the files is run.",
-        epilog="A rho(a|x) is shown as a table by x, one file at a time. "
-        "A marginal rho is the mean of the policy over the states that were visited: a small rho(a) says how seldom the agent "
-        "chose the action, not that no state needs it.",
-    )
-    parser.add_argument("files", nargs="+", metavar="MODEL", help="a model file; several are set side by side")
-    parser.add_argument("--out", type=Path, metavar="FIGURE", help="draw it (.png, .pdf, .svg)")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=THRESHOLD,
-        metavar="X",
-        help="an action is rare if rho(a) < X / n, n actions (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
-    args = parser.parse_args(arguments)
+    args = make_parser().parse_args(arguments)
     try:
         if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
             raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
+        if args.grid_map and not args.out:
+            raise ValueError("argument --map: needs --out FIGURE")
         if len(args.files) == 1 and (read := inspect_file(args.files[0]))["state_prior"] is not None:
-            print(show_state_prior(read, args.files[0], args.json, args.out))
+            print(show_state_prior(read, args.files[0], args.json, args.out, args.grid_map))
             return 0
+        if args.grid_map:
+            raise ValueError("argument --map: needs a prior that depends on x, the cell; the prior of the file does not")
         all_found = [diagnose(file, args.threshold) for file in args.files]
         if args.json:
             text = to_json(all_found)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, to_json, to_text
+from sb3_mirl.cli.prior_map import draw_map, panels, read_world
 from sb3_mirl.common.text import plain_label
 
 #: Rows of a table in the text
@@ -14,21 +15,31 @@ MAX_SHOWN_ROWS = 64
 TITLES = {"table": "rho(a|x)", "high": "rho(z|x_high)", "low": "rho(a|z, x_low)"}
 
 
-def show_state_prior(found: dict[str, Any], path: str | Path, as_json: bool = False, figure: Path | None = None) -> str:
+def show_state_prior(
+    found: dict[str, Any],
+    path: str | Path,
+    as_json: bool = False,
+    figure: Path | None = None,
+    grid_map: str | None = None,
+) -> str:
     """
     :param found: of :func:`~sb3_mirl.cli.inspect.inspect_file`
     :param path: of the file
     :param as_json: JSON instead of a text: ``file``, ``algorithm``, ``prior_type``, ``prior_observation``, ``beta``,
         ``actions``, and the tables by name
     :param figure: file for a figure of the tables, if any
+    :param grid_map: for a figure of arrows on a map: the grid world, see :func:`~sb3_mirl.cli.prior_map.read_world`
     :return: the text
-    :raises ValueError: if a figure is wanted of a network, which has no table
+    :raises ValueError: if a figure is wanted of a network, which has no table, or if x is not the cell of the grid world
     :raises ImportError: without the packages of the extra ``bench``, for a figure
     """
     tables = {name: np.array(table) for name, table in found["state_prior"].items()}
     actions = action_labels(found["action_names"], len(found["prior"]))
     arguments = {name: found["arguments"].get(name) for name in ("prior_type", "prior_observation")}
-    if figure is not None:
+    if figure is not None and grid_map is not None:
+        world = read_world(grid_map)
+        draw_map(panels(tables, found["action_names"], world, grid_map), world, Path(path).name, figure)
+    elif figure is not None:
         _draw(tables, actions, path, figure)
     if as_json:
         shown = {"file": str(path), "algorithm": found["algorithm"], **arguments, "beta": found["beta"], "actions": actions}
@@ -86,7 +97,7 @@ def _draw(tables: dict[str, np.ndarray], actions: list[str], path: str | Path, f
             axis.set_yticks(range(len(labels)), labels, fontsize=7)
         if len(columns) <= MAX_SHOWN_ACTIONS:
             axis.set_xticks(range(len(columns)), [*map(plain_label, columns)], fontsize=7, rotation=60)
-        axis.set_title(f"{plain_label(Path(path).name)}\n{TITLES[name]}", fontsize=9)
-        figure.colorbar(image, ax=axis)
+        axis.set_title(f"{plain_label(Path(path).name)}\n{TITLES[name].replace('rho', 'ρ')}", fontsize=9)
+        figure.colorbar(image, ax=axis, label="probability")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)

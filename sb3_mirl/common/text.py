@@ -1,4 +1,7 @@
-"""Text from files, environments and exceptions, made safe to print and to draw."""
+"""Text from files, environments and exceptions, made safe to print and to draw; and names that were misspelt."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def printable(text: object) -> str:
@@ -36,3 +39,14 @@ def shortened(value: object, length: int = 200) -> str:
     """The ``repr`` of a value from a file, cut to ``length`` characters, for an error message."""
     text = repr(value)
     return text if len(text) <= length else text[:length] + "..."
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """
+    :param given: a name that is not one of ``known``
+    :param known: the names that are accepted
+    :return: ``", did you mean 'x'?"`` with the nearest of them, whatever its case; empty if none is near
+    """
+    by_lower_case = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(given).lower(), by_lower_case, n=1)
+    return f", did you mean {by_lower_case[close[0]]!r}?" if close else ""

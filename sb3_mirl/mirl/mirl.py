@@ -24,6 +24,7 @@ from sb3_mirl.mirl.loss import soft_td_loss
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 from sb3_mirl.mirl.policies import POLICY_ALIASES, MIRLPolicy
 from sb3_mirl.mirl.regularized import RegularizedDQN
+from sb3_mirl.mirl.tensorboard import write_layout
 
 
 class MIRL(RegularizedDQN):
@@ -140,6 +141,7 @@ class MIRL(RegularizedDQN):
             self.resolved_prior_lr = auto_prior_lr(total_timesteps)
         if total_timesteps > 0 and self.beta_step_size is None:
             self.resolved_beta_lr = auto_beta_lr(self.count_gradient_steps(total_timesteps))
+        write_layout(self.logger)
         return result
 
     def _sample_action(

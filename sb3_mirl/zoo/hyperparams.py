@@ -5,7 +5,6 @@ is reported with its file and line.
 The rules for constructor arguments are the algorithm's ``argument_rules``.
 """
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +17,7 @@ from rl_zoo3.utils import get_class_by_name
 
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.inputs import check_argument, check_integer, is_class
-from sb3_mirl.common.text import printable
+from sb3_mirl.common.text import did_you_mean, printable
 
 #: ``file:line`` of each hyper-parameter
 Places = dict[str, str]
@@ -259,9 +258,8 @@ def _check_key(algorithm: type[BaseDQN], key: str, value: Any, defaults: Mapping
         ZOO_RULES[key](key, value)
     elif key not in defaults or key.startswith("_"):
         known = ["policy", *ZOO_RULES, *(name for name in defaults if not name.startswith("_"))]
-        close = difflib.get_close_matches(str(key), known, n=1)
-        suggestion = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(sorted(known))}"
-        raise ValueError(f"{key} is not a hyper-parameter: {suggestion}")
+        suggestion = did_you_mean(key, known) or f": choose one of {', '.join(sorted(known))}"
+        raise ValueError(f"{key} is not a hyper-parameter{suggestion}")
 
 
 def _check_policy(algorithm: type[BaseDQN], value: Any) -> None:

@@ -4,6 +4,7 @@ Everything that is changed in other packages, mostly in rl-zoo3, and why. Each c
 :func:`name_replay_buffers` is permanent and belongs to registration; the others last for one command.
 """
 
+import argparse
 import importlib
 import os
 import pickle
@@ -48,9 +49,11 @@ def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextM
     """
     by_command: dict[str, list[AbstractContextManager[None]]] = {
         "train": [evaluations_with_masks()],
-        "record-training": [children_in_this_process(run_command), ffmpeg_on_path()],
+        "enjoy": [missing_models_in_a_line()],
+        "record-video": [missing_models_in_a_line(), videos_on_servers()],
+        "record-training": [children_in_this_process(run_command), ffmpeg_on_path(), videos_on_servers()],
         "benchmark": [children_in_this_process(run_command)],
-        "push-to-hub": [hub_metadata()],
+        "push-to-hub": [hub_metadata(), missing_models_in_a_line(), videos_on_servers()],
         "plot-train": [figures_without_display(command)],
         "all-plots": [figures_without_display(command)],
         "plot-from-file": [figures_without_display(command), plots_of_single_runs()],
@@ -101,16 +104,53 @@ def command_line(command: str, arguments: list[str]) -> AbstractContextManager[N
     return replaced(sys, argv=[f"sb3-mirl {command}", *arguments])
 
 
-def training_classes(manager: type, store_dict: type, parser: Callable[[], Any]) -> AbstractContextManager[None]:
+@contextmanager
+def no_banner_of_the_emulator() -> Iterator[None]:
+    """ale-py 0.12 writes its name and version to the standard error whenever a process makes its first game."""
+    ale_py = sys.modules.get("ale_py")
+    if ale_py is None:  # rl-zoo3 imports it, if it is installed
+        yield
+        return
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Warning)
+    try:
+        yield
+    finally:
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Info)
+
+
+def command_parser(
+    module: str, is_script: bool, parser: Callable[[], argparse.ArgumentParser]
+) -> AbstractContextManager[None]:
     """
-    ``rl_zoo3.train.train`` of rl-zoo3 2.9.2 has no parameters for its classes, nor options of plug-ins.
+    Commands of rl-zoo3 2.9.2 make their parsers themselves, without a description, nor options of plug-ins.
+
+    :param module: of the command
+    :param is_script: whether the module is the command, and not a function of it
+    :param parser: makes the parser that takes the place of an empty ``argparse.ArgumentParser``
+    """
+
+    def make(*args: Any, **kwargs: Any) -> argparse.ArgumentParser:
+        return parser()
+
+    if not is_script:
+        return replaced(importlib.import_module(module), argparse=SimpleNamespace(ArgumentParser=make))
+    ordinary = argparse.ArgumentParser
+
+    def make_first(*args: Any, **kwargs: Any) -> argparse.ArgumentParser:
+        setattr(argparse, "ArgumentParser", ordinary)  # noqa: B010 (for other packages, which the script imports later)
+        return parser()
+
+    return replaced(argparse, ArgumentParser=make_first)
+
+
+def training_classes(manager: type, store_dict: type) -> AbstractContextManager[None]:
+    """
+    ``rl_zoo3.train.train`` of rl-zoo3 2.9.2 has no parameters for its classes.
 
     :param manager: takes the place of rl-zoo3's ``ExperimentManager``
     :param store_dict: takes the place of rl-zoo3's ``StoreDict``
-    :param parser: takes the place of ``argparse.ArgumentParser``
     """
-    classes = {"ExperimentManager": manager, "StoreDict": store_dict}
-    return replaced(rl_zoo3.train, argparse=SimpleNamespace(ArgumentParser=parser), **classes)
+    return replaced(rl_zoo3.train, ExperimentManager=manager, StoreDict=store_dict)
 
 
 @contextmanager
@@ -189,6 +229,23 @@ def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
     return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
 
 
+@contextmanager
+def missing_models_in_a_line() -> Iterator[None]:
+    """Commands of rl-zoo3 2.9.2 that need a trained agent end with a traceback if there is none."""
+    find = rl_zoo3.utils.get_model_path
+
+    def get_model_path(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return find(*args, **kwargs)
+        except (ValueError, AssertionError) as error:
+            raise CommandError(f"{error} (-f is the folder with the runs of all algorithms)") from error
+
+    # Not `import ... as`: the package has a function of the module's name
+    enjoy = importlib.import_module("rl_zoo3.enjoy")
+    with replaced(rl_zoo3.utils, get_model_path=get_model_path), replaced(enjoy, get_model_path=get_model_path):
+        yield
+
+
 # ---- train ----------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +317,30 @@ def ffmpeg_on_path() -> Iterator[None]:
             yield
         finally:
             os.environ["PATH"] = path
+
+
+@contextmanager
+def videos_on_servers() -> Iterator[None]:
+    """
+    SDL complains of a missing display, which frames of a video do not need: use its ``dummy`` driver where there is none.
+    moviepy draws a bar for each video wherever it writes: only on a terminal.
+    """
+    from moviepy.video.VideoClip import VideoClip
+
+    write = VideoClip.write_videofile
+
+    def write_videofile(clip: Any, *args: Any, **kwargs: Any) -> Any:
+        return write(clip, *args, **(kwargs if sys.stderr.isatty() else {**kwargs, "logger": None}))
+
+    has_display = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"}
+    if not has_display:
+        os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        with replaced(VideoClip, write_videofile=write_videofile):
+            yield
+    finally:
+        if not has_display:
+            del os.environ["SDL_VIDEODRIVER"]
 
 
 # ---- push-to-hub ----------------------------------------------------------------------------------------------------

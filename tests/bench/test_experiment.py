@@ -57,5 +57,5 @@ def test_unknown_environment_is_refused():
 
 def test_misspelt_hyperparameter_is_refused():
     suite = replace(TINY, own_hyperparams={"mirl": {"prior_lrr": 1.0}})
-    with pytest.raises(ValueError, match="did you mean prior_lr"):
+    with pytest.raises(ValueError, match="did you mean 'prior_lr'"):
         check(suite, [CARTPOLE])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_mirl.common.text import plain_label, printable, printable_lines, shortened
+from sb3_mirl.common.text import did_you_mean, plain_label, printable, printable_lines, shortened
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,17 @@ def test_a_plain_label_is_printable():
 def test_long_values_are_shortened():
     assert shortened([1, "a"]) == "[1, 'a']"
     assert shortened("x" * 300, length=5) == "'xxxx..."
+
+
+@pytest.mark.parametrize(
+    "given, known, hint",
+    [
+        ("clasic", ["classic", "minatar"], ", did you mean 'classic'?"),
+        ("MIRL", ["mirl", "sql"], ", did you mean 'mirl'?"),
+        ("cartpole-v1", ["CartPole-v0", "CartPole-v1"], ", did you mean 'CartPole-v1'?"),
+        ("zzz", ["mirl", "sql"], ""),
+        (3, ["mirl"], ""),
+    ],
+)
+def test_the_nearest_name_is_suggested_whatever_its_case(given, known, hint):
+    assert did_you_mean(given, known) == hint

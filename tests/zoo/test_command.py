@@ -1,22 +1,19 @@
 """Every command of ``sb3-mirl`` that rl-zoo3 has, for our algorithms and for the zoo's own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import gymnasium as gym
-import optuna
 import pytest
 import rl_zoo3
-import yaml
-from rl_zoo3.hyperparams_opt import sample_dqn_params
 from zoo_train import ENV, shipped_configurations, train
 
 from sb3_mirl import MIRL
 from sb3_mirl.bench.suites import MINATAR_IDS
-from sb3_mirl.cli.main import OUR_COMMANDS, ZOO_COMMANDS
+from sb3_mirl.cli.commands import OUR_COMMANDS, ZOO_COMMANDS
 from sb3_mirl.cli.main import main as sb3_mirl
-from sb3_mirl.mirl import regularized
 from sb3_mirl.zoo.command import COMMANDS, main
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file
 
@@ -35,7 +32,7 @@ def test_help_version_and_unknown_commands(capsys):
     assert sb3_mirl(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(command in text for command in (*COMMANDS, *OUR_COMMANDS))
-    assert tuple(COMMANDS) == ZOO_COMMANDS
+    assert tuple(COMMANDS) == tuple(ZOO_COMMANDS)
     assert sb3_mirl([]) == 2
     assert sb3_mirl(["--version"]) == 0 and f"rl-zoo3 {rl_zoo3.__version__}" in capsys.readouterr().out
     assert sb3_mirl(["fly"]) == 2
@@ -68,9 +65,7 @@ def test_every_command_has_a_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    # The plots name their parsers themselves
-    name = "Gather results" if "plot" in command else f"sb3-mirl {command}"
-    assert f"usage: {name}" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"usage: sb3-mirl {command} ")
 
 
 def test_module_and_console_script_print_the_same():
@@ -127,58 +122,6 @@ def test_record_video(algo, in_runs, tmp_path):
     assert video.name.startswith(f"final-model-{algo}") and video.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("algo", ["mirl", "sql"])
-def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    study_arguments = ["--storage", "sqlite:///study.db", "--study-name", "test"]
-    train("-optimize", "--n-trials", "2", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none", *study_arguments,
-          "-params", "learning_starts:50", algo=algo)  # fmt: skip
-    study = optuna.load_study(study_name="test", storage="sqlite:///study.db")
-    names = set(study.best_trial.params)
-    assert {"beta_schedule", "beta_scale", "beta_init", "beta_lr", "beta_max", "loss", "learning_rate"} <= names and (
-        "prior_lr" in names
-    ) == (algo != "sql")
-    # The search leaves no run that `enjoy` would take for the latest
-    assert not list(Path("logs", algo).glob(f"{ENV}_*"))
-    for trial in study.trials:
-        train(*study_arguments, "--trial-id", str(trial.number), algo=algo, steps=100)
-        config = yaml.load(
-            Path(f"logs/{algo}/{ENV}_{trial.number + 1}/{ENV}/config.yml").read_text(), Loader=yaml.UnsafeLoader
-        )
-        assert dict(config)["beta_init"] == trial.params["beta_init"]
-    assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", "logs", "--no-render", "-n", "50"]) == 0
-    capsys.readouterr()
-    for arguments, message in (
-        ([*study_arguments, "--trial-id", "2"], "--trial-id must be a trial of study 'test', from 0 to 1, got 2"),
-        ([*study_arguments, "--trial-id", "-1"], "--trial-id must be a trial of study 'test', from 0 to 1, got -1"),
-        ([*study_arguments[:3], "no", "--trial-id", "0"], "--study-name must be a study in sqlite:///study.db, got 'no'"),
-        (["--trial-id", "1"], "--trial-id needs --storage and --study-name, to say of which study it is"),
-    ):
-        assert main(["train", "--algo", algo, "--env", ENV, "-n", "50", *arguments]) == 2
-        assert capsys.readouterr().err == f"sb3-mirl train: {message}\n"
-
-
-def test_optimize_dqn_mse_samples_the_hyperparameters_of_dqn(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    train("-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none", "--storage",
-          "sqlite:///study.db", "--study-name", "test", "--no-optim-plots", "-params", "learning_starts:50",
-          algo="dqn_mse")  # fmt: skip
-    (trial,) = optuna.load_study(study_name="test", storage="sqlite:///study.db").trials
-    dqn_trial = optuna.create_study().ask()
-    sample_dqn_params(dqn_trial, 0, 1, {"using_her_replay_buffer": False})
-    assert trial.params.keys() == dqn_trial.params.keys()
-
-
-def test_priors_that_see_something_are_kept_while_others_are_optimized(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    made, make = [], regularized.make_state_prior
-    monkeypatch.setattr(regularized, "make_state_prior", lambda *args: made.append(args[:2]) or make(*args))
-    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
-    kind = ["learning_starts:50", "prior_type:'conditional'", "prior_observation:[0]"]
-    train(*search, "--no-optim-plots", "-params", *kind)
-    assert made and set(map(str, made)) == {"('conditional', [0])"}
-
-
 def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -226,17 +169,22 @@ def test_environments_with_useless_actions_train_and_play_without_gym_packages(t
     assert main(["enjoy", "--algo", "mirl", "--env", "Useless15/CartPole-v1", "-f", "logs", "--no-render", "-n", "20"]) == 0
 
 
-@pytest.mark.parametrize(
-    "env, remedy",
-    [
-        ("MinAtar/Breakout-v2", "did you mean MinAtar/Breakout-v"),
-        ("CartPole-v7", "did you mean CartPole-v"),
-        ("zzz", "--gym-packages names modules that register environments"),
-    ],
-)
-def test_unregistered_environments_are_refused_with_a_remedy(env, remedy, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["train", "--algo", "mirl", "--env", env]) == 2
+@pytest.mark.parametrize("command", ["enjoy", "record-video"])
+def test_a_missing_agent_is_reported_in_a_line(command, tmp_path, capsys):
+    (tmp_path / "mirl").mkdir()
+    assert main([command, "--algo", "mirl", "--env", ENV, "-f", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith(f"sb3-mirl train: --env must be registered with Gymnasium, got {env!r}: {remedy}")
-    assert printed.count("\n") == 1
+    assert printed.startswith(f"sb3-mirl {command}: No model found for mirl on {ENV}, path: ") and printed.count("\n") == 1
+
+
+def test_track_sends_rho_and_beta_to_weights_and_biases(tmp_path):
+    pytest.importorskip("wandb")
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_CONFIG_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path)}
+    arguments = ["train", "--algo", "mirl", "--env", ENV, "-n", "300", "--eval-freq", "-1", "--track", "--num-threads", "1"]
+    arguments += ["-params", "learning_starts:50", "train_freq:50", "gradient_steps:2"]
+    # A process of its own: wandb changes TensorBoard's writer for good
+    command = [sys.executable, "-m", "sb3_mirl", *arguments]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    content = file.read_bytes()
+    assert all(name in content for name in (b"prior/action_0", b"train/beta", b"train/kl", b"beta_schedule"))

@@ -68,8 +68,8 @@ def errors(tmp_path, monkeypatch, capsys):
             "learning_rate: lin_-1.0",
             "learning_rate must be a finite number >= 0 or a function of the remaining progress",
         ),
-        ("batch_sise: 32", "batch_sise is not a hyper-parameter: did you mean batch_size?"),
-        ("n_env: 2", "n_env is not a hyper-parameter: did you mean n_envs?"),
+        ("batch_sise: 32", "batch_sise is not a hyper-parameter, did you mean 'batch_size'?"),
+        ("n_env: 2", "n_env is not a hyper-parameter, did you mean 'n_envs'?"),
         ("xyz: 2", "xyz is not a hyper-parameter: choose one of batch_size, beta_init"),
         ("_init_setup_model: false", "_init_setup_model is not a hyper-parameter"),
         ("seed: 3", "seed is not for this file: it is --seed on the command line"),
@@ -195,7 +195,7 @@ def test_only_the_section_of_the_environment_is_checked(errors):
 
 def test_mistakes_in_params_are_reported(errors):
     assert "\n-params: tau must be a number in [0, 1], got 7 (CartPole-v1)\n" in errors(GOOD, "-params", "tau:7")
-    assert "-params: taus is not a hyper-parameter: did you mean tau?" in errors(GOOD, "-params", "taus:0.5")
+    assert "-params: taus is not a hyper-parameter, did you mean 'tau'?" in errors(GOOD, "-params", "taus:0.5")
     assert "-params takes key:value with a value in Python, got 'beta_lr:fast' (name 'fast'" in errors(
         GOOD, "-params", "tau:1", "beta_lr:fast"
     )

@@ -1,6 +1,7 @@
 """Commands that need changes in rl-zoo3, and that these changes end with the command."""
 
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -218,3 +219,20 @@ def test_work_arounds_end_with_the_command():
     assert set(hub) == names
     assert rl_zoo3.train.ExperimentManager is ZooExperimentManager
     assert all(rl_zoo3.ALGOS[name] is algorithm for name, algorithm in ALGORITHMS.items())
+
+
+def test_commands_in_a_pipe_write_nothing_of_other_packages_to_the_standard_error(in_runs, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SDL_VIDEODRIVER")}
+    arguments = ["record-video", "--algo", "mirl", "--env", ENV, "-f", "logs", "-n", "20", "-o", str(tmp_path)]
+    # moviepy's bar, and SDL's complaint about a missing display
+    command = [sys.executable, "-m", "sb3_mirl", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert result.stderr == "" and list(tmp_path.glob("*.mp4"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
+def test_the_emulator_writes_no_banner():
+    code = "from sb3_mirl.zoo.workarounds import no_banner_of_the_emulator as quiet\nimport ale_py"
+    code += "\nwith quiet():\n    ale_py.ALEInterface()\nimport sys; print('here', file=sys.stderr)\nale_py.ALEInterface()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr.startswith("here") and "A.L.E" in result.stderr

@@ -13,21 +13,22 @@ from sb3_mirl.bench.report.claims import advantages
 from sb3_mirl.bench.report.content import Bench, Row, grouped
 from sb3_mirl.bench.report.scales import factor
 from sb3_mirl.bench.suites import label
+from sb3_mirl.common import colors
 from sb3_mirl.common.text import plain_label, printable
 
 #: Colour and line of each algorithm; the lines differ in black and white, too
 STYLES = {
-    "dqn": ("dimgray", ":"),
-    "dqn_mse": ("tab:brown", (0, (1, 3))),
-    "qrdqn": ("tab:green", (0, (3, 1, 1, 1, 1, 1))),
-    "sql": ("tab:blue", "--"),
-    "sql_decoupled": ("tab:cyan", (0, (6, 2, 1, 2, 1, 2))),
-    "sql_m": ("tab:orange", "-."),
-    "mdqn": ("tab:purple", (0, (8, 2))),
-    "mirl": ("tab:red", "-"),
+    "dqn": (colors.GRAY, ":"),
+    "dqn_mse": (colors.BLACK, (0, (1, 3))),
+    "qrdqn": (colors.GREEN, (0, (3, 1, 1, 1, 1, 1))),
+    "sql": (colors.BLUE, "--"),
+    "sql_decoupled": (colors.SKY_BLUE, (0, (6, 2, 1, 2, 1, 2))),
+    "sql_m": (colors.ORANGE, "-."),
+    "mdqn": (colors.PURPLE, (0, (8, 2))),
+    "mirl": (colors.VERMILION, "-"),
 }
 MARKERS = "osD^vP*X"
-OTHER_COLORS = ("black", "tab:pink", "tab:olive", "darkgreen", "navy")
+OTHER_COLORS = ("tab:pink", "tab:olive", "navy", "tab:brown", "darkgreen")
 SCALE_LABELS = {"human_mnih2015": "% of human (2015)", "human_wang2016": "% of human (2016)", "relative": "relative score"}
 #: Figures over all environments
 OVERALL = ("useless_actions", "advantage", "aggregates", "profiles", "efficiency", "improvement")

@@ -1,0 +1,154 @@
+"""rl-zoo3's ``ExperimentManager`` with what our algorithms add: checked hyper-parameters, exact checkpoints, joint seeds."""
+
+import argparse
+import copy
+import shutil
+from typing import Any, NamedTuple
+
+import optuna
+import rl_zoo3.exp_manager
+from stable_baselines3.common import callbacks
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_mirl.common.dqn import BaseDQN
+from sb3_mirl.common.resume.callback import CheckpointCallback
+from sb3_mirl.common.resume.reader import Checkpoint
+from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_document, read_places
+from sb3_mirl.zoo.register import ALGORITHMS
+from sb3_mirl.zoo.runs import CommandError, Run
+from sb3_mirl.zoo.seeds import SeedRuns
+
+
+class Resumed(NamedTuple):
+    """A run to be continued, and the checkpoint to continue from."""
+
+    run: Run
+    checkpoint: Checkpoint
+
+
+class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
+    """
+    rl-zoo3's ``ExperimentManager``. It accepts ``--trial-id 0``, and its hyper-parameter search leaves no run folder behind.
+
+    For our algorithms it checks the hyper-parameters, writes checkpoints with :class:`sb3_mirl.CheckpointCallback`, and
+    continues a run if ``args`` has the attribute ``resume``, a :class:`Resumed`. With the attribute ``seed_runs``, a
+    :class:`~sb3_mirl.zoo.seeds.SeedRuns`, the model is trained and saved later, with those of other seeds.
+    """
+
+    def __init__(self, args: argparse.Namespace, *arguments: Any, **kwargs: Any) -> None:
+        super().__init__(args, *arguments, **kwargs)
+        self.resumed: Resumed | None = vars(args).pop("resume", None)
+        self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
+        # There is one progress bar for all seeds
+        self.show_progress &= self.seed_runs is None
+        if self.resumed is not None:
+            self.continue_training = True
+            self.save_path = str(self.resumed.run.folder)
+            self.params_path = f"{self.save_path}/{self.env_name}"
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        Read the hyper-parameters and, for our algorithms, check them.
+
+        :return: what the zoo preprocesses, and what it saves
+        :raises HyperparametersError: if there are mistakes in them
+        """
+        if self.resumed is not None:
+            step = self.resumed.checkpoint.manifest["num_timesteps"]
+            print(f"Resuming {self.save_path} at step {step}, with its hyper-parameters")
+            return copy.deepcopy(self.resumed.run.hyperparams), self.resumed.run.hyperparams
+        places, section = self.check_file()
+        hyperparams, saved_hyperparams = self.read_unchecked()
+        if self.algo not in ALGORITHMS:
+            return hyperparams, saved_hyperparams
+        places |= dict.fromkeys(self.custom_hyperparams or {}, "-params")
+        evaluated = check_hyperparameters(ALGORITHMS[self.algo], self.env_name.gym_id, hyperparams, places, section)
+        # A copy, because rl-zoo3 adds gamma to a dict `normalize` before it saves it
+        return {**copy.deepcopy(hyperparams), **evaluated}, saved_hyperparams
+
+    def check_file(self) -> tuple[Places, str]:
+        """
+        Check the form of a YAML file of hyper-parameters.
+
+        :return: for our algorithms the places of the hyper-parameters and of their section
+        :raises HyperparametersError: if it is not valid
+        """
+        if self.config.endswith((".yml", ".yaml")):
+            root = read_document(self.config)
+            if self.algo in ALGORITHMS:
+                return read_places(self.config, root, self.env_name.gym_id, self._is_atari)
+        return {}, self.config
+
+    def read_unchecked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """rl-zoo3's ``read_hyperparameters``, which takes ``--trial-id 0`` for "no trial" and would use the defaults."""
+        if self.trial_id is not None and not (self.storage and self.study_name):
+            raise CommandError("--trial-id needs --storage and --study-name, to say of which study it is")
+        if self.trial_id == 0:
+            print("Loading from Optuna study...")
+            trial = self.load_trial(str(self.storage), str(self.study_name), 0)
+            self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+        return super().read_hyperparameters()
+
+    def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        """
+        rl-zoo3's ``load_trial``, after checking that there is such a trial.
+
+        :raises CommandError: if there is none
+        """
+        is_log = storage.endswith(".log")
+        journal = optuna.storages.journal.JournalFileBackend  # type: ignore[attr-defined]
+        backend = optuna.storages.JournalStorage(journal(storage)) if is_log else storage
+        try:
+            trials = optuna.load_study(storage=backend, study_name=study_name).trials
+        except KeyError as error:
+            raise CommandError(f"--study-name must be a study in {storage}, got {study_name!r}") from error
+        if trial_id is not None and trial_id not in range(len(trials)):
+            among = f"from 0 to {len(trials) - 1}" if trials else "but there is none"
+            raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
+        return super().load_trial(storage, study_name, trial_id, convert)
+
+    def create_callbacks(self) -> None:
+        """rl-zoo3's callbacks, with our checkpoints for our algorithms."""
+        n_before = len(self.callbacks)
+        super().create_callbacks()
+        if self.algo not in ALGORITHMS:
+            return
+        for index, callback in enumerate(self.callbacks):
+            if index >= n_before and type(callback) is callbacks.CheckpointCallback:
+                self.callbacks[index] = CheckpointCallback(
+                    callback.save_freq, self.save_path, keep=self.args.keep_checkpoints, verbose=self.verbose
+                )
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> Any:
+        if self.resumed is None:
+            return super()._load_pretrained_agent(hyperparams, env)
+        settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
+        try:
+            return ALGORITHMS[self.algo].resume_checkpoint(self.resumed.checkpoint, env, self.device, **settings)
+        except ValueError as error:
+            raise CommandError(f"{self.save_path} cannot be resumed: {error}") from error
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        if self.resumed is None:
+            super()._save_config(saved_hyperparams)
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """rl-zoo3's training; one of several seeds waits for the others."""
+        if self.seed_runs is None:
+            super().learn(model)
+        else:
+            assert isinstance(model, BaseDQN)
+            self.seed_runs.add(self, model)
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """rl-zoo3's; one of several seeds is saved later."""
+        if self.seed_runs is None:
+            super().save_trained_model(model)
+
+    def hyperparameters_optimization(self) -> None:
+        """rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run."""
+        try:
+            super().hyperparameters_optimization()
+        finally:
+            shutil.rmtree(self.save_path, ignore_errors=True)

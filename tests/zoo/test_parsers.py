@@ -1,0 +1,49 @@
+"""The command lines of the zoo's commands. ``--resume``: tests/zoo/test_runs.py; ``--seeds``: tests/zoo/test_seeds.py."""
+
+import pytest
+
+from sb3_mirl.zoo.command import main, make_parser
+from sb3_mirl.zoo.help import GROUPS
+from sb3_mirl.zoo.register import ALGORITHMS
+
+
+@pytest.mark.parametrize(
+    "env, remedy",
+    [
+        ("MinAtar/Breakout-v2", ", did you mean 'MinAtar/Breakout-v"),
+        ("CartPole-v7", ", did you mean 'CartPole-v"),
+        ("zzz", ": --gym-packages names modules that register environments"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "enjoy", "record-video"])
+def test_unregistered_environments_are_refused_with_a_remedy(command, env, remedy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--algo", "mirl", "--env", env]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"sb3-mirl {command}: --env must be registered with Gymnasium, got {env!r}{remedy}")
+    assert printed.count("\n") == 1
+
+
+def test_the_options_of_train_are_in_groups_with_defaults_in_words():
+    text = make_parser("train").format_help()
+    assert all(f"\n{title}:\n" in text for title in (*GROUPS, f"with {', '.join(ALGORITHMS)}"))
+    words = " ".join(text.split())
+    assert "--seed SEED Random generator seed (default: a random one)" in words
+    assert "(if negative, no checkpoint) (default: no checkpoints)" in words
+    assert "--eval-episodes EVAL_EPISODES Number of episodes to use for evaluation (default: 5)" in words
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--algo", "mril"], "argument --algo: invalid choice: 'mril', did you mean 'mirl'? (choose from a2c, "),
+        (["train", "--eval-frq", "3"], "unknown option --eval-frq, did you mean '--eval-freq'?"),
+        (["record-video", "--algoo", "mirl"], "unknown option --algoo, did you mean '--algo'?"),
+        (["all-plots", "--algs", "mirl"], "unknown option --algs, did you mean '--algos'?"),
+    ],
+)
+def test_misspelt_options_and_algorithms_get_the_nearest_name(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"sb3-mirl {arguments[0]}: error: {message}")
