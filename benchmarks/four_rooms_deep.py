@@ -39,13 +39,13 @@ ROOT = Path(__file__).parent.parent
 RESULTS, FIGURE = ROOT / "results" / "four-rooms" / "deep.json", ROOT / "docs" / "images" / "four_rooms_deep.png"
 SEEDS = range(10)
 #: Environment steps on the training goals, on the new goals, and between evaluations
-STEPS = {"training_steps": 60_000, "steps": 40_000, "eval_every": 2000}
+STEPS = {"training_steps": 80_000, "steps": 30_000, "eval_every": 2000}
 #: What all algorithms share
 SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-3,
     "buffer_size": 20_000,
     "learning_starts": 500,
-    "batch_size": 64,
+    "batch_size": 256,
     "train_freq": 1,
     "gradient_steps": 4,
     "target_update_interval": 500,
