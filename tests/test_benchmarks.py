@@ -1,15 +1,18 @@
 """Scripts of ``benchmarks/`` run to their end."""
 
 import importlib
+import json
+import multiprocessing.dummy
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch as th
 
+from sb3_mirl import MIRL
 from sb3_mirl.envs.gridworld import FourRooms, FourRoomsGoals
 
 ROOT = Path(__file__).parents[1]
@@ -69,24 +72,37 @@ def test_expected_returns_of_choices_are_those_of_played_episodes(four_rooms_dee
     assert four_rooms_deep.expected_return(family, np.eye(4)[chosen], max_steps=12) == pytest.approx(expected, abs=1e-12)
 
 
-def test_priors_on_new_goals_with_networks(tmp_path):
-    results, figure = tmp_path / "deep.json", tmp_path / "deep.png"
-    script = [sys.executable, ROOT / "benchmarks" / "four_rooms_deep.py"]
-    options = ["--training-steps", "700", "--steps", "700", "--eval-every", "300", "--seeds", "3", "--results", results]
-    first = subprocess.run([*script, "run", *options], capture_output=True, text=True)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("seed 3:") == 6
-    written = results.read_bytes()
-    # What is in the file is skipped, and other settings are refused
-    again = subprocess.run([*script, "run", *options], capture_output=True, text=True)
-    assert (again.returncode, again.stdout, results.read_bytes()) == (0, "", written)
-    other = subprocess.run([*script, "run", *options, "--steps", "900"], capture_output=True, text=True)
-    assert other.returncode != 0
-    assert "choose another file" in other.stderr
-    done = subprocess.run(
-        [*script, "report", "--results", results, "--figure", figure], capture_output=True, text=True, check=True
-    )
-    table = done.stdout.split("\n\n")[0].splitlines()
-    assert len(table) == 2 + 12
-    assert re.search(r"\| MIRL, ρ\(a\) \| -\d.* \| 0.0 \[nan, nan\] \|", done.stdout)
-    assert figure.stat().st_size > 0
+def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_path, capsys):
+    # Threads in place of processes
+    monkeypatch.setattr(four_rooms_deep, "get_context", lambda method: multiprocessing.dummy)
+    file, settings = tmp_path / "deep.json", {"training_steps": 600, "steps": 700, "eval_every": 300}
+    four_rooms_deep.run(file, settings, [3], jobs=1)
+    assert capsys.readouterr().out.count("seed 3:") == 6
+    written = file.read_bytes()
+    four_rooms_deep.run(file, settings, [3], jobs=1)
+    assert capsys.readouterr().out == ""
+    assert file.read_bytes() == written
+    with pytest.raises(ValueError, match="choose another file"):
+        four_rooms_deep.run(file, {**settings, "steps": 900}, [3], jobs=1)
+
+    results = json.loads(written)
+    four_rooms_deep.report(results)
+    table, by_step, _ = capsys.readouterr().out.split("\n\n")
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert len(rows) == 12
+    assert len(by_step.splitlines()) == 2 + 3
+    mirl = np.array(results["runs"]["MIRL, ρ(a)"]["3"]["MIRL, ρ(a)"])
+    dqn = np.array(results["runs"]["DQN"]["3"]["DQN"])
+    assert rows[-1][0] == "| DQN"
+    assert rows[-1][1].split()[0] == f"{dqn.mean():.1f}"
+    assert rows[-1][2].split()[0] == f"{(dqn - mirl).mean():.1f}"
+
+
+def test_frozen_skills_move_the_choice_of_the_skill_only(four_rooms_deep):
+    kind, _ = four_rooms_deep.PRIORS["skills"]
+    arguments = {**kind, "prior_lr": 0.1, "callbacks": [four_rooms_deep.FixedSkills()]}
+    before, _ = four_rooms_deep.train(MIRL, arguments, [(2, 4)], 0, 1, 1000)
+    after, _ = four_rooms_deep.train(MIRL, arguments, [(2, 4)], 0, 700, 1000)
+    first, last = (model.policy.state_prior for model in (before, after))
+    assert th.equal(first.low, last.low)
+    assert not th.equal(first.high, last.high)
