@@ -75,7 +75,8 @@ def test_expected_returns_of_choices_are_those_of_played_episodes(four_rooms_dee
 def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_path, capsys):
     # Threads in place of processes
     monkeypatch.setattr(four_rooms_deep, "get_context", lambda method: multiprocessing.dummy)
-    file, settings = tmp_path / "deep.json", {"training_steps": 600, "steps": 700, "eval_every": 300}
+    monkeypatch.setattr(four_rooms_deep, "N_ENVS", 4)
+    file, settings = tmp_path / "deep.json", {"training_steps": 600, "steps": 600, "eval_every": 300}
     four_rooms_deep.run(file, settings, [3], jobs=1)
     assert capsys.readouterr().out.count("seed 3:") == 6
     written = file.read_bytes()
