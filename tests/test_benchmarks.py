@@ -76,7 +76,8 @@ def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_pat
     # Threads in place of processes
     monkeypatch.setattr(four_rooms_deep, "get_context", lambda method: multiprocessing.dummy)
     monkeypatch.setattr(four_rooms_deep, "N_ENVS", 4)
-    file, settings = tmp_path / "deep.json", {"training_steps": 600, "steps": 600, "eval_every": 300}
+    monkeypatch.setitem(four_rooms_deep.SETTINGS, "learning_starts", 120)
+    file, settings = tmp_path / "deep.json", {"training_steps": 160, "steps": 160, "eval_every": 80}
     four_rooms_deep.run(file, settings, [3], jobs=1)
     assert capsys.readouterr().out.count("seed 3:") == 6
     written = file.read_bytes()
