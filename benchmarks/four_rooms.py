@@ -27,7 +27,7 @@ import torch as th
 from matplotlib import pyplot as plt
 
 from sb3_mirl.bench.scores import bootstrap_mean
-from sb3_mirl.envs.gridworld import FourRooms
+from sb3_mirl.envs.gridworld import FOUR_ROOMS_GOALS, FourRooms
 from sb3_mirl.tabular.learners import TabularLearners, TabularRun, TabularSettings
 from sb3_mirl.tabular.solvers import soft_value_iteration
 
@@ -42,8 +42,6 @@ SHOWN = {
     "SQL, uniform": ("tab:blue", "--"),
     "Q-learning": ("dimgray", ":"),
 }
-#: Two goals of each room
-TRAINING_GOALS = ((1, 1), (5, 3), (1, 11), (6, 7), (11, 1), (8, 4), (11, 11), (9, 8))
 #: One new goal of each room
 NEW_GOALS = ((2, 4), (4, 9), (10, 2), (10, 10))
 N_SKILLS = 4
@@ -98,7 +96,7 @@ def learned_priors(common: TabularSettings, seeds: int, steps: int) -> tuple[lis
     :param steps: environment steps on the training goals
     :return: for each seed, ρ(a|x) [positions, 4] and ρ(a|z,x) [K, positions, 4]
     """
-    family = Family(TRAINING_GOALS)
+    family = Family(FOUR_ROOMS_GOALS)
     settings = replace(common, prior_lr=TRAINING_PRIOR_LR)
     groups: dict[str, Any] = {"prior_groups": family.position, "high_groups": family.goal}
     tables = TabularLearners([TabularRun(family, settings, seed, **groups) for seed in range(seeds)]).learn(steps)
@@ -229,7 +227,7 @@ def main() -> None:
     }
     results = {
         "seeds": args.seeds,
-        "training_goals": TRAINING_GOALS,
+        "training_goals": FOUR_ROOMS_GOALS,
         "new_goals": NEW_GOALS,
         "training_steps": args.training_steps,
         "evaluated_at": list(range(0, args.steps + 1, args.eval_every)),

@@ -1,12 +1,20 @@
-"""Scripts that measure run to their end, and the figure of the README can be drawn."""
+"""Scripts of ``benchmarks/`` run to their end, and the figure of the README can be drawn."""
 
+import importlib
 import importlib.util
+import json
+import multiprocessing.dummy
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch as th
+
+from sb3_mirl import MIRL
+from sb3_mirl.envs.gridworld import FourRooms, FourRoomsGoals
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,3 +62,83 @@ def test_figure_of_the_readme_shows_the_exact_optimum(tmp_path):
     assert (values["uniform"] < values["best"]).all() and (values["best"] < values["no penalty"]).all()
     figure.draw(steps, priors, greedy, values, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def four_rooms_deep():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield importlib.import_module("four_rooms_deep")
+    sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_expected_returns_of_a_random_walk_are_those_of_its_markov_chain(four_rooms_deep):
+    goals = [(2, 4), (10, 10)]
+    uniform = np.full((2, 104, 5, 4), 0.25)
+    expected = []
+    for world in map(FourRooms, goals):
+        values = np.zeros(104)
+        for _ in range(30):
+            values = (world.reward + world.transition @ values).mean(axis=1)
+        expected.append(world.initial_state_distrib @ values)
+    assert expected[0] != expected[1]
+    found = four_rooms_deep.expected_return(FourRoomsGoals(goals), uniform, max_steps=30)
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_expected_returns_of_choices_are_those_of_played_episodes(four_rooms_deep):
+    family = FourRoomsGoals([(2, 4), (10, 10)])
+    # The choice depends on all that is observed
+    chosen = np.random.default_rng(0).integers(4, size=(2, 104, 5))
+    returns = np.zeros((2, 104))
+    for goal, start in np.argwhere(np.stack([world.initial_state_distrib for world in family.worlds])):
+        family.reset()
+        family.world, position, action, done = family.worlds[goal], start, 4, False
+        family.world.state = position
+        for _ in range(12):
+            action = chosen[goal, position, action]
+            observation, reward, done, _, _ = family.step(action)
+            position = observation["position"]
+            returns[goal, start] += reward
+            if done:
+                break
+    expected = returns.sum() / (2 * 103)
+    assert expected > -12.0
+    assert four_rooms_deep.expected_return(family, np.eye(4)[chosen], max_steps=12) == pytest.approx(expected, abs=1e-12)
+
+
+def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_path, capsys):
+    # Threads in place of processes
+    monkeypatch.setattr(four_rooms_deep, "get_context", lambda method: multiprocessing.dummy)
+    monkeypatch.setattr(four_rooms_deep, "N_ENVS", 4)
+    monkeypatch.setitem(four_rooms_deep.SETTINGS, "learning_starts", 120)
+    file, settings = tmp_path / "deep.json", {"training_steps": 160, "steps": 160, "eval_every": 80}
+    four_rooms_deep.run(file, settings, [3], jobs=1)
+    assert capsys.readouterr().out.count("seed 3:") == 6
+    written = file.read_bytes()
+    four_rooms_deep.run(file, settings, [3], jobs=1)
+    assert capsys.readouterr().out == ""
+    assert file.read_bytes() == written
+    with pytest.raises(ValueError, match="choose another file"):
+        four_rooms_deep.run(file, {**settings, "steps": 900}, [3], jobs=1)
+
+    results = json.loads(written)
+    four_rooms_deep.report(results)
+    table, by_step, _ = capsys.readouterr().out.split("\n\n")
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert len(rows) == 12
+    assert len(by_step.splitlines()) == 2 + 3
+    mirl = np.array(results["runs"]["MIRL, ρ(a)"]["3"]["MIRL, ρ(a)"])
+    dqn = np.array(results["runs"]["DQN"]["3"]["DQN"])
+    assert rows[-1][0] == "| DQN"
+    assert rows[-1][1].split()[0] == f"{dqn.mean():.1f}"
+    assert rows[-1][2].split()[0] == f"{(dqn - mirl).mean():.1f}"
+
+
+def test_frozen_skills_move_the_choice_of_the_skill_only(four_rooms_deep):
+    kind, _ = four_rooms_deep.PRIORS["skills"]
+    arguments = {**kind, "prior_lr": 0.1, "callbacks": [four_rooms_deep.FixedSkills()]}
+    before, _ = four_rooms_deep.train(MIRL, arguments, [(2, 4)], 0, 1, 1000)
+    after, _ = four_rooms_deep.train(MIRL, arguments, [(2, 4)], 0, 700, 1000)
+    first, last = (model.policy.state_prior for model in (before, after))
+    assert th.equal(first.low, last.low)
+    assert not th.equal(first.high, last.high)

@@ -69,6 +69,9 @@ FOUR_ROOMS = """
 #############
 """
 
+#: Rows and columns of two goals in each of the four rooms
+FOUR_ROOMS_GOALS = ((1, 1), (5, 3), (1, 11), (6, 7), (11, 1), (8, 4), (11, 11), (9, 8))
+
 PIXELS_PER_CELL = 24
 COLORS = {WALL: (60, 60, 66), GOAL: (94, 170, 103), START: (245, 245, 240), FREE: (226, 226, 220)}
 AGENT_COLOR = (58, 96, 170)
@@ -295,6 +298,64 @@ class FourRooms(GridWorld):
         super().__init__(["".join(row) for row in rows], **options)
 
 
+class FourRoomsGoals(gym.Env[Any, Any]):
+    """
+    A family of tasks as one environment: :class:`FourRooms` whose goal is drawn uniformly in each episode.
+
+    The observation is a Dict of ``goal`` and ``position``, numbers of cells, and ``last_action``, the number of actions before
+    the first one. The space does not depend on the goals of the family, so that a model also fits other families.
+
+    :param goals: rows and columns as in :class:`FourRooms`; by default two of each room
+    :param options: of :class:`GridWorld`
+    :raises ValueError: if there is no goal, or one is not a free cell of the map; see :class:`GridWorld`
+    """
+
+    metadata = GridWorld.metadata
+
+    def __init__(self, goals: Sequence[tuple[int, int]] = FOUR_ROOMS_GOALS, **options: Any) -> None:
+        #: One for each goal
+        self.worlds = [FourRooms(goal, **options) for goal in goals]
+        if not self.worlds:
+            raise ValueError(f"goals must hold at least one goal, got {goals!r}")
+        self.world = self.worlds[0]
+        self.render_mode = self.world.render_mode
+        self.action_space = self.world.action_space
+        n_cells, n_actions = self.world.observation_space.n, self.world.action_space.n
+        self.observation_space = spaces.Dict(
+            {
+                "goal": spaces.Discrete(n_cells),
+                "last_action": spaces.Discrete(n_actions + 1),
+                "position": spaces.Discrete(n_cells),
+            }
+        )
+
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions, as Atari environments give them."""
+        return self.world.get_action_meanings()
+
+    def _observation(self, last_action: int, position: int) -> dict[str, int]:
+        return {"goal": int(np.argmax(self.world.is_goal)), "last_action": last_action, "position": position}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, int], dict[str, Any]]:
+        """Gymnasium's ``reset``: goal and start cell are drawn uniformly."""
+        super().reset(seed=seed)
+        self.world = self.worlds[int(self.np_random.integers(len(self.worlds)))]
+        self.world.np_random = self.np_random
+        position, info = self.world.reset()
+        return self._observation(int(self.action_space.n), position), info
+
+    def step(self, action: int) -> tuple[dict[str, int], float, bool, bool, dict[str, Any]]:
+        """Gymnasium's ``step``, that of the goal's world."""
+        position, *result = self.world.step(action)
+        return self._observation(int(action), position), *result
+
+    def render(self) -> Any:
+        """The goal's world, see :meth:`GridWorld.render`."""
+        return self.world.render()
+
+
 #: Maps by the id under which `import sb3_mirl` registers them with Gymnasium, with a limit of 100 steps
 GRID_WORLDS = {
     "MIRLCorridor-v0": CORRIDOR,
@@ -311,3 +372,4 @@ for env_id, world in GRID_WORLDS.items():
     )
 
 gym.register(id="MIRLFourRooms-v0", entry_point="sb3_mirl.envs.gridworld:FourRooms", max_episode_steps=100)
+gym.register(id="MIRLFourRoomsGoals-v0", entry_point="sb3_mirl.envs.gridworld:FourRoomsGoals", max_episode_steps=100)

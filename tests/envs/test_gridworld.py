@@ -8,7 +8,18 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL
-from sb3_mirl.envs.gridworld import CORRIDOR, GRID_WORLDS, MOVES, SQUARE, WIDE_CORRIDOR, FourRooms, GridWorld, toy_text_arrays
+from sb3_mirl.envs.gridworld import (
+    CORRIDOR,
+    FOUR_ROOMS_GOALS,
+    GRID_WORLDS,
+    MOVES,
+    SQUARE,
+    WIDE_CORRIDOR,
+    FourRooms,
+    FourRoomsGoals,
+    GridWorld,
+    toy_text_arrays,
+)
 
 UP, RIGHT, DOWN, LEFT = range(4)
 ROOM = "SG\nS#"  # states: 0 start, 1 goal, 2 start
@@ -22,7 +33,7 @@ def best_values(env, sweeps=500):
     return values
 
 
-@pytest.mark.parametrize("env_id", [*GRID_WORLDS, "MIRLFourRooms-v0"])
+@pytest.mark.parametrize("env_id", [*GRID_WORLDS, "MIRLFourRooms-v0", "MIRLFourRoomsGoals-v0"])
 @pytest.mark.parametrize("render_mode", [None, "ansi", "rgb_array"])
 @pytest.mark.filterwarnings("error")
 def test_gymnasium_accepts_the_registered_worlds(env_id, render_mode):
@@ -56,6 +67,51 @@ def test_four_rooms_have_one_numbering_for_all_goals():
     # From one corner to the opposite one: 10 rows and 10 columns; the passages are on the way
     corner = (there.positions == [11, 1]).all(axis=1)
     assert best_values(there)[corner].tolist() == [9 - 19]
+
+
+def test_a_family_of_goals_steps_as_the_world_of_the_drawn_goal():
+    family, drawn = FourRoomsGoals(extra_actions=1), set()
+    random = np.random.default_rng(0)
+    for seed in range(100):
+        observation, _ = family.reset(seed=seed)
+        goal = tuple(family.world.positions[observation["goal"]].tolist())
+        alone = FourRooms(goal, extra_actions=1)
+        alone.reset(seed=0)
+        alone.state = observation["position"]
+        drawn.add(goal)
+        assert observation["last_action"] == 5
+        for action in random.integers(5, size=20).tolist():
+            observation, *result = family.step(action)
+            position, *expected = alone.step(action)
+            assert observation == {"goal": int(np.argmax(alone.is_goal)), "last_action": action, "position": position}
+            assert result == expected
+    assert drawn == set(FOUR_ROOMS_GOALS)
+
+
+def test_families_have_the_same_observations_and_draw_with_their_seed():
+    one, other = FourRoomsGoals([(1, 1)]), FourRoomsGoals([(2, 4), (10, 10)])
+    assert one.observation_space == other.observation_space
+
+    def starts(seed):
+        return [other.reset(seed=seed)[0]] + [other.reset()[0] for _ in range(20)]
+
+    assert starts(1) == starts(1) != starts(2)
+    # The same stream for the goals and the starts of all worlds
+    assert len({tuple(start.values()) for start in starts(1)}) > 10
+
+
+def test_a_family_renders_the_world_of_the_drawn_goal():
+    family = FourRoomsGoals([(2, 4), (10, 10)], render_mode="ansi")
+    for seed in range(5):
+        observation, _ = family.reset(seed=seed)
+        row, column = family.world.positions[observation["goal"]]
+        assert family.render().split("\n")[row][column] == "G"
+    assert family.get_action_meanings() == [*MOVES]
+
+
+def test_a_family_without_goals_is_refused():
+    with pytest.raises(ValueError, match=r"goals must hold at least one goal, got \[\]"):
+        FourRoomsGoals([])
 
 
 @pytest.mark.parametrize("goal", [(0, 0), (6, 6), (20, 1), (-2, 1), (1, 2, 3)])

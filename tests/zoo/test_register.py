@@ -60,7 +60,8 @@ def test_import_registers_only_the_grid_worlds():
 import gymnasium
 before = set(gymnasium.registry)
 import sb3_mirl
-assert set(gymnasium.registry) - before == {*sb3_mirl.envs.gridworld.GRID_WORLDS, "MIRLFourRooms-v0"}
+ours = {*sb3_mirl.envs.gridworld.GRID_WORLDS, "MIRLFourRooms-v0", "MIRLFourRoomsGoals-v0"}
+assert set(gymnasium.registry) - before == ours
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
