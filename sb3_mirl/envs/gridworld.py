@@ -319,12 +319,12 @@ class FourRoomsGoals(gym.Env[Any, Any]):
             raise ValueError(f"goals must hold at least one goal, got {goals!r}")
         self.world = self.worlds[0]
         self.render_mode = self.world.render_mode
+        n_cells, self._n_actions = len(self.world.positions), len(self.world.action_meanings)
         self.action_space = self.world.action_space
-        n_cells, n_actions = self.world.observation_space.n, self.world.action_space.n
         self.observation_space = spaces.Dict(
             {
                 "goal": spaces.Discrete(n_cells),
-                "last_action": spaces.Discrete(n_actions + 1),
+                "last_action": spaces.Discrete(self._n_actions + 1),
                 "position": spaces.Discrete(n_cells),
             }
         )
@@ -344,12 +344,12 @@ class FourRoomsGoals(gym.Env[Any, Any]):
         self.world = self.worlds[int(self.np_random.integers(len(self.worlds)))]
         self.world.np_random = self.np_random
         position, info = self.world.reset()
-        return self._observation(int(self.action_space.n), position), info
+        return self._observation(self._n_actions, position), info
 
     def step(self, action: int) -> tuple[dict[str, int], float, bool, bool, dict[str, Any]]:
         """Gymnasium's ``step``, that of the goal's world."""
-        position, *result = self.world.step(action)
-        return self._observation(int(action), position), *result
+        position, reward, terminated, truncated, info = self.world.step(action)
+        return self._observation(int(action), position), reward, terminated, truncated, info
 
     def render(self) -> Any:
         """The goal's world, see :meth:`GridWorld.render`."""
