@@ -29,9 +29,9 @@ TESTS = {
         *["zoo/test_hyperparams.py::test_priors_that_see_something_are_settings"] * 3,
     ],
     "zoo: `-optimize`": [
-        "zoo/test_command.py::test_optimize_then_train_the_best_trial",
+        "zoo/test_manager.py::test_optimize_then_train_the_best_trial",
         "zoo/test_workarounds.py::test_action_masks_in_the_zoo",
-        *["zoo/test_command.py::test_priors_that_see_something_are_kept_while_others_are_optimized"] * 3,
+        *["zoo/test_manager.py::test_priors_that_see_something_are_kept_while_others_are_optimized"] * 3,
     ],
     "`sb3-mirl prior`, `load_prior`": [
         "cli/test_prior.py::test_",
