@@ -42,6 +42,14 @@ def test_every_cell_is_found_and_compiles(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_cell_shows_the_value_of_its_last_line(name):
+    for cell in CELL.findall(text(name)):
+        last = ast.parse(cell).body[-1]
+        if isinstance(last, ast.Expr):
+            assert re.match(r"(print|plt\.show)\(", ast.unparse(last)) or "rcParams" in ast.unparse(last), ast.unparse(last)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_metadata_name_a_kernel(name):
     # Without them myst-nb shows the code and does not run it
     front_matter = text(name).split("---\n")[1]
