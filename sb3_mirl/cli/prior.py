@@ -161,7 +161,7 @@ def _earned(returns: dict[str, Any] | None) -> str:
     means = f"from {returns['first']:.4g} in the first {returns['episodes']} episodes to {returns['last']:.4g} in the last"
     if returns["improved"]:
         return f"Its mean return rose {means}, nearly without these actions. A policy that earns more may need them."
-    return f"Its mean return went {means}, which is no improvement: the task may need these actions."
+    return f"Its mean return went {means}, which is no significant improvement: the task may need these actions."
 
 
 def _origin(found: dict[str, Any]) -> str:

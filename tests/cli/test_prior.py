@@ -89,7 +89,7 @@ def test_without_improvement_the_text_says_that_the_task_may_need_the_actions(tm
         assert main(["prior", str(path)]) == 0
         out = capsys.readouterr().out
         assert "learned" not in out and "went from -200 in the first 120 episodes to -200 in the last" in out
-        assert "no improvement: the task may need these actions." in out
+        assert "no significant improvement: the task may need these actions." in out
 
 
 @pytest.mark.parametrize(
