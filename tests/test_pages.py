@@ -177,8 +177,8 @@ def extras_of_package():
 def test_install_command_lists_all_extras():
     for page in ("README.md", "docs/getting_started.md"):
         (extras,) = re.findall(r'pip install -c constraints.txt "\.\[(\S+,\S+)\]"', (ROOT / page).read_text("utf-8"))
-        # Ray is for clusters; the others are for developers
-        assert set(extras.split(",")) == set(extras_of_package()) - {"ray", "test", "dev", "docs"}
+        # Ray is for clusters, track for accounts elsewhere; the others are for developers
+        assert set(extras.split(",")) == set(extras_of_package()) - {"ray", "track", "test", "dev", "docs"}
 
 
 def test_the_pages_show_all_commands():

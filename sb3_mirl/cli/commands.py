@@ -66,7 +66,7 @@ options:
   -h, --help       show this help; sb3-mirl COMMAND --help shows that of a command
   -V, --version    show the versions of this package and of the packages that it uses
   --print-completion SHELL
-                   print a script that completes commands and options in bash, zsh, fish, ...
+                   print a script that completes commands in bash, zsh, fish, ...
 
 examples:
   # Train MIRL on CartPole
@@ -74,7 +74,7 @@ examples:
   # Look at what it learned not to do
   sb3-mirl prior logs/mirl/CartPole-v1_1/CartPole-v1.zip
   # Complete commands and options in bash
-  sb3-mirl --print-completion bash > ~/.local/share/bash-completion/completions/sb3-mirl"""
+  source <(sb3-mirl --print-completion bash)"""
 
 
 def usage() -> str:

@@ -51,15 +51,15 @@ def one_node():
         yield engine
 
 
-def test_result_is_the_same_on_a_node(one_node, tmp_path, capsys):
-    for name, jobs, fetch in (("shared", [DQN, MIRL[0]], False), ("fetched", [MIRL[0]], True)):
-        local, folder = run_here(tmp_path / f"{name}_here", TINY, jobs), tmp_path / name
-        assert bench.run(TINY, jobs, folder, engine=nullcontext(one_node), fetch=fetch, device="auto") == []
-        assert [without_time(job, folder) for job in jobs] == [without_time(job, local) for job in jobs]
-        files = {file.relative_to(folder) for file in folder.rglob("*")}
-        assert files == {file.relative_to(local) for file in local.rglob("*")}
-        assert bench.status(folder) == [f"classic: {len(jobs)} jobs, {len(jobs)} done, 0 running, 0 failed, 0 missing"]
-    assert "[2/2] " in capsys.readouterr().out
+@pytest.mark.parametrize("fetch", [pytest.param(False, id="shared"), pytest.param(True, id="fetched", marks=pytest.mark.slow)])
+def test_result_is_the_same_on_a_node(one_node, fetch, tmp_path, capsys):
+    jobs = [MIRL[0]] if fetch else [DQN, MIRL[0]]
+    local, folder = run_here(tmp_path / "here", TINY, jobs), tmp_path / "out"
+    assert bench.run(TINY, jobs, folder, engine=nullcontext(one_node), fetch=fetch, device="auto") == []
+    assert [without_time(job, folder) for job in jobs] == [without_time(job, local) for job in jobs]
+    assert {file.relative_to(folder) for file in folder.rglob("*")} == {file.relative_to(local) for file in local.rglob("*")}
+    assert bench.status(folder) == [f"classic: {len(jobs)} jobs, {len(jobs)} done, 0 running, 0 failed, 0 missing"]
+    assert f"[{len(jobs)}/{len(jobs)}] " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fetch", [pytest.param(False, id="shared"), pytest.param(True, id="fetched", marks=pytest.mark.slow)])

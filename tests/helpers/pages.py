@@ -9,7 +9,10 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 #: Every page that has no code cells, relative to the repository. Notebooks run when the site is built
 PAGES = ["README.md", "CONTRIBUTING.md"]
-PAGES += sorted(str(file.relative_to(ROOT)) for file in DOCS.rglob("*.md") if "_build" not in file.parts)
+#: Cards of trained agents train them in earnest: tests/test_agents.py
+PAGES += sorted(
+    str(file.relative_to(ROOT)) for file in DOCS.rglob("*.md") if not {"_build", "agents"} & {*file.relative_to(DOCS).parts}
+)
 PAGES = [page for page in PAGES if "```{code-cell}" not in (ROOT / page).read_text("utf-8")]
 
 

@@ -177,6 +177,7 @@ def test_a_missing_agent_is_reported_in_a_line(command, tmp_path, capsys):
     assert printed.startswith(f"sb3-mirl {command}: No model found for mirl on {ENV}, path: ") and printed.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_track_sends_rho_and_beta_to_weights_and_biases(tmp_path):
     pytest.importorskip("wandb")
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_CONFIG_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path)}

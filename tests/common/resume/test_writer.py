@@ -220,7 +220,7 @@ def test_warning_if_no_space_is_left(tmp_path, monkeypatch):
     [
         ["random", "--kills", "12", "--total", "600", "--longest", "0.3"],
         ["operations", "--total", "60", "--save-freq", "20"],
-        ["operations", "--run", "image", "--total", "40", "--save-freq", "20"],
+        pytest.param(["operations", "--run", "image", "--total", "40", "--save-freq", "20"], marks=pytest.mark.slow),
         pytest.param(["random", "--kills", "200"], marks=pytest.mark.slow),
         pytest.param(["random", "--kills", "100", "--run", "image", "--total", "300"], marks=pytest.mark.slow),
         pytest.param(["operations", "--run", "image", "--total", "300", "--save-freq", "30"], marks=pytest.mark.slow),
