@@ -274,6 +274,8 @@ def main(arguments: list[str]) -> int:
     try:
         if args.out and (args.out.is_dir() or args.out.suffix.lower() not in (".png", ".pdf", ".svg")):
             raise ValueError(f"argument --out: must be a file with the suffix .png, .pdf or .svg, got {str(args.out)!r}")
+        if args.grid_map and len(args.files) > 1:
+            raise ValueError(f"argument --map: takes one MODEL, got {len(args.files)}")
         if args.grid_map and not args.out:
             raise ValueError("argument --map: needs --out FIGURE")
         if len(args.files) == 1 and (read := inspect_file(args.files[0]))["state_prior"] is not None:

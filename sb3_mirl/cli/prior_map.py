@@ -8,7 +8,10 @@ import numpy as np
 
 from sb3_mirl.bench.grid_maps import draw_arrows
 from sb3_mirl.common.text import did_you_mean, plain_label
-from sb3_mirl.envs.gridworld import MOVES, GridWorld
+from sb3_mirl.envs.gridworld import GRID_WORLDS, MOVES, GridWorld
+
+#: Ids of our grid worlds whose observation is the cell
+WORLD_IDS = (*GRID_WORLDS, "MIRLFourRooms-v0")
 
 
 def read_world(name: str) -> GridWorld:
@@ -22,13 +25,15 @@ def read_world(name: str) -> GridWorld:
             return GridWorld(Path(name).read_text())
         except ValueError as error:
             raise ValueError(f"argument --map: {name!r} has no map of a grid world: {error}") from error
-    ours = [env for env in gym.registry if env.startswith("MIRL")]
     if name not in gym.registry:
-        hint = did_you_mean(name, ours) or f", choose one of {', '.join(ours)}"
+        hint = did_you_mean(name, WORLD_IDS) or f", choose one of {', '.join(WORLD_IDS)}"
         raise ValueError(f"argument --map: must be the id of a grid world or a file with a map, got {name!r}{hint}")
-    world = gym.make(name).unwrapped
+    try:
+        world = gym.make(name).unwrapped
+    except gym.error.Error as error:
+        raise ValueError(f"argument --map: {name!r} cannot be made: {error}") from error
     if not isinstance(world, GridWorld):
-        raise ValueError(f"argument --map: {name!r} is no grid world, choose one of {', '.join(ours)}")
+        raise ValueError(f"argument --map: {name!r} is no grid world, choose one of {', '.join(WORLD_IDS)}")
     return world
 
 

@@ -44,7 +44,7 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
 
     def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
-        if _has_long_choices(action) and action.metavar is None:
+        if action.help and _has_long_choices(action) and action.metavar is None:
             return lambda size: (action.dest.upper(),) * size
         return super()._metavar_formatter(action, default_metavar)
 
@@ -52,7 +52,7 @@ class HelpFormatter(argparse.HelpFormatter):
         text = action.help or ""
         if _has_long_choices(action) and action.metavar is None:
             assert action.choices is not None
-            text += f"{': ' if text else ''}{', '.join(map(str, action.choices)).replace('%', '%%')}"
+            text += f": {', '.join(map(str, action.choices)).replace('%', '%%')}"
         default = action.default
         said = not action.option_strings or action.nargs == 0 or "default" in text.lower()
         if said or default is None or default is argparse.SUPPRESS or default in ("", []):

@@ -16,8 +16,9 @@ class TrackingCallback(BaseCallback):
     """
     Sends all numbers of SB3's logger to a tracker of experiments: what TensorBoard would show.
 
-    A run of the tracker begins and ends with the training. Its settings are the arguments of the model that are numbers, text
-    or truth values. The tracker itself is set up by its environment variables, such as ``WANDB_MODE=offline``.
+    A run of the tracker begins and ends with the training. Weights & Biases opens it beside other runs, so that models that
+    are trained jointly have one each. Its settings are the arguments of the model that are numbers, text or truth values.
+    The tracker itself is set up by its environment variables, such as ``WANDB_MODE=offline``.
 
     :param project: the tracker's project
     :param tracker: ``"wandb"`` for Weights & Biases, ``"trackio"`` for trackio, which keeps its data on this machine
@@ -49,11 +50,15 @@ class TrackingCallback(BaseCallback):
         self.tracker = tracker
         self.name = name
         self.config = config or {}
-        self.settings = settings
+        # By default Weights & Biases returns the run that is open, which may be that of another model
+        self.settings = {"reinit": "create_new", **settings} if tracker == "wandb" else settings
         self._run: Any = None
         self._output: _TrackerOutput | None = None
 
     def _on_training_start(self) -> None:
+        if self._run is not None:
+            # The last training was interrupted
+            self._end_run()
         config = {**arguments_of(self.model), **self.config}
         names = {} if self.name is None else {"name": self.name}
         # Both have the same functions
@@ -65,8 +70,11 @@ class TrackingCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        assert self._output is not None
-        self.logger.output_formats.remove(self._output)
+        self._end_run()
+
+    def _end_run(self) -> None:
+        if self._output in self.logger.output_formats:
+            self.logger.output_formats.remove(self._output)
         self._run.finish()
         self._run = self._output = None
 
@@ -99,6 +107,8 @@ def arguments_of(model: BaseAlgorithm) -> dict[str, Any]:
     """
     classes = type(model).__mro__
     names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}  # type: ignore[misc]
+    # A folder of this machine
+    names.discard("tensorboard_log")
     plain = (bool, int, float, str, type(None))
     values = {name: vars(model)[name] for name in sorted(names & vars(model).keys())}
     return {"algorithm": type(model).__name__, **{name: value for name, value in values.items() if isinstance(value, plain)}}

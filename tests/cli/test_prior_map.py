@@ -48,6 +48,7 @@ def test_panels_are_the_table_or_the_skills():
         ("MIRLSquare-v0", CELLS, ["--map", "MIRLCorridor-v0"], "x must be the cell of 'MIRLCorridor-v0', which has "),
         ("MIRLSquare-v0", CELLS, ["--map", "MIRLSquar-v0"], "got 'MIRLSquar-v0', did you mean 'MIRLSquare-v0'?"),
         ("MIRLSquare-v0", CELLS, ["--map", "CartPole-v1"], "'CartPole-v1' is no grid world, choose one of MIRLCorridor-v0, "),
+        ("MIRLSquare-v0", CELLS, ["--map", "MIRLFourRoomsGoals-v0"], "choose one of MIRLCorridor-v0, MIRLWideCorridor-v0, "),
         ("MIRLSquare-v0", {}, ["--map", "MIRLSquare-v0"], "needs a prior that depends on x, the cell"),
         (
             "CartPole-v1",
@@ -62,6 +63,21 @@ def test_other_priors_and_worlds_are_refused(env, settings, arguments, message, 
     assert main(["prior", file_of(tmp_path, env, **settings), *arguments, "--out", str(out)]) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("sb3-mirl prior: argument --map: ") and message in printed and not out.exists()
+
+
+def test_worlds_that_cannot_be_made_are_refused(tmp_path, capsys, monkeypatch):
+    def make():
+        raise gym.error.DependencyNotInstalled("no simulator")
+
+    monkeypatch.setitem(gym.registry, "Other-v0", gym.envs.registration.EnvSpec("Other-v0", make))
+    assert main(["prior", file_of(tmp_path, **CELLS), "--map", "Other-v0", "--out", str(tmp_path / "map.png")]) == 2
+    assert capsys.readouterr().err == "sb3-mirl prior: argument --map: 'Other-v0' cannot be made: no simulator\n"
+
+
+def test_a_map_is_that_of_one_model(tmp_path, capsys):
+    file = file_of(tmp_path, **CELLS)
+    assert main(["prior", file, file, "--map", "MIRLSquare-v0", "--out", str(tmp_path / "map.png")]) == 2
+    assert capsys.readouterr().err == "sb3-mirl prior: argument --map: takes one MODEL, got 2\n"
 
 
 def test_a_map_needs_a_figure(tmp_path, capsys):

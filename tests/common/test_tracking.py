@@ -12,9 +12,10 @@ import pytest
 from models import FAST
 from probes import TwoArms
 from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.logger import Logger
 
-from sb3_mirl import MIRL, TrackingCallback
+from sb3_mirl import MIRL, TrackingCallback, train_jointly
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_run_has_the_numbers_of_the_logger_and_the_arguments_of_the_model(trac
     model.learn(200, callback=callback, log_interval=1)
     (run,) = tracker
     settings = {name: value for name, value in run.settings.items() if name != "config"}
-    assert settings == {"project": "project", "name": "first", "group": "g"}
+    assert settings == {"project": "project", "name": "first", "group": "g", "reinit": "create_new"}
     config = run.settings["config"]
     assert (config["algorithm"], config["beta_scale"], config["seed"], config["note"]) == ("MIRL", 7.0, 0, "x")
     steps = [step for step, _ in run.lines]
@@ -52,6 +53,23 @@ def test_a_run_has_the_numbers_of_the_logger_and_the_arguments_of_the_model(trac
     assert run.finished and len(model.logger.output_formats) == 0
     model.learn(100, callback=callback)
     assert len(tracker) == 2
+
+
+def test_an_interrupted_training_leaves_no_run_open(tracker):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    model, callback = MIRL("MlpPolicy", TwoArms(), **FAST), TrackingCallback("p")
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(200, callback=[callback, ConvertCallback(stop)])
+    model.learn(100, callback=callback, log_interval=1)
+    assert [run.finished for run in tracker] == [True, True] and tracker[1].lines
+    assert len(model.logger.output_formats) == 0
+
+
+def test_folders_of_this_machine_are_not_sent(tracker, tmp_path):
+    MIRL("MlpPolicy", TwoArms(), tensorboard_log=str(tmp_path), **FAST).learn(30, callback=TrackingCallback("p"))
+    assert str(tmp_path) not in str(tracker[0].settings)
 
 
 def test_it_works_with_algorithms_of_sb3(tracker):
@@ -92,6 +110,18 @@ def test_wandb_writes_offline(tmp_path, monkeypatch):
     (file,) = Path(tmp_path, "wandb").glob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
     assert b"prior/action_1" in content and b"train/beta" in content and b"beta_scale" in content
+
+
+def test_models_that_are_trained_jointly_have_a_run_each(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name, value in {"MODE": "offline", "SILENT": "true", "CONFIG_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    models = [MIRL("MlpPolicy", TwoArms(), **{**FAST, "seed": seed}) for seed in (3, 4)]
+    callbacks = [TrackingCallback("project", name=f"seed{model.seed}", dir=str(tmp_path)) for model in models]
+    train_jointly(models, 200, callback=callbacks, log_interval=1)
+    files = sorted(file.read_bytes() for file in Path(tmp_path, "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 2 and all(b"train/beta" in content for content in files)
+    assert sorted((b"seed3" in content, b"seed4" in content) for content in files) == [(False, True), (True, False)]
 
 
 def test_trackio_keeps_a_run_on_this_machine(tmp_path):
