@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import gymnasium as gym
@@ -18,8 +20,8 @@ from zoo_train import train
 
 from sb3_mirl import MDQN, MIRL
 from sb3_mirl.common.export.model_file import read_model_file
-from sb3_mirl.zoo.command import main
-from sb3_mirl.zoo.model_card import Evaluation, training_command, write_agent
+from sb3_mirl.zoo.command import main, make_parser
+from sb3_mirl.zoo.model_card import PRIVATE, Evaluation, publishable, training_command, write_agent
 from sb3_mirl.zoo.runs import Run
 
 ARGS = {"algo": "mirl", "env": "CartPole-v1", "seed": 3}
@@ -92,16 +94,43 @@ def test_export_is_the_trained_model_with_its_settings(pushed, runs):
     assert (arguments["buffer_size"], arguments["seed"]) == (run.hyperparams["buffer_size"], run.args["seed"])
 
 
-def test_python_of_the_card_repeats_the_result(pushed, text, monkeypatch):
+def check_python(folder, monkeypatch):
+    """Run the card's Python, which must repeat the result; return the result and the names that it defines."""
+
     def hf_hub_download(repo_id, filename):
         assert repo_id == "me/mirl-CartPole-v1"
-        return str(pushed / filename)
+        return str(folder / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     names = {}
-    exec(block(text, "python"), names)
-    result = json.loads((pushed / "results.json").read_text())
+    exec(block((folder / "README.md").read_text("utf-8"), "python"), names)
+    result = json.loads((folder / "results.json").read_text())
     assert (names["mean"], names["std"]) == (result["mean_reward"], result["std_reward"])
+    return names
+
+
+def test_python_of_the_card_repeats_the_result(pushed, monkeypatch):
+    assert check_python(pushed, monkeypatch)["env"].num_envs == 1
+
+
+def test_python_of_the_card_has_the_environments_of_push_to_hub(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("logs").symlink_to(runs / "logs")
+    uploads = {}
+    # Each episode returns 0 or -1 with this argument of CartPole
+    own = ["--n-envs", "2", "--env-kwargs", "sutton_barto_reward:True", "render_mode:'rgb_array'"]
+    assert push(uploads, monkeypatch, *own) == 0
+    names = check_python(uploads["me/mirl-CartPole-v1"], monkeypatch)
+    assert names["env"].num_envs == 2 and names["mean"] <= 0
+    assert names["env"].get_attr("render_mode") == [None, None]
+
+
+def test_bad_options_of_push_to_hub_get_one_usage(in_runs, monkeypatch, capsys):
+    for option in ("--seed", "--n-envs"):
+        with pytest.raises(SystemExit):
+            push({}, monkeypatch, option, "x")
+        error = capsys.readouterr().err
+        assert error.count("usage:") <= 1 and error.count(f"argument {option}: invalid int value: 'x'") == 1
 
 
 def test_commands_of_the_card_play_the_agent(pushed, text, tmp_path, monkeypatch):
@@ -142,6 +171,46 @@ def test_card_has_results_hyperparameters_and_beta(text, pushed, runs):
     model = MIRL.load_exported(pushed / "mirl-CartPole-v1.safetensors", device="cpu")
     assert f"β is {model.beta:.6g}" in text
     assert {index: share for _, index, share in table(text)} == {a: round(p, 4) for a, p in enumerate(model.prior.tolist())}
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_upload_has_no_folders_or_passwords(algo, runs, tmp_path, monkeypatch):
+    shutil.copytree(runs / "logs" / algo, tmp_path / "logs" / algo)
+    monkeypatch.chdir(tmp_path)
+    run = Run.newest("logs", algo, "CartPole-v1", None)
+    own = {"conf_file": f"{tmp_path}/own.yml", "trained_agent": f"{tmp_path}/agent.zip", "log_folder": f"{tmp_path}/logs"}
+    own |= {"storage": "postgresql://me:secret@host/db", "study_name": "secret", "tensorboard_log": f"{tmp_path}/tb"}
+    own |= {"optimization_log_path": f"{tmp_path}/search", "command": f"train -f {tmp_path}", "wandb_entity": "secret"}
+    own |= {"wandb_project_name": "secret", "wandb_group": "secret", "wandb_tags": ["secret"]}
+    (run.params_folder / "args.yml").write_text(yaml.dump(OrderedDict(run.args | own)))
+    uploads = {}
+    assert push(uploads, monkeypatch, algo=algo) == 0
+    (folder,) = uploads.values()
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"args.yml", "config.yml", "README.md", "data"} <= {file.name for file in files}
+    for file in files:
+        content = file.read_bytes()
+        assert not [word for word in (str(tmp_path), str(runs), "secret") if word.encode() in content], file
+    # As enjoy reads it
+    args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
+    assert type(args) is OrderedDict and [*args] == [*run.args, "command"]
+    assert (args["conf_file"], args["trained_agent"], args["storage"]) == ("own.yml", "agent.zip", None)
+    assert {name: value for name, value in args.items() if name not in own} == {
+        name: value for name, value in run.args.items() if name not in own
+    }
+
+
+def test_private_arguments_have_the_defaults_of_rl_zoo3():
+    defaults = make_parser("train").parse_args([])
+    private = {name: value for name, value in PRIVATE.items() if name != "command"}
+    assert private == {name: getattr(defaults, name) for name in private}
+
+
+def test_published_arguments_give_the_same_command():
+    ours = {**ARGS, "conf_file": r"C:\me\hyperparams\mirl.yml", "trained_agent": r"C:\me\agent.zip"}
+    public = publishable(ours)
+    assert (public["conf_file"], public["trained_agent"]) == (None, "agent.zip")
+    assert training_command(public) == training_command(ours)
 
 
 def test_other_algorithms_keep_the_card_of_rl_zoo3(in_runs, monkeypatch, tmp_path):
@@ -212,6 +281,17 @@ def test_training_command_can_be_parsed_by_a_shell():
 def test_training_command_shows_no_folders_or_passwords():
     args = {**ARGS, "conf_file": "/home/me/own.yml", "storage": "postgresql://me:secret@host/db", "trial_id": 2}
     assert training_command(args).split("--seed 3")[1] == " --conf-file own.yml"
+    args = {**ARGS, "trained_agent": "/home/me/logs/agent.zip"}
+    assert training_command(args).split("--seed 3")[1] == " --trained-agent agent.zip"
+
+
+def test_card_says_that_files_of_the_author_are_not_here(trained, tmp_path):
+    for own, note in (("conf_file", "from a trial or a file, which is not here"), ("trained_agent", "began with an agent")):
+        write_agent(trained, tmp_path, ARGS, {}, EVALUATION)
+        assert note not in (tmp_path / "README.md").read_text("utf-8")
+        write_agent(trained, tmp_path, {**ARGS, own: "/home/me/own.zip"}, {}, EVALUATION)
+        text = (tmp_path / "README.md").read_text("utf-8")
+        assert note in text and "/home/me" not in text
 
 
 def test_long_tables_are_cut(tmp_path):
