@@ -9,6 +9,7 @@ without running code, and how to train it.
 import inspect
 import json
 import shlex
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
     """
     Add the export to the folder that ``push-to-hub`` uploads, and write our card in place of rl-zoo3's. The zip stays, because
     ``load-from-hub`` takes it. Folders of other algorithms keep rl-zoo3's card. In all, ``args.yml`` loses what
-    :func:`publishable` leaves out.
+    :func:`publishable` leaves out, and the model its folder of TensorBoard.
 
     :param folder: as rl-zoo3 has filled it
     :param repo_id: of the repository on the Hugging Face hub
@@ -122,6 +123,8 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
     args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
     # As rl-zoo3 writes it
     (folder / "args.yml").write_text(yaml.dump(OrderedDict(publishable(args))))
+    model_file = folder / f"{args['algo']}-{EnvironmentName(args['env'])}.zip"
+    _remove_tensorboard_log(model_file)
     if args["algo"] not in ALGORITHMS:
         return
     hyperparams = dict(yaml.load((folder / "config.yml").read_text(), Loader=yaml.UnsafeLoader))
@@ -137,11 +140,22 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
         n_envs=n_envs,
         env_kwargs={name: value for name, value in env_kwargs.items() if name != "render_mode"},
     )
-    model = ALGORITHMS[args["algo"]].load(folder / f"{args['algo']}-{EnvironmentName(args['env'])}.zip", device="cpu")
+    model = ALGORITHMS[args["algo"]].load(model_file, device="cpu")
     try:
         write_agent(model, folder, args, hyperparams, evaluation, repo_id)
     except ValueError as error:
         raise CommandError(f"the model cannot be exported: {error}") from error
+
+
+def _remove_tensorboard_log(model_file: Path) -> None:
+    """Remove the folder of TensorBoard from a model, and from what rl-zoo3 has unpacked of it beside it."""
+    with zipfile.ZipFile(model_file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["data"] = json.dumps(json.loads(contents["data"]) | {"tensorboard_log": None}, indent=4).encode()
+    with zipfile.ZipFile(model_file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    (model_file.with_suffix("") / "data").write_bytes(contents["data"])
 
 
 def publishable(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def publishable(args: Mapping[str, Any]) -> dict[str, Any]:
     Arguments of ``train`` without folders, databases and accounts.
 
     :param args: as in ``args.yml`` of a run folder
-    :return: the same names; :data:`PRIVATE` have rl-zoo3's defaults, files are without their folders, and ``conf_file`` is None
+    :return: the same names; :data:`PRIVATE` have rl-zoo3's defaults, files are without their folders, ``conf_file`` is None
         for the one in this package, which is the default
     """
     public = {name: PRIVATE.get(name, value) for name, value in args.items()}
