@@ -70,11 +70,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _seed_of(arguments: list[str]) -> int:
-    """The seed with which rl-zoo3's ``push_to_hub`` evaluates."""
-    parser = argparse.ArgumentParser(add_help=False)
+def _evaluation_of(arguments: list[str]) -> argparse.Namespace:
+    """The seed and the number of environments (``n_envs``) with which rl-zoo3's ``push_to_hub`` evaluates."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--seed", type=int, default=0)
-    return int(parser.parse_known_args(arguments)[0].seed)
+    parser.add_argument("--n-envs", type=int, default=1)
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:
+        # rl-zoo3's parser will find the same error and end the command
+        return parser.parse_args([])
 
 
 def _run(command: str, arguments: list[str]) -> None:
@@ -89,7 +94,9 @@ def _run(command: str, arguments: list[str]) -> None:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))
         if command == "push-to-hub":
-            stack.enter_context(before_upload(partial(complete_repository, seed=_seed_of(arguments))))
+            evaluation = _evaluation_of(arguments)
+            complete = partial(complete_repository, seed=evaluation.seed, n_envs=evaluation.n_envs)
+            stack.enter_context(before_upload(complete))
         for work_around in work_arounds(command, main):
             stack.enter_context(work_around)
         seed_runs.run(partial(_run_script, command, parser))

@@ -9,9 +9,11 @@ without running code, and how to train it.
 import inspect
 import json
 import shlex
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import yaml
@@ -44,6 +46,12 @@ OPTIONS: dict[str, Any] = {
     **{"n_timesteps": -1, "hyperparams": None, "env_kwargs": None, "eval_env_kwargs": None, "gym_packages": []},
     **{"conf_file": None, "trained_agent": "", "vec_env": "dummy", "eval_freq": 25000, "eval_episodes": 5, "n_eval_envs": 1},
 }
+#: Arguments of ``train`` that say something about the author's machine and accounts, and rl-zoo3's defaults. ``command``, the
+#: whole command line, is there with ``--track``
+PRIVATE: dict[str, Any] = {
+    **{"storage": None, "study_name": None, "tensorboard_log": "", "log_folder": "logs", "optimization_log_path": None},
+    **{"wandb_project_name": "sb3", "wandb_entity": None, "wandb_group": None, "wandb_tags": [], "command": ""},
+}
 #: Hyper-parameters that change what the agent observes: ``make_vec_env`` alone does not make its environment
 WRAPPERS = ("env_wrapper", "vec_env_wrapper", "frame_stack", "normalize")
 #: Rows of the table of ρ
@@ -60,6 +68,10 @@ class Evaluation(NamedTuple):
     seed: int
     #: Whether the agent acted without exploration
     deterministic: bool = True
+    #: Number of environments side by side
+    n_envs: int = 1
+    #: Arguments of the environment; None: those of ``train``
+    env_kwargs: Mapping[str, Any] | None = None
 
 
 def write_agent(
@@ -94,31 +106,74 @@ def write_agent(
     return export
 
 
-def complete_repository(folder: str | Path, repo_id: str, seed: int) -> None:
+def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int) -> None:
     """
     Add the export to the folder that ``push-to-hub`` uploads, and write our card in place of rl-zoo3's. The zip stays, because
-    ``load-from-hub`` takes it. Folders of other algorithms are left as they are.
+    ``load-from-hub`` takes it. Folders of other algorithms keep rl-zoo3's card. In all, ``args.yml`` loses what
+    :func:`publishable` leaves out, and the model its folder of TensorBoard.
 
     :param folder: as rl-zoo3 has filled it
     :param repo_id: of the repository on the Hugging Face hub
     :param seed: of the environment in which rl-zoo3 has evaluated the agent
+    :param n_envs: how many environments it has evaluated the agent in, side by side
     :raises CommandError: if the model cannot be exported
     """
     folder = Path(folder)
     # rl-zoo3 has read both in the same way, from the run folder of which these are copies
     args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
+    # As rl-zoo3 writes it
+    (folder / "args.yml").write_text(yaml.dump(OrderedDict(publishable(args))))
+    model_file = folder / f"{args['algo']}-{EnvironmentName(args['env'])}.zip"
+    _remove_tensorboard_log(model_file)
     if args["algo"] not in ALGORITHMS:
         return
     hyperparams = dict(yaml.load((folder / "config.yml").read_text(), Loader=yaml.UnsafeLoader))
     result = json.loads((folder / "results.json").read_text())
+    # With those of push-to-hub's command line
+    env_kwargs = yaml.load((folder / "env_kwargs.yml").read_text(), Loader=yaml.UnsafeLoader)
     evaluation = Evaluation(
-        result["mean_reward"], result["std_reward"], result["n_eval_episodes"], seed, result["is_deterministic"]
+        mean=result["mean_reward"],
+        std=result["std_reward"],
+        n_episodes=result["n_eval_episodes"],
+        seed=seed,
+        deterministic=result["is_deterministic"],
+        n_envs=n_envs,
+        env_kwargs={name: value for name, value in env_kwargs.items() if name != "render_mode"},
     )
-    model = ALGORITHMS[args["algo"]].load(folder / f"{args['algo']}-{EnvironmentName(args['env'])}.zip", device="cpu")
+    model = ALGORITHMS[args["algo"]].load(model_file, device="cpu")
     try:
         write_agent(model, folder, args, hyperparams, evaluation, repo_id)
     except ValueError as error:
         raise CommandError(f"the model cannot be exported: {error}") from error
+
+
+def _remove_tensorboard_log(model_file: Path) -> None:
+    """Remove the folder of TensorBoard from a model, and from what rl-zoo3 has unpacked of it beside it."""
+    with zipfile.ZipFile(model_file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    contents["data"] = json.dumps(json.loads(contents["data"]) | {"tensorboard_log": None}, indent=4).encode()
+    with zipfile.ZipFile(model_file, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    (model_file.with_suffix("") / "data").write_bytes(contents["data"])
+
+
+def publishable(args: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Arguments of ``train`` without folders, databases and accounts.
+
+    :param args: as in ``args.yml`` of a run folder
+    :return: the same names; :data:`PRIVATE` have rl-zoo3's defaults, files are without their folders, ``conf_file`` is None
+        for the one in this package, which is the default
+    """
+    public = {name: PRIVATE.get(name, value) for name, value in args.items()}
+    for name in ("conf_file", "trained_agent"):
+        if public.get(name):
+            # Takes the folders of all systems
+            public[name] = PureWindowsPath(public[name]).name
+    if args.get("conf_file") and is_ours(args["conf_file"], args["algo"]):
+        public["conf_file"] = None
+    return public
 
 
 def training_command(args: Mapping[str, Any]) -> str:
@@ -129,11 +184,9 @@ def training_command(args: Mapping[str, Any]) -> str:
     :return: one line for a POSIX shell, without options that do not change the agent
     """
     words = ["sb3-mirl", "train", "--algo", args["algo"], "--env", args["env"], "--seed", str(args["seed"])]
+    public = publishable(args)
     for name, default in OPTIONS.items():
-        value = args.get(name, default)
-        if name == "conf_file" and value is not None:
-            # Our file is the default; the folder of another one means nothing to the reader
-            value = None if is_ours(value, args["algo"]) else Path(value).name
+        value = public.get(name, default)
         if value is None or value == default:
             continue
         if isinstance(value, dict):
@@ -146,7 +199,7 @@ def training_command(args: Mapping[str, Any]) -> str:
 
 def is_ours(conf_file: str, algorithm: str) -> bool:
     """Whether a file of hyper-parameters is, by its name, the one in this package, perhaps on another machine."""
-    return Path(conf_file).parts[-2:] == ("hyperparams", f"{algorithm}.yml")
+    return PureWindowsPath(conf_file).parts[-2:] == ("hyperparams", f"{algorithm}.yml")
 
 
 @dataclass(frozen=True)
@@ -210,7 +263,7 @@ class AgentCard:
 
     def results(self) -> str:
         """The section of the results."""
-        mean, std, n_episodes, seed, deterministic = self.evaluation
+        mean, std, n_episodes, seed, deterministic, *_ = self.evaluation
         actions = "the most probable ones" if deterministic else "with exploration"
         return f"""## Results
 
@@ -273,8 +326,9 @@ A small ρ(a) means that the agent chose the action seldom. {beta}
 
     def evaluating(self) -> list[str]:
         """Lines of Python that repeat the evaluation."""
-        mean, std, n_episodes, seed, deterministic = self.evaluation
-        kwargs = f", env_kwargs={self.args['env_kwargs']!r}" if self.args.get("env_kwargs") else ""
+        mean, std, n_episodes, seed, deterministic, n_envs, env_kwargs = self.evaluation
+        env_kwargs = self.args.get("env_kwargs") if env_kwargs is None else env_kwargs
+        kwargs = (f", n_envs={n_envs}" if n_envs > 1 else "") + (f", env_kwargs={env_kwargs!r}" if env_kwargs else "")
         return [
             f"env = make_vec_env({json.dumps(self.env)}, seed={seed}{kwargs})",
             f"mean, std = evaluate_policy(model, env, {n_episodes}, deterministic={deterministic})  # {mean:.2f}, {std:.2f}",
@@ -304,15 +358,16 @@ sb3-mirl enjoy {which}
         :param versions: of packages, by name
         """
         shown = yaml.dump(dict(self.hyperparams), sort_keys=False, allow_unicode=True).rstrip()
-        conf_file = self.args.get("conf_file")
-        elsewhere = self.args.get("trial_id") is not None or (conf_file and not is_ours(conf_file, self.args["algo"]))
+        public = publishable(self.args)
+        agent = "\nThe training began with an agent from a file, which is not here.\n" if public.get("trained_agent") else ""
+        elsewhere = public.get("trial_id") is not None or public.get("conf_file")
         note = " The command took some of them from a trial or a file, which is not here." if elsewhere else ""
         return f"""## Training
 
 ```bash
 {training_command(self.args)}
 ```
-
+{agent}
 The hyper-parameters:{note}
 
 ```yaml

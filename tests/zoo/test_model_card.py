@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections import OrderedDict
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,12 +15,13 @@ import yaml
 from exports import FAST
 from huggingface_hub import ModelCard
 from probes import NamedActions
+from rl_zoo3.utils import ALGOS
 from zoo_train import train
 
 from sb3_mirl import MDQN, MIRL
 from sb3_mirl.common.export.model_file import read_model_file
-from sb3_mirl.zoo.command import main
-from sb3_mirl.zoo.model_card import Evaluation, training_command, write_agent
+from sb3_mirl.zoo.command import main, make_parser
+from sb3_mirl.zoo.model_card import PRIVATE, Evaluation, publishable, training_command, write_agent
 from sb3_mirl.zoo.runs import Run
 
 ARGS = {"algo": "mirl", "env": "CartPole-v1", "seed": 3}
@@ -92,16 +94,42 @@ def test_export_is_the_trained_model_with_its_settings(pushed, runs):
     assert (arguments["buffer_size"], arguments["seed"]) == (run.hyperparams["buffer_size"], run.args["seed"])
 
 
-def test_python_of_the_card_repeats_the_result(pushed, text, monkeypatch):
+def check_python(folder, monkeypatch):
+    """Run the card's Python, which must repeat the result; return the result and the names that it defines."""
+
     def hf_hub_download(repo_id, filename):
         assert repo_id == "me/mirl-CartPole-v1"
-        return str(pushed / filename)
+        return str(folder / filename)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     names = {}
-    exec(block(text, "python"), names)
-    result = json.loads((pushed / "results.json").read_text())
+    exec(block((folder / "README.md").read_text("utf-8"), "python"), names)
+    result = json.loads((folder / "results.json").read_text())
     assert (names["mean"], names["std"]) == (result["mean_reward"], result["std_reward"])
+    return names
+
+
+def test_python_of_the_card_repeats_the_result(pushed, monkeypatch):
+    assert check_python(pushed, monkeypatch)["env"].num_envs == 1
+
+
+def test_python_of_the_card_has_the_environments_of_push_to_hub(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("logs").symlink_to(runs / "logs")
+    uploads = {}
+    # Each episode returns 0 or -1 with this argument of CartPole
+    own = ["--n-envs", "2", "--env-kwargs", "sutton_barto_reward:True", "render_mode:'rgb_array'"]
+    assert push(uploads, monkeypatch, *own) == 0
+    names = check_python(uploads["me/mirl-CartPole-v1"], monkeypatch)
+    assert names["env"].num_envs == 2 and names["mean"] <= 0
+    assert "render_mode" not in (uploads["me/mirl-CartPole-v1"] / "README.md").read_text("utf-8")
+
+
+def test_bad_options_of_push_to_hub_get_the_error_of_its_parser(in_runs, monkeypatch, capsys):
+    for option in ("--seed", "--n-envs"):
+        with pytest.raises(SystemExit):
+            push({}, monkeypatch, option, "x")
+        assert capsys.readouterr().err == f"sb3-mirl push-to-hub: error: argument {option}: invalid int value: 'x'\n"
 
 
 def test_commands_of_the_card_play_the_agent(pushed, text, tmp_path, monkeypatch):
@@ -142,6 +170,50 @@ def test_card_has_results_hyperparameters_and_beta(text, pushed, runs):
     model = MIRL.load_exported(pushed / "mirl-CartPole-v1.safetensors", device="cpu")
     assert f"β is {model.beta:.6g}" in text
     assert {index: share for _, index, share in table(text)} == {a: round(p, 4) for a, p in enumerate(model.prior.tolist())}
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_upload_has_no_folders_or_passwords(algo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"-f": f"{tmp_path}/logs", "-tb": f"{tmp_path}/tb", "--optimization-log-path": f"{tmp_path}/search"}
+    options |= {"--storage": "postgresql://me:secret@host/db", "--study-name": "secret", "--wandb-tags": "secret"}
+    options |= {"--wandb-project-name": "secret", "--wandb-entity": "secret", "--wandb-group": "secret"}
+    train(*(word for option in options.items() for word in option), algo=algo, steps=60)
+    run = Run.newest("logs", algo, "CartPole-v1", None)
+    # What other files of hyper-parameters, other agents and --track write
+    own = {"conf_file": f"{tmp_path}/own.yml", "trained_agent": f"{tmp_path}/agent.zip", "command": f"train -f {tmp_path}"}
+    (run.params_folder / "args.yml").write_text(yaml.dump(OrderedDict(run.args | own)))
+    uploads = {}
+    assert push(uploads, monkeypatch, algo=algo) == 0
+    (folder,) = uploads.values()
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"args.yml", "config.yml", "README.md", "data"} <= {file.name for file in files}
+    for file in files:
+        content = file.read_bytes()
+        assert not [word for word in (str(tmp_path), "secret") if word.encode() in content], file
+    # As enjoy reads it
+    args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
+    assert type(args) is OrderedDict and [*args] == [*run.args, "command"]
+    assert (args["conf_file"], args["trained_agent"], args["storage"]) == ("own.yml", "agent.zip", None)
+    changed = {*own, *PRIVATE}
+    assert {**args, **dict.fromkeys(changed)} == {**run.args, **dict.fromkeys(changed)}
+    # The model has lost nothing else
+    loaded, trained = (ALGOS[algo].load(file, device="cpu") for file in (folder / f"{algo}-CartPole-v1.zip", run.model_file))
+    assert loaded.tensorboard_log is None and loaded.num_timesteps == trained.num_timesteps
+    assert all(th.equal(value, trained.policy.state_dict()[name]) for name, value in loaded.policy.state_dict().items())
+
+
+def test_private_arguments_have_the_defaults_of_rl_zoo3():
+    defaults = make_parser("train").parse_args([])
+    private = {name: value for name, value in PRIVATE.items() if name != "command"}
+    assert private == {name: getattr(defaults, name) for name in private}
+
+
+def test_published_arguments_give_the_same_command():
+    ours = {**ARGS, "conf_file": r"C:\me\hyperparams\mirl.yml", "trained_agent": r"C:\me\agent.zip"}
+    public = publishable(ours)
+    assert (public["conf_file"], public["trained_agent"]) == (None, "agent.zip")
+    assert training_command(public) == training_command(ours)
 
 
 def test_other_algorithms_keep_the_card_of_rl_zoo3(in_runs, monkeypatch, tmp_path):
@@ -212,6 +284,17 @@ def test_training_command_can_be_parsed_by_a_shell():
 def test_training_command_shows_no_folders_or_passwords():
     args = {**ARGS, "conf_file": "/home/me/own.yml", "storage": "postgresql://me:secret@host/db", "trial_id": 2}
     assert training_command(args).split("--seed 3")[1] == " --conf-file own.yml"
+    args = {**ARGS, "trained_agent": "/home/me/logs/agent.zip"}
+    assert training_command(args).split("--seed 3")[1] == " --trained-agent agent.zip"
+
+
+def test_card_says_that_files_of_the_author_are_not_here(trained, tmp_path):
+    for own, note in (("conf_file", "from a trial or a file, which is not here"), ("trained_agent", "began with an agent")):
+        write_agent(trained, tmp_path, ARGS, {}, EVALUATION)
+        assert note not in (tmp_path / "README.md").read_text("utf-8")
+        write_agent(trained, tmp_path, {**ARGS, own: "/home/me/own.zip"}, {}, EVALUATION)
+        text = (tmp_path / "README.md").read_text("utf-8")
+        assert note in text and "/home/me" not in text
 
 
 def test_long_tables_are_cut(tmp_path):
