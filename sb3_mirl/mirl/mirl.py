@@ -141,7 +141,7 @@ class MIRL(RegularizedDQN):
             self.resolved_prior_lr = auto_prior_lr(total_timesteps)
         if total_timesteps > 0 and self.beta_step_size is None:
             self.resolved_beta_lr = auto_beta_lr(self.count_gradient_steps(total_timesteps))
-        write_layout(self.logger)
+        write_layout(self.logger, self.logs_prior)
         return result
 
     def _sample_action(

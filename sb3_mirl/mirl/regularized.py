@@ -133,9 +133,14 @@ class RegularizedDQN(BaseDQN):
             self._log_marginal(self.policy.prior)
         super().dump_logs()
 
+    @property
+    def logs_prior(self) -> bool:
+        """Whether ρ is logged by action: a marginal ρ of at most :data:`MAX_LOGGED_ACTIONS`."""
+        return self.policy.state_prior is None and len(self.policy.prior) <= MAX_LOGGED_ACTIONS
+
     def _log_marginal(self, prior: th.Tensor) -> None:
         self.logger.record("rollout/prior_entropy", -th.special.xlogy(prior, prior).sum().item())
-        if len(prior) <= MAX_LOGGED_ACTIONS:
+        if self.logs_prior:
             first = self.action_space.start  # type: ignore[attr-defined]
             names = self.action_names or [f"action_{first + action}" for action in range(len(prior))]
             for name, probability in zip(names, prior.tolist(), strict=True):

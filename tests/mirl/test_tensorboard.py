@@ -8,7 +8,7 @@ from probes import TwoArms
 from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL, PriorInfluenceCallback
-from sb3_mirl.mirl.tensorboard import CHARTS
+from sb3_mirl.mirl.tensorboard import CHARTS, PRIOR
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -38,6 +38,15 @@ def test_the_layout_is_in_the_file_without_a_callback(events):
     (category,) = layout_of(events).category
     assert category.title == "MIRL"
     assert {chart.title: list(chart.multiline.tag) for chart in category.chart} == CHARTS
+
+
+def test_a_prior_that_is_not_logged_by_action_has_no_chart(tmp_path):
+    model = MIRL(
+        "MlpPolicy", TwoArms(), prior_type="conditional", prior_observation="all", tensorboard_log=str(tmp_path), **FAST
+    )
+    model.learn(100, log_interval=1)
+    (category,) = layout_of(read_back(tmp_path / "MIRL_1")).category
+    assert {chart.title for chart in category.chart} == CHARTS.keys() - {PRIOR}
 
 
 def test_each_chart_shows_something_that_is_logged(events):
