@@ -17,6 +17,8 @@ ARGUMENTS = {
         *("--screen-size", "36"),
     ],
 }
+#: The longest ones of which the tests of the commands and classes that they use are fast
+SLOW = {"atari_pong.py", "compare.py", "transfer_prior.py"}
 MAKES = {
     "demo.py": "demo/mirl_acrobot.png",
     "first_run.py": "mirl_cartpole.zip",
@@ -30,7 +32,7 @@ def test_every_example_is_tested():
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(ARGUMENTS)])
 def test_example(name, tmp_path, run_script):
     finished = run_script(EXAMPLES / name, *ARGUMENTS[name], cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr[-3000:]

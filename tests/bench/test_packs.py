@@ -206,6 +206,7 @@ def test_jobs_without_a_common_step_are_trained_apart(whole, alone, tmp_path, mo
         assert_same(job.result(folder), job.result(alone))
 
 
+@pytest.mark.slow
 def test_pack_with_damaged_checkpoints_starts_again(whole, tmp_path, monkeypatch):
     folder = interrupted(tmp_path / "out", PACK, monkeypatch)
     for file in SQL[0].checkpoints(folder).glob("*.safetensors"):

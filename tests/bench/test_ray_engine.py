@@ -84,7 +84,7 @@ def test_job_of_a_pack_that_another_process_runs_is_left_to_it(one_node, tmp_pat
     assert [job.state(folder) for job in MIRL] == ["missing", "done", "done"]
 
 
-@pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
+@pytest.mark.parametrize("fetch", [pytest.param(False, id="shared"), pytest.param(True, id="fetched", marks=pytest.mark.slow)])
 def test_failure_is_recorded_and_not_repeated(one_node, fetch, tmp_path):
     broken = replace(TINY, hyperparams={"policy_kwargs": {"net_arch": ["wide"]}})
     open_folder(tmp_path / "out", broken, [MIRL[0]])
@@ -93,6 +93,7 @@ def test_failure_is_recorded_and_not_repeated(one_node, fetch, tmp_path):
     assert "in _train_and_evaluate" in MIRL[0].failure_file(tmp_path / "out").read_text()
 
 
+@pytest.mark.slow
 def test_job_of_another_process_is_not_run(one_node, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out"
     open_folder(folder, TINY, [DQN])

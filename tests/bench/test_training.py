@@ -109,7 +109,8 @@ def test_killed_job_resumes_to_the_same_result(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "algorithm, env, resumes", [("mirl", "MinAtar/Seaquest-v1", True), ("sql_m", "LunarLander-v3", False)]
+    "algorithm, env, resumes",
+    [("mirl", "MinAtar/Seaquest-v1", True), pytest.param("sql_m", "LunarLander-v3", False, marks=pytest.mark.slow)],
 )
 def test_interrupted_job_has_the_result_of_an_uninterrupted_one(algorithm, env, resumes, tmp_path, monkeypatch):
     job = Job(algorithm, env, 3)

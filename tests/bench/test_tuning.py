@@ -118,6 +118,7 @@ def test_finished_trials_are_skipped_and_others_refused(folder):
         [*tune(SUITE, replace(PLAN, episodes=2), ["dqn"], folder, 1)]
 
 
+@pytest.mark.slow
 def test_command_runs_what_is_missing_and_prints_the_choice(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(command.SUITES, "classic-actions", SUITE)
     monkeypatch.setitem(command.TUNINGS, "classic-actions", PLAN)

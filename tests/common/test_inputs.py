@@ -79,7 +79,7 @@ VALID = {
 }
 
 
-@settings(QUICK, max_examples=120)
+@settings(QUICK, max_examples=60)
 @given(st.data())
 def test_valid_arguments_train(data):
     names = data.draw(st.sets(st.sampled_from(sorted(VALID)), min_size=1, max_size=6))

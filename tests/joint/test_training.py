@@ -138,7 +138,13 @@ def test_a_run_does_not_change_the_others():
             id="RMSprop",
         ),
         pytest.param(cartpole, "MlpPolicy", {"mixed_precision": True}, id="bfloat16"),
-        pytest.param(cartpole, "MlpPolicy", {"compile_update": True, "policy_kwargs": {"net_arch": [16]}}, id="compiled"),
+        pytest.param(
+            cartpole,
+            "MlpPolicy",
+            {"compile_update": True, "policy_kwargs": {"net_arch": [16]}},
+            id="compiled",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_kinds_of_training(make_env, policy, settings):

@@ -113,7 +113,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in ("Pong", "Breakout, SB3's buffer"))) for case in CASES]
+)
 def test_interrupted_run_equals_uninterrupted_run(case, tmp_path, monkeypatch):
     make_env, settings, options = CASES[case]
     if case == "frames":  # several files for one checkpoint
