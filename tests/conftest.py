@@ -23,8 +23,16 @@ else:
 
 
 #: The slowest files. Workers of pytest-xdist run them first: started late, one of them would run alone at the end
-LONGEST = ["common/resume/test_reader", "bench/test_ray_engine", "common/test_gradient", "test_examples", "zoo/test_command"]
-LONGEST += ["common/resume/test_writer", "envs/test_atari", "test_pages", "bench/test_training", "mirl/test_mirl"]
+LONGEST = [
+    "test_pages",
+    "bench/test_tuning",
+    "common/resume/test_reader",
+    "bench/test_ray_engine",
+    "common/test_gradient",
+    "test_examples",
+    "zoo/test_command",
+]
+LONGEST += ["common/resume/test_writer", "envs/test_atari", "bench/test_training", "mirl/test_mirl"]
 LONGEST += [
     "zoo/test_runs",
     "common/test_inputs",
