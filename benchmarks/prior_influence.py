@@ -11,7 +11,6 @@ runs of an environment are trained jointly.
 
 import argparse
 import json
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ import torch as th
 from sb3_mirl import PriorInfluenceCallback
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import CLASSIC_IDS, SUITES, USELESS63_IDS, label, with_steps
-from sb3_mirl.bench.variants import Variant, train_variants
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 from sb3_mirl.mirl.callbacks import prior_influence
 from sb3_mirl.mirl.operators import kl_divergence, soft_policy
 
@@ -67,21 +65,9 @@ def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
     ]
 
 
-def run(path: Path, steps: int | None, jobs: int) -> None:
-    """
-    :param path: of the results
-    :param steps: environment steps of each run, None for the suite's
-    :param jobs: processes at once
-    """
-    results = json.loads(path.read_text()) if path.exists() else []
-    finished = {result["environment"] for result in results}
-    tasks = [(env, steps) for env in ENVS if env not in finished]
-    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-        for more in pool.imap_unordered(train, tasks):
-            results += more
-            results.sort(key=lambda result: (result["environment"], ALGORITHMS.index(result["algorithm"]), result["seed"]))
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
-            print(f"{more[0]['environment']}: done", flush=True)
+def place(result: dict[str, Any]) -> tuple[str, int, int]:
+    """Where a result stands in the file."""
+    return result["environment"], ALGORITHMS.index(result["algorithm"]), result["seed"]
 
 
 def report(path: Path) -> str:
@@ -116,7 +102,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.results, args.steps, args.jobs)
+        run_environments(args.results, ENVS, args.steps, train, args.jobs, place)
     else:
         print(report(args.results))
 

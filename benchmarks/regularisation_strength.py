@@ -18,7 +18,6 @@ trained jointly; what is in the file of results is skipped.
 import argparse
 import json
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from matplotlib import pyplot as plt
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import bootstrap_mean, compare
 from sb3_mirl.bench.suites import SUITES, label
-from sb3_mirl.bench.variants import Variant, train_variants
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, GridWorld
 from sb3_mirl.tabular.solvers import evaluate_policy, optimize_prior, soft_value_iteration
 
@@ -150,23 +148,6 @@ def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
     return results
 
 
-def run(path: Path, envs: list[str], steps: int | None, jobs: int) -> None:
-    """
-    :param path: of the results
-    :param envs: of the suite
-    :param steps: environment steps of each run, None for the suite's
-    :param jobs: processes at once
-    """
-    results = json.loads(path.read_text()) if path.exists() else []
-    finished = {result["environment"] for result in results}
-    tasks = [(env, steps) for env in envs if env not in finished]
-    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-        for more in pool.imap_unordered(train, tasks):
-            results += more
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
-            print(f"{more[0]['environment']}: done", flush=True)
-
-
 def scores(results: list[dict[str, Any]], env: str, algorithm: str, beta: float | None, way: str) -> np.ndarray:
     """The scores of all seeds, [seeds]."""
     wanted = (env, algorithm, beta)
@@ -240,7 +221,7 @@ def main() -> None:
     if args.command == "exact":
         exact(args.images / "strength_exact.png")
     elif args.command == "run":
-        run(args.results, args.envs, args.steps, args.jobs)
+        run_environments(args.results, args.envs, args.steps, train, args.jobs)
     else:
         report(args.results, args.images / "strength.png")
 

@@ -3,10 +3,12 @@ Variants of a suite's runs, which differ in their settings: trained jointly, and
 the experiments of ``benchmarks/`` are made of them. They leave no checkpoints.
 """
 
+import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from sb3_mirl.bench.experiment import experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.common.files import write_whole
 from sb3_mirl.joint.training import train_jointly
 from sb3_mirl.zoo.command import ExperimentManager
 
@@ -72,3 +75,33 @@ def train_variants(variants: Sequence[Variant], callbacks: Sequence[BaseCallback
         steps = variants[0].suite.steps[variants[0].job.env]
         errors = train_jointly(models, steps, callback=callbacks)  # type: ignore[arg-type]
     return [TrainedVariant(*parts) for parts in zip(variants, managers, models, errors, strict=True)]
+
+
+def run_environments(
+    path: Path,
+    envs: Iterable[str],
+    steps: int | None,
+    train: Callable[[tuple[str, int | None]], list[dict[str, Any]]],
+    jobs: int,
+    order: Callable[[dict[str, Any]], Any] | None = None,
+) -> None:
+    """
+    Train environments that have no results in a file yet, and add theirs as they finish.
+
+    :param path: of the results, a list in JSON; each has its ``environment``
+    :param envs: to be trained
+    :param steps: environment steps of each run, None for the suite's
+    :param train: of a module, since it is called in other processes; takes an environment and ``steps``
+    :param jobs: processes at once
+    :param order: the key by which the results are sorted; None: as they finish
+    """
+    results = json.loads(path.read_text()) if path.exists() else []
+    finished = {result["environment"] for result in results}
+    tasks = [(env, steps) for env in envs if env not in finished]
+    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+        for more in pool.imap_unordered(train, tasks):
+            results += more
+            if order is not None:
+                results.sort(key=order)
+            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            print(f"{more[0]['environment']}: done", flush=True)

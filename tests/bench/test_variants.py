@@ -1,5 +1,8 @@
 """Variants of a suite's runs: their settings, callbacks and scores."""
 
+import json
+import multiprocessing.dummy
+import multiprocessing.pool
 from dataclasses import replace
 
 import pytest
@@ -10,7 +13,7 @@ from sb3_mirl import MIRL
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.bench.training import EVALUATION_SEED
-from sb3_mirl.bench.variants import Variant, train_variants
+from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 
 ENV = "Useless15/CartPole-v1"
 SUITE = replace(
@@ -70,3 +73,25 @@ def test_something_else_can_act(trained):
 def test_variants_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="batch_size"):
         train_variants([variant("sql", 0), variant("sql", 1, batch_size=7)])
+
+
+def test_environments_with_results_are_skipped(tmp_path, monkeypatch, capsys):
+    # Threads in place of processes
+    monkeypatch.setattr("sb3_mirl.bench.variants.get_context", lambda method: multiprocessing.dummy)
+    monkeypatch.setattr(multiprocessing.dummy, "Pool", lambda jobs, maxtasksperchild: multiprocessing.pool.ThreadPool(jobs))
+    calls, file = [], tmp_path / "results.json"
+
+    def train(task):
+        calls.append(task)
+        return [{"environment": task[0], "seed": seed} for seed in (1, 0)]
+
+    run_environments(file, ["b"], 7, train, 1)
+    assert json.loads(file.read_text()) == [{"environment": "b", "seed": 1}, {"environment": "b", "seed": 0}]
+    run_environments(file, ["a", "b"], None, train, 1, order=lambda result: (result["environment"], result["seed"]))
+    assert calls == [("b", 7), ("a", None)] and capsys.readouterr().out == "b: done\na: done\n"
+    assert [(one["environment"], one["seed"]) for one in json.loads(file.read_text())] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 0),
+        ("b", 1),
+    ]
