@@ -99,12 +99,15 @@ def test_other_trackers_are_refused_and_missing_ones_named(monkeypatch):
         TrackingCallback("p", tracker="trackio")
 
 
-def test_wandb_writes_offline(tmp_path, monkeypatch):
+@pytest.fixture
+def wandb_offline(tmp_path, monkeypatch):
+    """wandb itself, which writes below ``tmp_path``."""
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+    for name, value in {"MODE": "offline", "SILENT": "true", "CONFIG_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+
+
+def test_wandb_writes_offline(wandb_offline, tmp_path):
     callback = TrackingCallback("project", dir=str(tmp_path))
     MIRL("MlpPolicy", TwoArms(), **FAST).learn(200, callback=callback, log_interval=1)
     (file,) = Path(tmp_path, "wandb").glob("offline-run-*/run-*.wandb")
@@ -112,10 +115,7 @@ def test_wandb_writes_offline(tmp_path, monkeypatch):
     assert b"prior/action_1" in content and b"train/beta" in content and b"beta_scale" in content
 
 
-def test_models_that_are_trained_jointly_have_a_run_each(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    for name, value in {"MODE": "offline", "SILENT": "true", "CONFIG_DIR": str(tmp_path), "CACHE_DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
+def test_models_that_are_trained_jointly_have_a_run_each(wandb_offline, tmp_path):
     models = [MIRL("MlpPolicy", TwoArms(), **{**FAST, "seed": seed}) for seed in (3, 4)]
     callbacks = [TrackingCallback("project", name=f"seed{model.seed}", dir=str(tmp_path)) for model in models]
     train_jointly(models, 200, callback=callbacks, log_interval=1)
