@@ -27,6 +27,7 @@ import torch as th
 from matplotlib import pyplot as plt
 
 from sb3_mirl.bench.scores import bootstrap_mean
+from sb3_mirl.common import colors
 from sb3_mirl.envs.gridworld import FOUR_ROOMS_GOALS, FourRooms
 from sb3_mirl.tabular.learners import TabularLearners, TabularRun, TabularSettings
 from sb3_mirl.tabular.solvers import soft_value_iteration
@@ -35,12 +36,12 @@ ROOT = Path(__file__).parent.parent
 RESULTS, FIGURE = ROOT / "results" / "four-rooms", ROOT / "docs" / "images" / "four_rooms.png"
 #: Learners in the figure, with colour and line
 SHOWN = {
-    "skills, learned on": ("tab:purple", "-"),
-    "ρ(a|x), frozen": ("tab:green", "-"),
-    "ρ(a|x), learned on": ("tab:olive", "--"),
-    "MIRL, ρ(a)": ("tab:red", "-"),
-    "SQL, uniform": ("tab:blue", "--"),
-    "Q-learning": ("dimgray", ":"),
+    "skills, learned on": (colors.PURPLE, "-"),
+    "ρ(a|x), frozen": (colors.GREEN, "-"),
+    "ρ(a|x), learned on": (colors.ORANGE, "--"),
+    "MIRL, ρ(a)": (colors.VERMILION, "-"),
+    "SQL, uniform": (colors.BLUE, "--"),
+    "Q-learning": (colors.GRAY, ":"),
 }
 #: One new goal of each room
 NEW_GOALS = ((2, 4), (4, 9), (10, 2), (10, 10))

@@ -33,6 +33,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_mirl import DQNMSE, MIRL, SQL, BaseDQN, PriorUpdateCallback, load_prior
 from sb3_mirl.bench.scores import bootstrap_mean
+from sb3_mirl.common import colors
 from sb3_mirl.common.files import write_whole
 from sb3_mirl.envs.gridworld import FOUR_ROOMS_GOALS, FourRoomsGoals
 
@@ -77,13 +78,13 @@ USES = ("frozen", "learned on", "from scratch")
 TRAINING = "training goals, "
 #: Learners in the figure, with colour and line
 SHOWN = {
-    "skills, learned on": ("tab:purple", "-"),
-    "ρ(a|position), frozen": ("tab:green", "-"),
-    "ρ(a|position), learned on": ("tab:olive", "--"),
-    "ρ(a|last action), learned on": ("tab:brown", "-."),
-    "MIRL, ρ(a)": ("tab:red", "-"),
-    "SQL, uniform": ("tab:blue", "--"),
-    "DQN": ("dimgray", ":"),
+    "skills, learned on": (colors.PURPLE, "-"),
+    "ρ(a|position), frozen": (colors.GREEN, "-"),
+    "ρ(a|position), learned on": (colors.ORANGE, "--"),
+    "ρ(a|last action), learned on": (colors.SKY_BLUE, "-."),
+    "MIRL, ρ(a)": (colors.VERMILION, "-"),
+    "SQL, uniform": (colors.BLUE, "--"),
+    "DQN": (colors.GRAY, ":"),
 }
 
 

@@ -32,6 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_mirl import MIRL, AtariVecEnv, FrameReplayBuffer, load_prior
 from sb3_mirl.bench.scores import bootstrap, mean
+from sb3_mirl.common import colors
 
 SOURCE_SEED = 1000
 BLOCKS = 20
@@ -141,7 +142,7 @@ def main() -> None:
         )
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     steps = (np.arange(BLOCKS) + 0.5) * args.steps / BLOCKS
-    for (label, of_label), color in zip(curves.items(), ("tab:blue", "tab:red"), strict=True):
+    for (label, of_label), color in zip(curves.items(), (colors.BLUE, colors.VERMILION), strict=True):
         axes.plot(steps, np.transpose(of_label), color=color, alpha=0.3, linewidth=1)
         axes.plot(steps, np.mean(of_label, axis=0), color=color, label=label)
     title = f"MIRL on {args.game} with 18 actions, {args.seeds} seeds and their mean"

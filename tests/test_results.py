@@ -51,6 +51,7 @@ def test_results_match_current_suites(name):
         assert result["hyperparameters"]["n_timesteps"] == bench.suite.steps[job.env]
 
 
+@pytest.mark.slow
 def test_results_page_has_defaults_table(run_script):
     finished = run_script(ROOT / "benchmarks" / "defaults.py", "report")
     assert finished.returncode == 0, finished.stderr

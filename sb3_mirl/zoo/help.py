@@ -69,7 +69,8 @@ HELP = {
         (("The newest agent", "sb3-mirl push-to-hub --algo mirl --env CartPole-v1 -f logs -orga YOUR_NAME"),),
     ),
     "load-from-hub": CommandHelp(
-        "Download a trained agent from the Hugging Face Hub. Its files may run code when they are loaded.",
+        "Download a trained agent from the Hugging Face Hub. Its files can run code when they are loaded, so the environment "
+        "variable TRUST_REMOTE_CODE=True must allow it.",
         (("An agent of rl-zoo3", "sb3-mirl load-from-hub --algo dqn --env CartPole-v1 -orga sb3 -f logs"),),
     ),
 }

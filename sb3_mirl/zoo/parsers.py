@@ -27,6 +27,10 @@ from sb3_mirl.zoo.seeds import SeedRuns, check_options, parse_seeds
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
 
+#: Values of TRUST_REMOTE_CODE with which huggingface_sb3 loads files that can run code, in any case
+TRUSTING = ("true", "t", "yes", "y", "on", "1")
+
+
 class NothingToDo(Exception):
     """The command has nothing to do, for the reason in its text."""
 
@@ -41,16 +45,18 @@ class ZooParser(CommandParser):
     def __init__(self, command: str) -> None:
         description, examples = HELP[command]
         super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
-        self._plays = command in PLAYING_COMMANDS
+        self._command = command
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """
         Parse the command line and, where an agent is to act, register its environment.
 
-        :raises CommandError: if it is not registered
+        :raises CommandError: if it is not registered, or if files that can run code are not allowed to be loaded
         """
         parsed = super().parse_args(args, namespace)
-        if self._plays:
+        if self._command == "load-from-hub":
+            _check_trust()
+        if self._command in PLAYING_COMMANDS:
             register_environment(getattr(parsed.env, "gym_id", parsed.env), getattr(parsed, "gym_packages", []))
         return parsed
 
@@ -247,3 +253,13 @@ def _hyperparams_of_command_line(run: Run, parsed: argparse.Namespace) -> dict[s
     with redirect_stdout(io.StringIO()):
         # Values are not checked: that would evaluate code which is not used
         return manager.read_unchecked()[1]
+
+
+def _check_trust() -> None:
+    """huggingface_sb3 would end with a traceback."""
+    given = os.environ.get("TRUST_REMOTE_CODE")
+    if given is None or given.lower() not in TRUSTING:
+        raise CommandError(
+            "the environment variable TRUST_REMOTE_CODE must be True, because files of the Hugging Face Hub can run any code "
+            f"when they are loaded, got {'none' if given is None else repr(given)}. Set it if you trust the repository"
+        )

@@ -169,6 +169,7 @@ def test_job_that_cannot_be_prepared_fails_and_the_others_are_trained(alone, tmp
 # ---- interruptions ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_pack_resumes_to_the_same_results(whole, tmp_path):
     folder = fresh(tmp_path / "killed", SUITE, *PACK)
     process = subprocess.Popen(process_command(PACK, folder, {"save_freq": 250}), stdin=subprocess.PIPE)

@@ -62,7 +62,8 @@ def test_result_is_the_same_on_a_node(one_node, fetch, tmp_path, capsys):
     assert f"[{len(jobs)}/{len(jobs)}] " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("fetch", [pytest.param(False, id="shared"), pytest.param(True, id="fetched", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
 def test_pack_is_trained_jointly_on_a_node(one_node, fetch, tmp_path):
     suite = replace(TINY, episodes=2, hyperparams={"learning_starts": 100})
     local, folder = tmp_path / "here", tmp_path / "out"

@@ -361,7 +361,7 @@ def without_figures():
         yield
 
 
-@settings(max_examples=80, deadline=timedelta(seconds=5), suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=timedelta(seconds=5), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_status_and_report_of_mutated_folders(results, data, without_figures):
     folder, suite, result = results

@@ -84,6 +84,7 @@ def test_curve_equals_the_monitor_file(finished):
 # ---- interruptions ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_job_resumes_to_the_same_result(tmp_path):
     suite = replace(TINY, steps={"CartPole-v1": 1200}, hyperparams=EARLY, episodes=3)
     folder = fresh(tmp_path / "killed", suite, CARTPOLE)

@@ -20,6 +20,18 @@ SUITE = replace(
 PLAN = Tuning(("CartPole-v1", "Useless15/Acrobot-v1"), share=0.5, trials=2, episodes=1)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def not_compiled():
+    """Compiling takes most of the time of such short trainings."""
+
+    def plain(*settings):
+        return {name: value for name, value in constructor_arguments(*settings).items() if name != "compile_update"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sb3_mirl.bench.tuning.constructor_arguments", plain)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Finished trials of two algorithms. Tests must not change it."""

@@ -54,7 +54,7 @@ def test_one_run_equals_solo_training():
     check_jointly(DIFFERENT[:1], cartpole, steps=300)
 
 
-@pytest.mark.parametrize("loss", ["mse", "huber"])
+@pytest.mark.parametrize("loss", [pytest.param("mse", marks=pytest.mark.slow), "huber"])
 def test_different_runs_equal_solo_training(loss):
     check_jointly(DIFFERENT, cartpole, steps=300, loss=loss)
 

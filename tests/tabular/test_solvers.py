@@ -219,7 +219,7 @@ def test_value_of_the_fixed_point_is_reward_minus_information(mdp, gamma):
     assert (1 - gamma) * (mdp.initial @ best.v) == pytest.approx(value, abs=1e-6)
 
 
-@settings(QUICK, max_examples=15)
+@settings(QUICK, max_examples=8)
 @given(MDPS, BETAS)
 def test_gamma_0_reaches_the_global_optimum_from_every_start(mdp, beta):
     # Blahut-Arimoto; the bound that proves optimality: max over a of log Σ d exp(β (Q - V))

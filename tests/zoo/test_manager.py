@@ -12,7 +12,7 @@ from sb3_mirl.mirl import regularized
 from sb3_mirl.zoo.command import main
 
 
-@pytest.mark.parametrize("algo", ["mirl", "sql"])
+@pytest.mark.parametrize("algo", ["mirl", pytest.param("sql", marks=pytest.mark.slow)])
 def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     study_arguments = ["--storage", "sqlite:///study.db", "--study-name", "test"]

@@ -144,7 +144,9 @@ def test_commands_of_the_card_play_the_agent(pushed, text, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_sb3, "load_from_hub", load_from_hub)
     load, enjoy = block(text, "bash").splitlines()
-    assert main(shlex.split(load)[2:]) == 0
+    trust, _, *arguments = shlex.split(load)
+    monkeypatch.setenv(*trust.split("="))
+    assert main(arguments) == 0
     assert main([*shlex.split(enjoy)[1:], "--no-render", "-n", "20"]) == 0
 
 

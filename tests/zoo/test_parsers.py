@@ -24,6 +24,17 @@ def test_unregistered_environments_are_refused_with_a_remedy(command, env, remed
     assert printed.count("\n") == 1
 
 
+@pytest.mark.parametrize("given, shown", [(None, "none"), ("False", "'False'"), ("perhaps", "'perhaps'")])
+def test_files_of_the_hub_are_loaded_only_if_the_user_trusts_them(given, shown, monkeypatch, capsys):
+    monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TRUST_REMOTE_CODE", given)
+    assert main(["load-from-hub", "--algo", "mirl", "--env", "CartPole-v1", "-f", "logs", "-orga", "me"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("sb3-mirl load-from-hub: the environment variable TRUST_REMOTE_CODE must be True, because ")
+    assert f", got {shown}. " in printed and printed.count("\n") == 1
+
+
 def test_the_options_of_train_are_in_groups_with_defaults_in_words():
     text = make_parser("train").format_help()
     assert all(f"\n{title}:\n" in text for title in (*GROUPS, f"with {', '.join(ALGORITHMS)}"))

@@ -171,6 +171,7 @@ def test_several_interruptions_with_normalization_and_two_environments(here, mon
     same(content(Path("whole", *RUN.parts[1:])), found)
 
 
+@pytest.mark.slow
 def test_a_killed_process_without_a_seed_is_resumed(here):
     line = command("-n", "1500", "--save-freq", "512", "--eval-freq", "400", "--resume")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

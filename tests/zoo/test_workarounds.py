@@ -197,6 +197,7 @@ def test_hub_commands_up_to_the_network_call(algo, in_runs, tmp_path, monkeypatc
     assert main(command) == 0
     (folder,) = uploaded.values()
     assert ALGORITHMS.get(algo, rl_zoo3.ALGOS[algo]).__name__ in (folder / "README.md").read_text()
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
     assert main(["load-from-hub", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "-orga", "me"]) == 0
     assert main(["enjoy", "--algo", algo, "--env", ENV, "-f", str(tmp_path), "--no-render", "-n", "50"]) == 0
 
