@@ -1,0 +1,183 @@
+"""
+What do MIRL, SQL and DQN_mse earn while they learn, and what after it, where many actions do nothing and β is fixed?
+
+    python benchmarks/while_learning.py run       # writes results/while_learning.json; environments that are in it are skipped
+    python benchmarks/while_learning.py report    # the tables of docs/results.md; draws docs/images/while_learning.png
+
+β is 1 on CartPole with useless actions and 10 on Acrobot, as was best in ``regularisation_strength.py``. MIRL has that
+script's α_ρ and one ten times as large. All else is as there; the seeds, 3000 to 3009, are used by nothing else. The return
+during training is that of the episode in which a step lies, averaged over all steps; exploration is included.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from matplotlib import pyplot as plt
+from regularisation_strength import LEARNING_RATE, DrawsFromPolicy
+
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.scores import bootstrap_mean, compare, holm
+from sb3_mirl.bench.suites import SUITES
+from sb3_mirl.bench.variants import Variant, run_environments, train_variants
+from sb3_mirl.common import colors
+
+ROOT = Path(__file__).parent.parent
+RESULTS, FIGURE = ROOT / "results" / "while_learning.json", ROOT / "docs" / "images" / "while_learning.png"
+#: β by environment
+BETAS = {
+    "Useless15/CartPole-v1": 1.0,
+    "Useless63/CartPole-v1": 1.0,
+    "Useless15/Acrobot-v1": 10.0,
+    "Useless63/Acrobot-v1": 10.0,
+}
+SEEDS = range(3000, 3010)
+#: The algorithm and α_ρ of each learner
+LEARNERS: dict[str, tuple[str, float | None]] = {
+    "DQN_mse": ("dqn_mse", None),
+    "SQL": ("sql", None),
+    "MIRL, α_ρ = 1e-4": ("mirl", 1e-4),
+    "MIRL, α_ρ = 1e-3": ("mirl", 1e-3),
+}
+MIRL = "MIRL, α_ρ = 1e-3"
+COLORS = dict(zip(LEARNERS, (colors.GRAY, colors.BLUE, colors.ORANGE, colors.VERMILION), strict=True))
+#: What is measured of each run
+MEASURES = {"during": "during training", "draws": "after it, draws from π", "argmax": "after it, argmax π"}
+#: The hypotheses of docs/results.md: a measure, two learners of which the first one should be better, and environments
+HYPOTHESES = {
+    "H8": ("during", MIRL, "SQL", [*BETAS]),
+    "H9": ("during", MIRL, "DQN_mse", [*BETAS]),
+    "H10": ("during", MIRL, "MIRL, α_ρ = 1e-4", [*BETAS]),
+    "H11, SQL": ("argmax", "SQL", "DQN_mse", [env for env in BETAS if "CartPole" in env]),
+    "H11, MIRL": ("argmax", MIRL, "DQN_mse", [env for env in BETAS if "CartPole" in env]),
+}
+
+
+def variants_of(env: str, steps: int | None) -> list[tuple[str, Variant]]:
+    """
+    :param env: of :data:`BETAS`
+    :param steps: environment steps of each run, None for the suite's
+    :return: the learner's name, and the run
+    """
+    suite, beta = SUITES["classic-actions"], BETAS[env]
+    suite = replace(suite, steps={env: steps or suite.steps[env]})
+    shared = {"learning_rate": LEARNING_RATE, "loss": "mse", "compile_update": True}
+    fixed = {"beta_schedule": "linear", "beta_init": beta, "beta_lr": 0.0, "beta_max": beta}
+    runs = []
+    for name, (algorithm, prior_lr) in LEARNERS.items():
+        own = shared | (fixed if algorithm != "dqn_mse" else {}) | ({"prior_lr": prior_lr} if prior_lr else {})
+        runs += [
+            (name, Variant(replace(suite, own_hyperparams={algorithm: own}), Job(algorithm, env, seed))) for seed in SEEDS
+        ]
+    return runs
+
+
+def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
+    """
+    :param task: an environment, and the steps of each run, None for the suite's
+    :return: the result of each run
+    """
+    th.set_num_threads(1)
+    names, variants = zip(*variants_of(*task), strict=True)
+    results = []
+    for name, run in zip(names, train_variants(variants), strict=True):
+        assert run.error is None, run.error
+        suite, job = run.variant
+        returns, lengths = (run.model.env.env_method(f"get_episode_{what}")[0] for what in ("rewards", "lengths"))
+        result = {"environment": job.env, "learner": name, "seed": job.seed, "steps": suite.steps[job.env]}
+        result["during"] = float(np.average(returns, weights=lengths))
+        result["argmax"] = float(np.mean(run.scores(suite.episodes)))
+        if job.algorithm != "dqn_mse":
+            result["draws"] = float(np.mean(run.scores(suite.episodes, DrawsFromPolicy(run.model))))
+            result["prior"] = run.model.policy.reference_prior.tolist()
+        results.append(result)
+    return results
+
+
+def values(results: list[dict[str, Any]], env: str, learner: str, measure: str) -> np.ndarray:
+    """Those of all seeds, [seeds]; none if the learner has no such measure."""
+    own = [r for r in results if (r["environment"], r["learner"]) == (env, learner)]
+    return np.array([r[measure] for r in own if measure in r])
+
+
+def report(path: Path, image: Path) -> None:
+    """
+    Print the means, the share of ρ on useless actions and the tests of the hypotheses; draw the means.
+
+    :param path: of the results
+    :param image: to be written
+    """
+    results = json.loads(path.read_text())
+    envs = [env for env in BETAS if any(r["environment"] == env for r in results)]
+    print("| environment | β | learner | " + " | ".join(MEASURES.values()) + " | ρ on useless actions |")
+    print("|---|---:|---|" + "---:|" * (len(MEASURES) + 1))
+    for env in envs:
+        n_useless = int(env.partition("/")[0].removeprefix("Useless"))
+        for name in LEARNERS:
+            cells = [interval(values(results, env, name, measure)) for measure in MEASURES]
+            priors = np.array(
+                [r["prior"] for r in results if (r["environment"], r["learner"]) == (env, name) and "prior" in r]
+            )
+            share = f"{priors[:, -n_useless:].sum(axis=1).mean():.0%}" if len(priors) else "–"
+            print(f"| {env} | {BETAS[env]:g} | {name} | " + " | ".join(cells) + f" | {share} |")
+    tests = {}
+    for name, (measure, better, than, members) in HYPOTHESES.items():
+        pairs = [[values(results, env, who, measure) for env in members if env in envs] for who in (better, than)]
+        if pairs[0]:
+            tests[name] = (f"{better} > {than}, {MEASURES[measure]}", compare(*pairs))
+    print("\n| | hypothesis | probability of improvement | p | adjusted p | verdict |\n|---|---|---:|---:|---:|---|")
+    adjusted = holm([p for _, (*_, p) in tests.values()])
+    for (name, (text, (value, low, high, p))), own in zip(tests.items(), adjusted, strict=True):
+        verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
+        print(f"| {name} | {text} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
+    draw(results, envs, image)
+
+
+def interval(numbers: np.ndarray) -> str:
+    """Mean and 95 % bootstrap interval over seeds."""
+    if not len(numbers):
+        return "–"
+    mean, low, high = bootstrap_mean(numbers)
+    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def draw(results: list[dict[str, Any]], envs: list[str], image: Path) -> None:
+    """The mean of each measure with its interval, one panel for each environment."""
+    figure, axes = plt.subplots(1, len(envs), figsize=(3 * len(envs), 3.4), layout="constrained", squeeze=False)
+    for axis, env in zip(axes[0], envs, strict=True):
+        for place, name in enumerate(LEARNERS):
+            for k, measure in enumerate(MEASURES):
+                numbers = values(results, env, name, measure)
+                if len(numbers):
+                    mean, low, high = bootstrap_mean(numbers)
+                    style = {"fmt": "o", "color": COLORS[name], "capsize": 3, "label": name if k == 0 else None}
+                    axis.errorbar(k + 0.15 * (place - 1.5), mean, [[mean - low], [high - mean]], **style)
+        axis.set(title=f"{env}, β = {BETAS[env]:g}", xticks=range(len(MEASURES)))
+        axis.set_xticklabels(["during\ntraining", "draws\nfrom π", "argmax π"])
+        axis.grid(alpha=0.3, axis="y")
+    axes[0, 0].set_ylabel("return")
+    axes[0, 0].legend(fontsize="small")
+    figure.savefig(image, dpi=120, metadata={"Software": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--envs", nargs="+", default=[*BETAS])
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    args = parser.parse_args()
+    if args.command == "run":
+        run_environments(args.results, args.envs, args.steps, train, args.jobs)
+    else:
+        report(args.results, args.figure)
+
+
+if __name__ == "__main__":
+    main()
