@@ -12,13 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sb3_mirl.bench.report.cells import at_least, value_and_interval
 from sb3_mirl.bench.report.claims import POWER
 from sb3_mirl.bench.report.comparison import group_name
 from sb3_mirl.bench.report.content import Bench, Row, grouped, read
 from sb3_mirl.bench.report.figures import draw
 from sb3_mirl.bench.report.scales import factor, scales
+from sb3_mirl.bench.report.scales import useless_actions as count_useless_actions
 from sb3_mirl.bench.report.tables import TABLES
+from sb3_mirl.bench.scores import bootstrap_mean
 from sb3_mirl.bench.suites import label
 
 ROOT = Path(__file__).parent.parent
@@ -148,6 +152,23 @@ def prior(bench: Bench, tables: dict[str, list[Row]]) -> str:
     return table(["environment", "algorithm", "ρ"], rows)
 
 
+def useless_prior(bench: Bench, tables: dict[str, list[Row]]) -> str:
+    """The part of ρ at the end of the training that useless actions have, of the algorithms that learn ρ: mean over runs."""
+    learning = [name for name in ("sql_m", "mirl") if name in bench.algorithms]
+    rows = []
+    for env in bench.envs:
+        number = count_useless_actions(env)[1]
+        if not number:
+            continue
+        cells = []
+        for name in learning:
+            priors = np.array([result["prior"] for result in bench.runs(name, env)])
+            value, low, high = bootstrap_mean(priors[:, -number:].sum(axis=1))
+            cells.append(f"{value:.0%} [{low:.0%}, {high:.0%}]")
+        rows.append([named(env), f"{number / priors.shape[1]:.0%}", *cells])
+    return table(["environment", "uniform ρ", *map(label, learning)], rows)
+
+
 WRITERS = {
     "scores": scores,
     "human": human,
@@ -157,6 +178,7 @@ WRITERS = {
     "trends": trends,
     "ablation": ablation,
     "prior": prior,
+    "useless_prior": useless_prior,
 }
 
 
