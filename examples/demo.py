@@ -38,7 +38,7 @@ def draw(run: Path, tensorboard: Path, file: Path) -> None:
     for action, name in enumerate(ACTIONS):
         middle.plot(*scalars(tensorboard, f"prior/action_{action}"), label=name)
     middle.set(ylabel="action prior ρ", ylim=(0, None))
-    middle.legend(loc="center left")
+    middle.legend(loc="upper left")
     bottom.plot(*scalars(tensorboard, "train/beta"))
     bottom.set(ylabel="inverse temperature β\n(1/reward)", xlabel="environment steps", ylim=(0, None))
     figure.savefig(file, dpi=120)

@@ -141,8 +141,8 @@ def _conclusion(found: dict[str, Any]) -> str:
         text = f"No action became rare ({below})."
         if found["kl_from_uniform"] < NEARLY_UNIFORM * found["log_n"]:
             text += (
-                f"\nrho is nearly uniform: the agent takes all actions alike, or beta, {found['beta']:.4g}, is too small for "
-                "the policy behind rho to choose."
+                "\nrho is nearly uniform: over all states together the agent takes its actions about equally often, as it "
+                f"should where all are needed; or beta, {found['beta']:.4g}, is too small for the policy behind rho to choose."
             )
         return text
     shares = dict(zip(found["actions"], found["prior"], strict=True))

@@ -100,7 +100,9 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         compile_update: bool = False,
         mixed_precision: bool = False,
         _init_setup_model: bool = True,
+        **unknown: Any,
     ) -> None:
+        inputs.refuse_unknown_arguments(type(self), unknown)
         # SB3 uses these before _setup_model, which checks the others, also those of a loaded model
         inputs.check_arguments({"verbose": verbose, "device": device}, self.argument_rules)
         env = maybe_make_env(env, verbose)
@@ -410,6 +412,10 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_compiled_gradient"]
+
+
+# Subclasses get theirs as they are made
+BaseDQN.__signature__ = inputs.constructor_signature(BaseDQN)  # type: ignore[attr-defined]
 
 
 class DQNMSE(BaseDQN):

@@ -7,7 +7,7 @@ Every error names the quantity, its value and what is accepted.
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -17,6 +17,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_mirl.common.text import did_you_mean
 
 LOSSES = ("mse", "huber")
 INF = float("inf")
@@ -70,6 +72,18 @@ def constructor_signature(cls: type) -> inspect.Signature:
     return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
 
 
+def refuse_unknown_arguments(cls: type, unknown: Iterable[str]) -> None:
+    """
+    :param cls: with a constructor
+    :param unknown: names of arguments that it was given and does not have
+    :raises TypeError: if there are any
+    """
+    for name in unknown:
+        known = [known for known in constructor_signature(cls).parameters if not known.startswith("_")]
+        remedy = did_you_mean(name, known) or f": help({cls.__name__}) shows those that it has"
+        raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {name!r}{remedy}")
+
+
 def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:
     """
     Whether ``value`` is ``kind`` or a class derived from it.
@@ -88,13 +102,21 @@ def _python_number(value: Any) -> float:
     return value if type(value) in (int, float) else int(value) if isinstance(value, Integral) else float(value)
 
 
+def described_range(low: float, high: float) -> str:
+    """Such as ``number in [0, 1]``, for an error."""
+    if high < LARGEST:
+        return f"number in [{low:g}, {high:g}]"
+    return f"{'finite ' if high == LARGEST else ''}number >= {low:g}"
+
+
 def number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
     """The rule for a number in [``low``, ``high``]; ``accepted`` describes it in the error."""
+    description = accepted or f"a {described_range(low, high)}"
 
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
         # A NaN fails the comparison. With a Python number: NumPy would make the bounds as small as its type
         if not is_number(value) or not low <= _python_number(value) <= high:
-            raise ValueError(f"{name} must be {accepted or f'a number in [{low:g}, {high:g}]'}, got {value!r}")
+            raise ValueError(f"{name} must be {description}, got {value!r}")
         return _python_number(value)
 
     return rule

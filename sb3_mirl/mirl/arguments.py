@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.common.inputs import INF, LARGEST, Rule, choice, integer, is_number, number, optional
+from sb3_mirl.common.inputs import INF, LARGEST, Rule, choice, described_range, integer, is_number, number, optional
+from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.policies import REGULARIZATIONS
 
 AUTO = "auto"
@@ -52,7 +53,7 @@ def _beta_init(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
 
 
 def _auto_or_number(high: float) -> Rule:
-    a_number = number(0.0, high, f"'auto' or a number in [0, {high:g}]")
+    a_number = number(0.0, high, f"'auto' or a {described_range(0.0, high)}")
     return lambda name, value, arguments: (
         value if isinstance(value, str) and value == AUTO else a_number(name, value, arguments)
     )
@@ -66,17 +67,16 @@ def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
-    size = arguments.get("n_actions", "as many as actions")
+    known = "n_actions" in arguments
+    accepted = f"{arguments['n_actions']} non-negative numbers" if known else "non-negative numbers, one for each action,"
+    accepted += " that sum to 1"
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be {size} numbers, got {value!r}") from error
+        raise ValueError(f"{name} must be {accepted}, got {value!r}") from error
     shape = (arguments.get("n_actions", array.size),)
     if array.shape != shape or not np.all(array >= 0) or not abs(array.sum() - 1) <= 1e-6:
-        raise ValueError(
-            f"{name} must be {size} non-negative numbers that sum to 1, got {value!r} "
-            f"(shape {array.shape}, sum {array.sum():g})"
-        )
+        raise ValueError(f"{name} must be {accepted}, got {value!r} (shape {array.shape}, sum {array.sum():g})")
     # A list: in a saved model SB3 writes numbers for it, and a pickle for an array
     return array.tolist()
 
@@ -86,7 +86,8 @@ def _prior_init(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if prior_type == "marginal":
         if isinstance(value, Mapping):
             raise ValueError(
-                f"{name} must be numbers with prior_type='marginal', got a prior of another kind, {sorted(value)}"
+                f"{name} must be a list of numbers with prior_type='marginal', got a dict of {shortened([*value])}, "
+                "which other prior types take"
             )
         return _distribution(name, value, arguments)
     if isinstance(value, Mapping):

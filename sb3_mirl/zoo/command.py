@@ -12,6 +12,7 @@ from functools import partial
 import gymnasium as gym
 
 from sb3_mirl.common.command_parser import CommandParser
+from sb3_mirl.common.inputs import UnsupportedError
 from sb3_mirl.common.text import printable
 from sb3_mirl.zoo.hyperparams import HyperparametersError
 from sb3_mirl.zoo.manager import ExperimentManager
@@ -59,7 +60,7 @@ def main(arguments: list[str]) -> int:
     except HyperparametersError as error:
         print(f"sb3-mirl {command}: error in the hyper-parameters:\n{error}", file=sys.stderr)
         return 2
-    except (CommandError, gym.error.DependencyNotInstalled) as error:
+    except (CommandError, UnsupportedError, gym.error.DependencyNotInstalled) as error:
         print(f"sb3-mirl {command}: {printable(error)}", file=sys.stderr)
         return 2
     except NothingToDo as reason:

@@ -27,6 +27,8 @@ from sb3_mirl.zoo.seeds import SeedRuns, check_options, parse_seeds
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
 
+#: rl-zoo3's default for the folder of agents; what is not there is downloaded
+DOWNLOADS = "rl-trained-agents"
 #: Values of TRUST_REMOTE_CODE with which huggingface_sb3 loads files that can run code, in any case
 TRUSTING = ("true", "t", "yes", "y", "on", "1")
 
@@ -47,6 +49,12 @@ class ZooParser(CommandParser):
         super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
         self._command = command
 
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """As argparse, with our default of the folder of agents in words."""
+        if settings.get("default") == DOWNLOADS:
+            settings["help"] += f" (default: {DOWNLOADS}, or logs where that has no agents of the algorithm)"
+        return super().add_argument(*names, **settings)
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """
         Parse the command line and, where an agent is to act, register its environment.
@@ -54,6 +62,12 @@ class ZooParser(CommandParser):
         :raises CommandError: if it is not registered, or if files that can run code are not allowed to be loaded
         """
         parsed = super().parse_args(args, namespace)
+        if getattr(parsed, "folder", None) == DOWNLOADS and not os.path.isdir(os.path.join(DOWNLOADS, parsed.algo)):
+            if parsed.algo in ALGORITHMS:
+                # Of ours there are no agents to be downloaded
+                parsed.folder = "logs"
+            elif self._command == "enjoy":
+                _check_trust(f"{DOWNLOADS} has no agent of {parsed.algo}, and -f names no other folder: ")
         if self._command == "load-from-hub":
             _check_trust()
         if self._command in PLAYING_COMMANDS:
@@ -255,11 +269,15 @@ def _hyperparams_of_command_line(run: Run, parsed: argparse.Namespace) -> dict[s
         return manager.read_unchecked()[1]
 
 
-def _check_trust() -> None:
-    """huggingface_sb3 would end with a traceback."""
+def _check_trust(reason: str = "") -> None:
+    """
+    huggingface_sb3 would end with a traceback.
+
+    :param reason: why something is to be downloaded
+    """
     given = os.environ.get("TRUST_REMOTE_CODE")
     if given is None or given.lower() not in TRUSTING:
         raise CommandError(
-            "the environment variable TRUST_REMOTE_CODE must be True, because files of the Hugging Face Hub can run any code "
-            f"when they are loaded, got {'none' if given is None else repr(given)}. Set it if you trust the repository"
+            f"{reason}the environment variable TRUST_REMOTE_CODE must be True, because files of the Hugging Face Hub can run "
+            f"any code when they are loaded, got {'none' if given is None else repr(given)}. Set it if you trust the repository"
         )

@@ -129,7 +129,9 @@ def test_the_resolved_prior_lr_is_used(tmp_path, capsys):
 def test_a_uniform_prior_after_many_steps_is_reported(tmp_path, capsys):
     path = model_with([0.25, 0.25, 0.26, 0.24], beta_schedule="constant", beta_init=math.inf).export(tmp_path / "a")
     assert main(["prior", str(path)]) == 0
-    assert "rho is nearly uniform: the agent takes all actions alike, or beta, inf, is too small" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rho is nearly uniform: over all states together the agent takes its actions about equally often" in printed
+    assert "or beta, inf, is too small" in printed
     assert main(["prior", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)[0]["beta"] == "inf"
 

@@ -1,5 +1,7 @@
 """The command lines of the zoo's commands. ``--resume``: tests/zoo/test_runs.py; ``--seeds``: tests/zoo/test_seeds.py."""
 
+from pathlib import Path
+
 import pytest
 
 from sb3_mirl.zoo.command import main, make_parser
@@ -22,6 +24,34 @@ def test_unregistered_environments_are_refused_with_a_remedy(command, env, remed
     printed = capsys.readouterr().err
     assert printed.startswith(f"sb3-mirl {command}: --env must be registered with Gymnasium, got {env!r}{remedy}")
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["enjoy", "record-video"])
+def test_our_agents_are_in_logs_where_no_folder_is_given(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parse = make_parser(command).parse_args
+    assert parse(["--algo", "mirl", "--env", "CartPole-v1"]).folder == "logs"
+    assert parse(["--algo", "mirl", "--env", "CartPole-v1", "-f", "other"]).folder == "other"
+    Path("rl-trained-agents", "mirl").mkdir(parents=True)
+    assert parse(["--algo", "mirl", "--env", "CartPole-v1"]).folder == "rl-trained-agents"
+
+
+def test_agents_that_would_be_downloaded_need_the_users_trust(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    assert main(["enjoy", "--algo", "dqn", "--env", "CartPole-v1", "--no-render"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("sb3-mirl enjoy: rl-trained-agents has no agent of dqn, and -f names no other folder: the env")
+    assert printed.count("\n") == 1
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
+    assert make_parser("enjoy").parse_args(["--algo", "dqn", "--env", "CartPole-v1"]).folder == "rl-trained-agents"
+
+
+def test_spaces_that_are_not_supported_end_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--algo", "mirl", "--env", "Pendulum-v1", "-n", "100", "--verbose", "0"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("sb3-mirl train: action_space must be Discrete, got Box(") and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("given, shown", [(None, "none"), ("False", "'False'"), ("perhaps", "'perhaps'")])
