@@ -279,5 +279,5 @@ def _check_trust(reason: str = "") -> None:
     if given is None or given.lower() not in TRUSTING:
         raise CommandError(
             f"{reason}the environment variable TRUST_REMOTE_CODE must be True, because files of the Hugging Face Hub can run "
-            f"any code when they are loaded, got {'none' if given is None else repr(given)}. Set it if you trust the repository"
+            f"any code when they are loaded, got {'none' if given is None else repr(given)}. Set it if you trust them"
         )
