@@ -8,7 +8,7 @@ import fractions
 import functools
 import random
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -109,14 +109,20 @@ def _is_plain_array(value: Any) -> bool:
     return type(value) is (value.dtype.type if is_scalar else np.ndarray) and _is_plain_dtype(value.dtype)
 
 
+def _memory_order(array: np.ndarray) -> list[int]:
+    """The axes from the slowest to the fastest in memory. Operations may round differently if they are in another order."""
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]) if array.shape[axis] > 1 else 0)
+
+
 def _capture_array(walk: Capture, value: Any, path: str) -> dict[str, Any]:
     array = np.asarray(value)
-    order: Literal["F", "C"] = "F" if array.flags.fnc else "C"
+    axes = _memory_order(array)
+    array = array.transpose(axes)
     node = {
         "dtype": repr(np.lib.format.dtype_to_descr(array.dtype)),
         "shape": array.shape,
-        "order": order,
-        "content": walk.store(array.tobytes(order)),
+        "axes": axes,
+        "content": walk.store(array.tobytes()),
     }
     return {**node, "scalar": True} if is_instance(value, np.generic) else {**node, "owner": walk.owner(array)}
 
@@ -124,12 +130,13 @@ def _capture_array(walk: Capture, value: Any, path: str) -> dict[str, Any]:
 def _restore_array(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     dtype = np.lib.format.descr_to_dtype(ast.literal_eval(node["dtype"]))
     array = np.frombuffer(walk.arrays[node["content"]], dtype) if dtype.itemsize else np.zeros(node["shape"], dtype)
-    array = array.reshape(node["shape"], order=node["order"])
+    array = array.reshape(node["shape"]).transpose(np.argsort(node["axes"]))
     if "scalar" in node:
         return walk.made(node, array.reshape(-1)[0].copy())
     if type(old) is np.ndarray and (old.dtype, old.shape) == (array.dtype, array.shape) and old.flags.writeable:
-        np.copyto(old, array)
-        return walk.made(node, old)
+        if _memory_order(old) == node["axes"]:
+            np.copyto(old, array)
+            return walk.made(node, old)
     return walk.made(node, array.copy(order="K"))
 
 

@@ -12,7 +12,7 @@ from sb3_mirl.common.files import write_whole
 from sb3_mirl.common.text import printable
 
 FORMAT = "sb3_mirl checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FIELDS = {"run": str, "serial": int, "name": str, "calls": int, "files": dict, "replay": dict, "state": dict}
 _BLOCK_BYTES = 1 << 20
 

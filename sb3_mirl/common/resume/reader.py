@@ -22,6 +22,7 @@ from sb3_mirl.common.resume.manifest import (
 )
 from sb3_mirl.common.resume.replay_log import end_trajectory, fill_slots, set_values_beside_slots, values_beside_slots
 from sb3_mirl.common.resume.run_state import (
+    OBSERVATIONS,
     ArrayTable,
     ResumableModel,
     callback_attributes,
@@ -139,13 +140,15 @@ class Checkpoint:
         """
         env, buffer = model.env, model.replay_buffer
         assert env is not None and buffer is not None
-        last_obs, state = model._last_obs, self._arrays.get(self.manifest["state"]["env"])
+        states = self.manifest["state"]
+        state, observations = (self._arrays.get(states[name]) for name in ("env", "observations"))
         env.reset()
         try:
             restore(env, state, own_objects(model))
         except StateMismatch as error:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
-        model._last_obs = last_obs
+        for name, value in restore(dict.fromkeys(OBSERVATIONS), observations).items():
+            setattr(model, name, value)
         if state.missing:
             warnings.warn(
                 "The environment's state is not in the checkpoint, because it cannot be read: "

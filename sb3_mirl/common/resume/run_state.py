@@ -139,6 +139,10 @@ def missing_names(missing: list[str]) -> str:
     return f"{'; '.join(map(printable, missing[:_MAX_NAMES]))}{more}"
 
 
+#: Attributes of a model that its file has too. Pickles of older versions of NumPy do not keep the order of axes in memory
+OBSERVATIONS = ("_last_obs", "_last_original_obs")
+
+
 class ArrayTable:
     """The arrays of several states, for one safetensors file; the rest of each state goes into the manifest."""
 

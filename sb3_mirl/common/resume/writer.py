@@ -27,6 +27,7 @@ from sb3_mirl.common.resume.manifest import (
 )
 from sb3_mirl.common.resume.replay_log import ReplayLog, values_beside_slots
 from sb3_mirl.common.resume.run_state import (
+    OBSERVATIONS,
     ArrayTable,
     ResumableModel,
     callback_attributes,
@@ -214,6 +215,7 @@ class CheckpointWriter:
         own_of_callbacks = own | own_environments(model)
         return {
             "env": arrays.add(capture(model.env, own)),
+            "observations": arrays.add(capture({name: getattr(model, name) for name in OBSERVATIONS})),
             "replay": arrays.add(capture(values_beside_slots(model.replay_buffer))),
             "random": arrays.add(capture(random_states())),
             "logger": arrays.add(capture(recorded_values(model.logger))),

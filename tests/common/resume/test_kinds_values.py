@@ -27,6 +27,31 @@ def test_tensors_of_each_dtype_are_restored(dtype):
     assert th.equal(new, tensor) and new.dtype == dtype
 
 
+IMAGES = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        IMAGES,
+        IMAGES.transpose(0, 3, 1, 2),
+        np.asfortranarray(IMAGES),
+        IMAGES[:, ::2],
+        IMAGES[..., ::-1],
+        IMAGES[:1],
+        IMAGES.T[:, :1],
+    ],
+)
+@pytest.mark.parametrize("before", [np.zeros_like, lambda array: np.zeros(array.shape, array.dtype), lambda array: None])
+def test_arrays_keep_the_order_of_their_axes_in_memory(array, before):
+    """Observations of images are transposed views, and the layers of a network round differently if they are copied."""
+    new = round_trip(array, before(array))
+    # As a copy in the same order, whose axes of length 1 do not matter
+    assert np.array_equal(new, array)
+    order = [axis for axis in np.argsort(np.negative(np.abs(array.strides)), kind="stable") if array.shape[axis] > 1]
+    assert sorted(order, key=lambda axis: -new.strides[axis]) == order
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
