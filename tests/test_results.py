@@ -58,6 +58,26 @@ def test_results_page_has_defaults_table(run_script):
     assert finished.stdout.strip() and finished.stdout.strip() in PAGE
 
 
+#: Experiments with a script, a file of results, a page, and what the report must not overwrite
+REPORTS = {
+    "regularisation_strength": ("regularisation_strength.json", "results", "--images"),
+    "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
+    "action_masks": ("action_masks.json", "priors", None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPORTS)
+def test_first_table_of_an_experiment_is_on_its_page(name, tmp_path, run_script):
+    results, page, drawn = REPORTS[name]
+    folder = tmp_path if drawn == "--images" else tmp_path / "figure.png"
+    options = ["--results", ROOT / "results" / results, *([drawn, folder] if drawn else [])]
+    done = run_script(ROOT / "benchmarks" / f"{name}.py", "report", *options)
+    assert done.returncode == 0, done.stderr
+    table = re.search(r"(?m)(^\|.*\n)+", done.stdout)[0]
+    assert table.count("\n") > 3 and table in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+
+
 def test_settings_of_classic_actions_are_the_best_trials():
     folder, plan = ROOT / "results" / "classic-actions-tuning", TUNINGS["classic-actions"]
     best = {name: chosen_settings(folder, plan, name) for name in SUITES["classic-actions"].algorithms}
