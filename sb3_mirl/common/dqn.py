@@ -26,6 +26,7 @@ from sb3_mirl.common.inputs import Rule, UnsupportedError
 from sb3_mirl.common.masked_dqn import MaskedDQN
 from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN
+from sb3_mirl.common.signatures import constructor_signature, refuse_unknown_arguments
 
 #: With train_freq in episodes, environment steps after total_timesteps in which an episode must end
 LONGEST_LAST_EPISODE_STEPS = 100_000
@@ -102,7 +103,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         _init_setup_model: bool = True,
         **unknown: Any,
     ) -> None:
-        inputs.refuse_unknown_arguments(type(self), unknown)
+        refuse_unknown_arguments(type(self), unknown)
         # SB3 uses these before _setup_model, which checks the others, also those of a loaded model
         inputs.check_arguments({"verbose": verbose, "device": device}, self.argument_rules)
         env = maybe_make_env(env, verbose)
@@ -150,7 +151,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # help() and IPython show all arguments, also where a subclass passes them on as *args and **kwargs
-        cls.__signature__ = inputs.constructor_signature(cls)  # type: ignore[attr-defined]
+        cls.__signature__ = constructor_signature(cls)  # type: ignore[attr-defined]
 
     def _setup_model(self) -> None:
         self.check_model_arguments()
@@ -415,7 +416,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
 
 
 # Subclasses get theirs as they are made
-BaseDQN.__signature__ = inputs.constructor_signature(BaseDQN)  # type: ignore[attr-defined]
+BaseDQN.__signature__ = constructor_signature(BaseDQN)  # type: ignore[attr-defined]
 
 
 class DQNMSE(BaseDQN):

@@ -4,10 +4,9 @@ Input validation: constructor arguments of DQN, one by one and together, and wha
 Every error names the quantity, its value and what is accepted.
 """
 
-import inspect
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -17,8 +16,6 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
-
-from sb3_mirl.common.text import did_you_mean
 
 LOSSES = ("mse", "huber")
 INF = float("inf")
@@ -52,36 +49,6 @@ def check_arguments(arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> 
 def check_argument(name: str, arguments: Mapping[str, Any], rules: Mapping[str, Rule]) -> Any:
     """:func:`check_arguments` for the one called ``name``, which must have a rule."""
     return rules[name](name, arguments[name], arguments)
-
-
-def constructor_signature(cls: type) -> inspect.Signature:
-    """The arguments of a class, with those that its ``*args`` and ``**kwargs`` pass to parent classes."""
-    parameters: dict[str, inspect.Parameter] = {}
-    for base in reversed(cls.__mro__):
-        if "__init__" not in vars(base):
-            continue
-        _, *own = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
-        kinds = {parameter.kind for parameter in own}
-        named = {p.name: p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        inherited = {name: p for name, p in parameters.items() if name not in named}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            inherited = {}
-        elif inspect.Parameter.VAR_POSITIONAL not in kinds:
-            inherited = {name: p.replace(kind=p.KEYWORD_ONLY) for name, p in inherited.items()}
-        parameters = {**named, **inherited}
-    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
-
-
-def refuse_unknown_arguments(cls: type, unknown: Iterable[str]) -> None:
-    """
-    :param cls: with a constructor
-    :param unknown: names of arguments that it was given and does not have
-    :raises TypeError: if there are any
-    """
-    for name in unknown:
-        known = [known for known in constructor_signature(cls).parameters if not known.startswith("_")]
-        remedy = did_you_mean(name, known) or f": help({cls.__name__}) shows those that it has"
-        raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {name!r}{remedy}")
 
 
 def is_class(value: Any, kind: type = object) -> TypeGuard[Any]:

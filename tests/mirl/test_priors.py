@@ -167,7 +167,7 @@ def test_a_network_starts_another_run(as_zip, tmp_path):
 
 def test_priors_of_another_kind_or_view_are_refused(tmp_path, file):
     _, path = written(tmp_path, TABLE)
-    with pytest.raises(ValueError, match=r"prior_init must be numbers with prior_type='marginal', .*'table'"):
+    with pytest.raises(ValueError, match=r"prior_init must be a list of numbers .*, got a dict of .*'table'"):
         MIRL("MlpPolicy", Matching(), **SMALL, prior_init=load_prior(path))
     with pytest.raises(ValueError, match=r"prior_init must hold high and low for the Skills .*, got table"):
         MIRL("MlpPolicy", Matching(), **SMALL, **SKILLS, prior_init=load_prior(path))

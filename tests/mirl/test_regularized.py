@@ -261,7 +261,7 @@ def test_first_distributions_by_kind(tmp_path):
             },
             r"prior_kwargs: \['learning_rate'\] are for a continuous view, and prior_observation is a discrete one",
         ),
-        ({"prior_init": {"table": [[0.5, 0.5]]}}, r"prior_init must be numbers with prior_type='marginal'"),
+        ({"prior_init": {"table": [[0.5, 0.5]]}}, r"prior_init must be a list of numbers with prior_type='marginal'"),
         (
             {"prior_type": "conditional", "prior_observation": [0], "prior_init": [0.5, 0.5]},
             "prior_init must hold network for the ConditionalNetwork of prior_type='conditional', got table",

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.dqn.dqn import DQN
 
-from sb3_mirl.common.inputs import Rule, constructor_signature
+from sb3_mirl.common.inputs import Rule
+from sb3_mirl.common.signatures import constructor_signature
 
 #: The state of training: name in the file → the model's attribute and its type
 TRAINING: dict[str, tuple[str, type]] = {
