@@ -1,5 +1,5 @@
 """
-Draws ``docs/images/prior_by_action.png``, the figure of the README: what MIRL learns in the paper's square with four more
+Draws ``docs/images/prior_by_action.png``, the figure of the front page: what MIRL learns in the paper's square with four more
 actions that do nothing. Left the policy; in the middle ρ by action during the training of ten seeds; right what the penalty
 costs with a uniform and with the best ρ, computed exactly.
 

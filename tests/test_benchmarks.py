@@ -1,4 +1,4 @@
-"""Scripts of ``benchmarks/`` run to their end, and the figure of the README can be drawn."""
+"""Scripts of ``benchmarks/`` run to their end, and the figure of the front page can be drawn."""
 
 import importlib
 import importlib.util
@@ -42,6 +42,17 @@ def test_strength_of_the_regularisation_runs(tmp_path, run_script):
 
 
 @pytest.mark.slow
+def test_returns_while_learning_run(tmp_path, run_script):
+    script, options = ROOT / "benchmarks" / "while_learning.py", ("--results", tmp_path / "results.json")
+    done = run_script(script, "run", "--steps", "300", "--envs", "Useless15/CartPole-v1", *options)
+    assert done.returncode == 0 and "Useless15/CartPole-v1: done" in done.stdout, done.stderr
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 40
+    done = run_script(script, "report", *options, "--figure", tmp_path / "figure.png")
+    assert done.returncode == 0 and "| H11, MIRL | " in done.stdout, done.stderr
+    assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.slow
 def test_exact_costs_of_the_penalty_are_those_of_the_page(tmp_path, run_script):
     done = run_script(ROOT / "benchmarks" / "regularisation_strength.py", "exact", "--images", tmp_path)
     assert done.returncode == 0 and (tmp_path / "strength_exact.png").exists(), done.stderr
@@ -50,7 +61,7 @@ def test_exact_costs_of_the_penalty_are_those_of_the_page(tmp_path, run_script):
     assert len(rows) == 12 and all(row in page for row in rows)
 
 
-def test_figure_of_the_readme_shows_the_exact_optimum(tmp_path):
+def test_figure_of_the_front_page_shows_the_exact_optimum(tmp_path):
     spec = importlib.util.spec_from_file_location("prior_figure", ROOT / "benchmarks" / "prior_figure.py")
     figure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figure)

@@ -61,6 +61,7 @@ def test_results_page_has_defaults_table(run_script):
 #: Experiments with a script, a file of results, a page, and what the report must not overwrite
 REPORTS = {
     "regularisation_strength": ("regularisation_strength.json", "results", "--images"),
+    "while_learning": ("while_learning.json", "results", "--figure"),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }
