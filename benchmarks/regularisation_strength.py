@@ -41,7 +41,9 @@ EXACT_BETAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 ENVS = ("CartPole-v1", "Useless15/CartPole-v1", "Useless63/CartPole-v1", "Acrobot-v1", "Useless15/Acrobot-v1")
 BETAS = (1.0, 3.0, 10.0, 30.0)
 SEEDS = range(2000, 2005)
-LEARNING_RATE, PRIOR_LR = 3e-4, 1e-4
+PRIOR_LR = 1e-4
+#: Arguments of all algorithms beside those of the suite
+SHARED: dict[str, Any] = {"learning_rate": 3e-4, "loss": "mse", "compile_update": True}
 #: Ways to act
 ACTING = {"draws": "draws from π", "argmax": "argmax π"}
 #: Colour-blind safe; of the numbers of useless actions, and of the algorithms
@@ -107,6 +109,11 @@ def exact(image: Path) -> None:
     figure.savefig(image, dpi=120, metadata={"Software": None})
 
 
+def with_fixed(beta: float) -> dict[str, Any]:
+    """:data:`SHARED`, and β held fixed."""
+    return {**SHARED, "beta_schedule": "linear", "beta_init": beta, "beta_lr": 0.0, "beta_max": beta}
+
+
 def variants_of(env: str, steps: int | None) -> list[tuple[float | None, Variant]]:
     """
     :param env: of the suite
@@ -115,11 +122,9 @@ def variants_of(env: str, steps: int | None) -> list[tuple[float | None, Variant
     """
     suite = SUITES["classic-actions"]
     suite = replace(suite, steps={env: steps or suite.steps[env]})
-    shared = {"learning_rate": LEARNING_RATE, "loss": "mse", "compile_update": True}
-    settings: list[tuple[str, float | None, dict[str, Any]]] = [("dqn_mse", None, shared)]
+    settings: list[tuple[str, float | None, dict[str, Any]]] = [("dqn_mse", None, SHARED)]
     for beta in BETAS:
-        fixed = {**shared, "beta_schedule": "linear", "beta_init": beta, "beta_lr": 0.0, "beta_max": beta}
-        settings += [("sql", beta, fixed), ("mirl", beta, {**fixed, "prior_lr": PRIOR_LR})]
+        settings += [("sql", beta, with_fixed(beta)), ("mirl", beta, {**with_fixed(beta), "prior_lr": PRIOR_LR})]
     return [
         (beta, Variant(replace(suite, own_hyperparams={algorithm: own}), Job(algorithm, env, seed)))
         for algorithm, beta, own in settings

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch as th
 from matplotlib import pyplot as plt
-from regularisation_strength import LEARNING_RATE, DrawsFromPolicy
+from regularisation_strength import SHARED, DrawsFromPolicy, interval, with_fixed
 
 from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.report.scales import useless_actions
 from sb3_mirl.bench.scores import bootstrap_mean, compare, holm
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.bench.variants import Variant, run_environments, train_variants
@@ -65,11 +66,9 @@ def variants_of(env: str, steps: int | None) -> list[tuple[str, Variant]]:
     """
     suite, beta = SUITES["classic-actions"], BETAS[env]
     suite = replace(suite, steps={env: steps or suite.steps[env]})
-    shared = {"learning_rate": LEARNING_RATE, "loss": "mse", "compile_update": True}
-    fixed = {"beta_schedule": "linear", "beta_init": beta, "beta_lr": 0.0, "beta_max": beta}
     runs = []
     for name, (algorithm, prior_lr) in LEARNERS.items():
-        own = shared | (fixed if algorithm != "dqn_mse" else {}) | ({"prior_lr": prior_lr} if prior_lr else {})
+        own = SHARED if algorithm == "dqn_mse" else with_fixed(beta) | ({"prior_lr": prior_lr} if prior_lr else {})
         runs += [
             (name, Variant(replace(suite, own_hyperparams={algorithm: own}), Job(algorithm, env, seed))) for seed in SEEDS
         ]
@@ -116,9 +115,10 @@ def report(path: Path, image: Path) -> None:
     print("| environment | β | learner | " + " | ".join(MEASURES.values()) + " | ρ on useless actions |")
     print("|---|---:|---|" + "---:|" * (len(MEASURES) + 1))
     for env in envs:
-        n_useless = int(env.partition("/")[0].removeprefix("Useless"))
+        n_useless = useless_actions(env)[1]
         for name in LEARNERS:
-            cells = [interval(values(results, env, name, measure)) for measure in MEASURES]
+            measured = (values(results, env, name, measure) for measure in MEASURES)
+            cells = [interval(numbers) if len(numbers) else "–" for numbers in measured]
             priors = np.array(
                 [r["prior"] for r in results if (r["environment"], r["learner"]) == (env, name) and "prior" in r]
             )
@@ -135,14 +135,6 @@ def report(path: Path, image: Path) -> None:
         verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
         print(f"| {name} | {text} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
     draw(results, envs, image)
-
-
-def interval(numbers: np.ndarray) -> str:
-    """Mean and 95 % bootstrap interval over seeds."""
-    if not len(numbers):
-        return "–"
-    mean, low, high = bootstrap_mean(numbers)
-    return f"{mean:.0f} [{low:.0f}, {high:.0f}]"
 
 
 def draw(results: list[dict[str, Any]], envs: list[str], image: Path) -> None:

@@ -133,10 +133,10 @@ def _restore_array(walk: Restore, node: dict[str, Any], old: Any, path: str) -> 
     array = array.reshape(node["shape"]).transpose(np.argsort(node["axes"]))
     if "scalar" in node:
         return walk.made(node, array.reshape(-1)[0].copy())
-    if type(old) is np.ndarray and (old.dtype, old.shape) == (array.dtype, array.shape) and old.flags.writeable:
-        if _memory_order(old) == node["axes"]:
-            np.copyto(old, array)
-            return walk.made(node, old)
+    fits = type(old) is np.ndarray and (old.dtype, old.shape) == (array.dtype, array.shape) and old.flags.writeable
+    if fits and _memory_order(old) == node["axes"]:
+        np.copyto(old, array)
+        return walk.made(node, old)
     return walk.made(node, array.copy(order="K"))
 
 
