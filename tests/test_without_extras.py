@@ -75,6 +75,7 @@ def printed(tmp_path_factory):
     folder, needed = tmp_path_factory.mktemp("bare"), needed_without_extras()
     packages = metadata.packages_distributions().items()
     hidden = [name for name, owners in packages if not needed & {owner.lower().replace("_", "-") for owner in owners}]
+    hidden += EXTRAS  # Python 3.10 does not know the owners of all packages
     request = json.dumps([hidden, [*HELP, *WORKING, *MISSING], LEARN])
     subprocess.run([sys.executable, "-c", RUN], cwd=folder, input=request, text=True, check=True, stdout=subprocess.DEVNULL)
     return dict(json.loads((folder / "printed.json").read_text()))

@@ -147,7 +147,8 @@ class Chain(NamedTuple):
         :raises ValueError: if the numbers are not finite
         """
         if self._is_short():
-            return self._check_finite(np.linalg.solve(np.eye(len(initial)) - self.steps.T, initial))
+            visits = self._check_finite(np.linalg.solve(np.eye(len(initial)) - self.steps.T, initial))
+            return visits.clip(min=0.0)  # rounding leaves tiny negative numbers
         factors, _, out = self._eliminate()
         d = initial.copy()
         with np.errstate(all="ignore"):

@@ -322,7 +322,8 @@ def ffmpeg_on_path() -> Iterator[None]:
 @contextmanager
 def videos_on_servers() -> Iterator[None]:
     """
-    SDL complains of a missing display, which frames of a video do not need: use its ``dummy`` driver where there is none.
+    SDL complains of a missing display, and before Gymnasium 1.4 of a missing sound card, which frames of a video do not need: use
+    its ``dummy`` drivers where there is no display.
     moviepy draws a bar for each video wherever it writes: only on a terminal.
     """
     from moviepy.video.VideoClip import VideoClip
@@ -332,15 +333,15 @@ def videos_on_servers() -> Iterator[None]:
     def write_videofile(clip: Any, *args: Any, **kwargs: Any) -> Any:
         return write(clip, *args, **(kwargs if sys.stderr.isatty() else {**kwargs, "logger": None}))
 
-    has_display = os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"}
-    if not has_display:
-        os.environ["SDL_VIDEODRIVER"] = "dummy"
+    drivers = () if os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"} else ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
+    missing = [name for name in drivers if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "dummy"))
     try:
         with replaced(VideoClip, write_videofile=write_videofile):
             yield
     finally:
-        if not has_display:
-            del os.environ["SDL_VIDEODRIVER"]
+        for name in missing:
+            del os.environ[name]
 
 
 # ---- push-to-hub ----------------------------------------------------------------------------------------------------

@@ -27,11 +27,14 @@ PACK = (MIRL[0], SQL[0], MIRL[1])
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A folder of jobs that were run one by one."""
-    jobs = [*MIRL, *SQL, *DQN[:2], QRDQN[0]]
-    folder = fresh(tmp_path_factory.mktemp("alone"), SUITE, *jobs)
-    assert all(run_job(job, folder) for job in jobs)
-    return folder
+    """A function from a job to the folder in which it was run alone; a job is run when it is asked for."""
+    folder = fresh(tmp_path_factory.mktemp("alone"), SUITE, *MIRL, *SQL, *DQN, *QRDQN)
+
+    def folder_of(job):
+        assert job.state(folder) == "done" or run_job(job, folder)
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,7 @@ def test_job_that_cannot_be_set_up_is_run_alone(tmp_path):
 # ---- results ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_results_are_those_of_jobs_that_are_run_alone(alone, tmp_path, capsys):
     jobs = [job for seed in range(3) for job in (MIRL[seed], SQL[seed])] + [*DQN[:2], QRDQN[0]]
     folder = tmp_path / "out"
@@ -117,10 +121,10 @@ def test_results_are_those_of_jobs_that_are_run_alone(alone, tmp_path, capsys):
     assert "9 jobs in 4 processes, each with 3 at most" in output and "steps/s, one of 3 trained jointly)" in output
     for job in jobs:
         result = job.result(folder)
-        assert_same(result, job.result(alone))
+        assert_same(result, job.result(alone(job)))
         assert result.get("trained_jointly", 1) == {"qrdqn": 1, "dqn": 2}.get(job.algorithm, 3)
-        assert "trained_jointly" not in job.result(alone)
-        files, others = ({file.relative_to(top) for file in job.run_folder(top).rglob("*")} for top in (folder, alone))
+        assert "trained_jointly" not in job.result(alone(job))
+        files, others = ({file.relative_to(top) for file in job.run_folder(top).rglob("*")} for top in (folder, alone(job)))
         if job.algorithm == "dqn":  # BaseDQN can be resumed, and its settings are kept for that
             files = {file for file in files if file.name != "hyperparameters.json"}
         assert files == others and job.progress(folder) > 590
@@ -130,15 +134,15 @@ def test_results_are_those_of_jobs_that_are_run_alone(alone, tmp_path, capsys):
 
 def test_finished_and_locked_jobs_are_left_out(alone, tmp_path):
     folder = fresh(tmp_path / "out", SUITE, *MIRL, SQL[0])
-    shutil.copy(MIRL[0].result_file(alone), folder / "results")
+    shutil.copy(MIRL[0].result_file(alone(MIRL[0])), folder / "results")
     MIRL[1].run_folder(folder).mkdir()
     with locked(MIRL[1].lock_file(folder)):
         run_pack([*MIRL, SQL[0]], folder)
-    assert MIRL[0].result_file(folder).read_bytes() == MIRL[0].result_file(alone).read_bytes()
+    assert MIRL[0].result_file(folder).read_bytes() == MIRL[0].result_file(alone(MIRL[0])).read_bytes()
     assert MIRL[1].state(folder) == "missing"
     for job in (MIRL[2], SQL[0]):
         assert job.result(folder)["trained_jointly"] == 2
-        assert_same(job.result(folder), job.result(alone))
+        assert_same(job.result(folder), job.result(alone(job)))
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ def test_run_that_diverges_fails_and_the_others_go_on(alone, tmp_path):
     assert SQL[0].failure(folder).startswith("ValueError: The mse loss was ")
     for job in MIRL[:2]:
         assert job.result(folder)["trained_jointly"] == 3
-        assert_same(job.result(folder), job.result(alone))
+        assert_same(job.result(folder), job.result(alone(job)))
 
 
 def test_job_that_cannot_be_prepared_fails_and_the_others_are_trained(alone, tmp_path):
@@ -163,7 +167,7 @@ def test_job_that_cannot_be_prepared_fails_and_the_others_are_trained(alone, tmp
     assert [job.state(folder) for job in PACK] == ["done", "failed", "done"]
     assert "FileExistsError" in SQL[0].failure(folder) or "NotADirectoryError" in SQL[0].failure(folder)
     assert MIRL[0].result(folder)["trained_jointly"] == 2
-    assert_same(MIRL[0].result(folder), MIRL[0].result(alone))
+    assert_same(MIRL[0].result(folder), MIRL[0].result(alone(MIRL[0])))
 
 
 # ---- interruptions ----------------------------------------------------------------------------------------------------
@@ -197,6 +201,7 @@ def test_pack_goes_on_from_the_newest_common_step(whole, tmp_path, monkeypatch):
         assert without_time(job, folder) == without_time(job, whole)
 
 
+@pytest.mark.slow
 def test_jobs_without_a_common_step_are_trained_apart(whole, alone, tmp_path, monkeypatch):
     folder = interrupted(tmp_path / "out", PACK[:2], monkeypatch)
     write_text(SQL[1].checkpoints(folder) / "rl_model_500_steps.json", "{")
@@ -204,7 +209,7 @@ def test_jobs_without_a_common_step_are_trained_apart(whole, alone, tmp_path, mo
     resumed = {job: (job.result(folder)["time"]["resumed_at"], job.result(folder)["trained_jointly"]) for job in PACK}
     assert resumed == {PACK[0]: (512, 2), PACK[1]: (512, 2), PACK[2]: (0, 2)}
     for job in (*PACK, SQL[1]):
-        assert_same(job.result(folder), job.result(alone))
+        assert_same(job.result(folder), job.result(alone(job)))
 
 
 @pytest.mark.slow
@@ -226,5 +231,5 @@ def test_job_may_go_on_alone_and_jointly(alone, tmp_path, monkeypatch):
     assert bench.run(SUITE, PACK, folder, engine=nullcontext(in_process), save_freq=250, joint=8) == []
     for job in PACK:
         assert job.result(folder)["time"]["resumed_at"] == 512
-        assert_same(job.result(folder), job.result(alone))
+        assert_same(job.result(folder), job.result(alone(job)))
     assert [job.result(folder).get("trained_jointly") for job in PACK] == [None, 2, 2]

@@ -51,7 +51,8 @@ def one_node():
         yield engine
 
 
-@pytest.mark.parametrize("fetch", [pytest.param(False, id="shared"), pytest.param(True, id="fetched", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fetch", [False, True], ids=["shared", "fetched"])
 def test_result_is_the_same_on_a_node(one_node, fetch, tmp_path, capsys):
     jobs = [MIRL[0]] if fetch else [DQN, MIRL[0]]
     local, folder = run_here(tmp_path / "here", TINY, jobs), tmp_path / "out"

@@ -114,8 +114,15 @@ def test_tiny_averages_of_other_optimisers_are_left_alone():
     assert optimizer.state[parameter]["exp_avg"].item() == pytest.approx(1e-31)
 
 
-@pytest.mark.parametrize("compile_update", [False, True])
-@pytest.mark.parametrize(("policy", "env"), [("MlpPolicy", "CartPole-v1"), ("CnnPolicy", Image)])
+@pytest.mark.parametrize(
+    ("policy", "env", "compile_update"),
+    [
+        ("MlpPolicy", "CartPole-v1", False),
+        ("MlpPolicy", "CartPole-v1", True),
+        ("CnnPolicy", Image, False),
+        pytest.param("CnnPolicy", Image, True, marks=pytest.mark.slow),
+    ],
+)
 def test_mixed_precision_changes_weights_by_rounding_only(policy, env, compile_update):
     env = env if isinstance(env, str) else env()
     exact = MIRL(policy, env, **FAST).learn(60)

@@ -63,7 +63,8 @@ def test_errors(tmp_path):
         resume_jointly([MIRL, MIRL], folders, ["CartPole-v1"] * 2)
 
 
-@pytest.mark.parametrize("kills", ["3", pytest.param("100", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", ["3", "100"])
 def test_killed_training_equals_an_uninterrupted_one(kills):
     script = Path(__file__).parents[1] / "helpers" / "killed_run.py"
     arguments = ["random", "--run", "joint", "--kills", kills, "--total", "400", "--longest", "1.2"]

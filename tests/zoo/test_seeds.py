@@ -289,7 +289,7 @@ class FailingReward(gym.Wrapper):
 @pytest.fixture
 def failing(here):
     """A command line whose seed 5 fails after 300 steps, by a reward or by the loss."""
-    gym.register("FailingReward-v0", FailingReward, max_episode_steps=100)
+    gym.register("FailingReward-v0", lambda **arguments: FailingReward(**arguments), max_episode_steps=100)
     yield lambda *arguments, value: command(
         "--seeds",
         "3,5,6",
