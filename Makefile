@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Two workers: the tests use one thread each. Files in the order of tests/conftest.py: the longest ones first
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# Installs the versions of constraints.txt
-INSTALL := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
+# Installs the versions of constraints.txt; Python compiles what is imported
+INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test test-slow test-oldest install pytest coverage format lint type commit-checks docs build release-check clean
 

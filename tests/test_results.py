@@ -22,6 +22,7 @@ def test_results_page_matches_result_files(run_script):
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.slow
 def test_check_fails_for_changed_result(tmp_path, run_script):
     for name in ("docs/results.md", "benchmarks/results_page.py"):
         (tmp_path / name).parent.mkdir()

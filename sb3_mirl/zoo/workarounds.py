@@ -322,8 +322,8 @@ def ffmpeg_on_path() -> Iterator[None]:
 @contextmanager
 def videos_on_servers() -> Iterator[None]:
     """
-    SDL complains of a missing display, and before Gymnasium 1.4 of a missing sound card, which frames of a video do not need: use
-    its ``dummy`` drivers where there is no display.
+    SDL complains of a missing display, and before Gymnasium 1.4 of a missing sound card, which frames of a video do not need:
+    use its ``dummy`` drivers where there is no display.
     moviepy draws a bar for each video wherever it writes: only on a terminal.
     """
     from moviepy.video.VideoClip import VideoClip

@@ -278,7 +278,12 @@ def test_the_error_for_a_file_of_another_algorithm_names_both(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [("mixed_precision", True), ("loss", "mse"), ("batch_loss", lambda *a, **k: td_loss(*a, **k))]
+    "change",
+    [
+        pytest.param(("mixed_precision", True), marks=pytest.mark.slow),
+        ("loss", "mse"),
+        ("batch_loss", lambda *a, **k: td_loss(*a, **k)),
+    ],
 )
 def test_the_gradient_step_is_compiled_anew_when_a_setting_changes(change):
     model = BaseDQN("MlpPolicy", "CartPole-v1", learning_starts=40, buffer_size=100, compile_update=True, seed=0).learn(44)

@@ -83,7 +83,7 @@ def test_denormal_numbers_are_flushed_only_inside(before):
         th.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize("without_flushing", [False, True])
+@pytest.mark.parametrize("without_flushing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_no_denormal_numbers_in_the_averages(without_flushing, monkeypatch):
     if without_flushing:  # as in the other threads
         monkeypatch.setattr(sb3_mirl.common.gradient, "flushed_denormals", contextlib.nullcontext)
@@ -379,7 +379,13 @@ def own_pair(filled_buffer, policy, policy_kwargs, change=None, **settings):
     return models
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+#: Compiling takes seconds each time; others come near these
+SLOW_NETWORKS = {"one frozen bias", "a parametrised layer", "an unused layer"}
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW_NETWORKS)) for name in NETWORKS]
+)
 def test_compiled_gradient_steps_equal_plain_ones_whatever_the_network(network, filled_buffer):
     policy, policy_kwargs, change = NETWORKS[network]
     plain, compiled = own_pair(filled_buffer, policy, {"net_arch": [8], **policy_kwargs}, change)

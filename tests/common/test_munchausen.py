@@ -147,6 +147,7 @@ def test_log_policy_is_that_of_the_target_network():
     assert loss.item() != pytest.approx(expected_loss(model, batch, 0.9, model.q_net), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_compiled_weights_stay_close_for_300_steps_of_changing_settings():
     plain, compiled = (MDQN("MlpPolicy", "CartPole-v1", compile_update=c, **FAST).learn(48) for c in (False, True))
     compiled.replay_buffer = plain.replay_buffer

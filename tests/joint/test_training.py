@@ -102,12 +102,15 @@ def test_a_run_does_not_change_the_others():
         pytest.param(lambda: make_vec_env("CartPole-v1", 3, seed=0), "MlpPolicy", {}, id="three environments"),
         pytest.param(cartpole, "MlpPolicy", {"n_steps": 3}, id="n steps"),
         pytest.param(cartpole, "MlpPolicy", {"gradient_steps": 3, "tau": 0.5, "train_freq": 4}, id="several gradient steps"),
-        pytest.param(cartpole, "MlpPolicy", {"gradient_steps": -1, "train_freq": 3}, id="as many gradient steps"),
+        pytest.param(
+            cartpole, "MlpPolicy", {"gradient_steps": -1, "train_freq": 3}, id="as many gradient steps", marks=pytest.mark.slow
+        ),
         pytest.param(
             cartpole,
             "MlpPolicy",
             {"optimize_memory_usage": True, "replay_buffer_kwargs": NO_TIMEOUTS},
             id="memory",
+            marks=pytest.mark.slow,
         ),
         pytest.param(lambda: VecNormalize(make_vec_env("CartPole-v1", 2, seed=0)), "MlpPolicy", {}, id="normalised"),
         pytest.param(lambda: gym.make("FrozenLake-v1"), "MlpPolicy", {}, id="categories"),
@@ -136,6 +139,7 @@ def test_a_run_does_not_change_the_others():
                 }
             },
             id="RMSprop",
+            marks=pytest.mark.slow,
         ),
         pytest.param(cartpole, "MlpPolicy", {"mixed_precision": True}, id="bfloat16"),
         pytest.param(

@@ -31,7 +31,7 @@ def exact_q_values(algorithm, env):
     return q_values
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("algorithm", [MIRL, SQL, DQNMSE])
 def test_one_hot_linear_network_converges_to_exact_soft_value_iteration(algorithm, seed):
     env = MaskedProbe(seed=seed)

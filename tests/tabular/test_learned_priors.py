@@ -210,6 +210,7 @@ def test_masked_learners_converge_to_masked_soft_value_iteration(beta):
         assert (learners.q_values(k)[~world.masks] == 0.0).all()  # never tried
 
 
+@pytest.mark.slow
 def test_masked_learners_approach_the_fixed_point_of_random_mdps():
     settings = TabularSettings(beta_init=2.0, beta_lr=0.0, prior_lr=0.0, exploration=1.0, gamma=0.8)
     worlds = [World.random(seed) for seed in range(3)]
@@ -252,6 +253,7 @@ def test_actions_that_are_not_valid_are_never_taken():
 # Learned and frozen priors
 
 
+@pytest.mark.slow
 def test_learned_skills_separate_on_a_map_with_four_rooms():
     world = FourGoals()
     settings = TabularSettings(

@@ -134,11 +134,17 @@ def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
 
 
 def different_configurations():
-    """Without repetitions, such as MinAtar's games of the same algorithm."""
+    """
+    Without repetitions, such as MinAtar's games of the same algorithm. The slow tests train those of other algorithms than MIRL,
+    except for their defaults.
+    """
     different = {}
     for algo, name, hyperparams in shipped_configurations():
         different.setdefault((algo, str(hyperparams)), (algo, name))
-    return list(different.values())
+    return [
+        pytest.param(algo, name, marks=[pytest.mark.slow] * (algo != "mirl" and name != "default"))
+        for algo, name in different.values()
+    ]
 
 
 @pytest.mark.parametrize("algo, name", different_configurations())

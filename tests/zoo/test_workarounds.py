@@ -105,6 +105,7 @@ def test_playing_allocates_no_replay_buffer(algo, in_runs):
     assert ALGORITHMS[algo].load(file).replay_buffer.buffer_size > 1
 
 
+@pytest.mark.slow
 def test_an_atari_agent_plays_in_two_gib(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = "PongNoFrameskip-v4"
