@@ -135,8 +135,8 @@ def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
 
 def different_configurations():
     """
-    Without repetitions, such as MinAtar's games of the same algorithm. The slow tests train those of other algorithms than MIRL,
-    except for their defaults.
+    Without repetitions, such as MinAtar's games of the same algorithm. Only the slow tests train those of other algorithms than
+    MIRL, except for their defaults.
     """
     different = {}
     for algo, name, hyperparams in shipped_configurations():
