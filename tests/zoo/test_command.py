@@ -135,7 +135,7 @@ def test_a_diverging_trial_is_pruned(tmp_path, monkeypatch):
 
 def different_configurations():
     """
-    Without repetitions, such as MinAtar's games of the same algorithm. Only the slow tests train those of other algorithms than
+    Without repetitions, such as MinAtar's games of the same algorithm. Only the slow tests train those of algorithms but
     MIRL, except for their defaults.
     """
     different = {}
