@@ -29,6 +29,7 @@ from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import bootstrap_mean, compare
 from sb3_mirl.bench.suites import SUITES, label
 from sb3_mirl.bench.variants import Variant, run_environments, train_variants
+from sb3_mirl.common import colors
 from sb3_mirl.envs.gridworld import CORRIDOR, SQUARE, GridWorld
 from sb3_mirl.tabular.solvers import evaluate_policy, optimize_prior, soft_value_iteration
 
@@ -47,7 +48,14 @@ SHARED: dict[str, Any] = {"learning_rate": 3e-4, "loss": "mse", "compile_update"
 #: Ways to act
 ACTING = {"draws": "draws from π", "argmax": "argmax π"}
 #: Colour-blind safe; of the numbers of useless actions, and of the algorithms
-COLORS = {0: "#0173b2", 15: "#de8f05", 63: "#029e73", "sql": "#0173b2", "mirl": "#d55e00", "dqn_mse": "#949494"}
+COLORS = {
+    0: colors.BLUE,
+    15: colors.ORANGE,
+    63: colors.GREEN,
+    "sql": colors.BLUE,
+    "mirl": colors.VERMILION,
+    "dqn_mse": colors.GRAY,
+}
 
 
 class DrawsFromPolicy:
