@@ -4,14 +4,18 @@ What do MIRL, SQL and DQN_mse earn while they learn, and what after it, where ma
     python benchmarks/while_learning.py run       # writes results/while_learning.json; environments that are in it are skipped
     python benchmarks/while_learning.py report    # the tables of docs/results.md; draws docs/images/while_learning.png
 
+With ``--plan repeat`` the same for the plan that tests with other seeds what the first one suggested: results/acting.json,
+docs/images/acting.png.
+
 β is 1 on CartPole and 30 on Acrobot, as was best there with useless actions in ``regularisation_strength.py``. MIRL has that
-script's α_ρ and one ten times as large. All else is as there; the seeds, 3000 to 3009, are used by nothing else. The return
-during training is that of the episode in which a step lies, averaged over all steps; exploration is included.
+script's α_ρ and one ten times as large. All else is as there; the seeds are used by nothing else. The return during training
+is that of the episode in which a step lies, averaged over all steps; exploration is included.
 """
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,6 @@ from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 from sb3_mirl.common import colors
 
 ROOT = Path(__file__).parent.parent
-RESULTS, FIGURE = ROOT / "results" / "while_learning.json", ROOT / "docs" / "images" / "while_learning.png"
 #: β by environment
 BETAS = {
     "Useless15/CartPole-v1": 1.0,
@@ -36,30 +39,67 @@ BETAS = {
     "Useless15/Acrobot-v1": 30.0,
     "Useless63/Acrobot-v1": 30.0,
 }
-SEEDS = range(3000, 3010)
-#: The algorithm and α_ρ of each learner
-LEARNERS: dict[str, tuple[str, float | None]] = {
-    "DQN_mse": ("dqn_mse", None),
-    "SQL": ("sql", None),
-    "MIRL, α_ρ = 1e-4": ("mirl", 1e-4),
-    "MIRL, α_ρ = 1e-3": ("mirl", 1e-3),
+CARTPOLE = [env for env in BETAS if "CartPole" in env]
+#: The algorithm of each learner, what it does not share with the others, and its colour
+LEARNERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "DQN": ("dqn_mse", {"loss": "huber"}, colors.BLACK),
+    "DQN_mse": ("dqn_mse", {}, colors.GRAY),
+    "SQL": ("sql", {}, colors.BLUE),
+    "MIRL, α_ρ = 1e-4": ("mirl", {"prior_lr": 1e-4}, colors.ORANGE),
+    "MIRL, α_ρ = 1e-3": ("mirl", {"prior_lr": 1e-3}, colors.VERMILION),
 }
-MIRL = "MIRL, α_ρ = 1e-3"
-COLORS = dict(zip(LEARNERS, (colors.GRAY, colors.BLUE, colors.ORANGE, colors.VERMILION), strict=True))
+SLOW, FAST = "MIRL, α_ρ = 1e-4", "MIRL, α_ρ = 1e-3"
 #: What is measured of each run
 MEASURES = {"during": "during training", "draws": "after it, draws from π", "argmax": "after it, argmax π"}
-#: The hypotheses of docs/results.md: a measure, two learners of which the first one should be better, and environments
-HYPOTHESES = {
-    "H8": ("during", MIRL, "SQL", [*BETAS]),
-    "H9": ("during", MIRL, "DQN_mse", [*BETAS]),
-    "H10": ("during", MIRL, "MIRL, α_ρ = 1e-4", [*BETAS]),
-    "H11, SQL": ("argmax", "SQL", "DQN_mse", [env for env in BETAS if "CartPole" in env]),
-    "H11, MIRL": ("argmax", MIRL, "DQN_mse", [env for env in BETAS if "CartPole" in env]),
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    An experiment of docs/results.md.
+
+    :param name: of the files with its results and its figure
+    :param learners: of :data:`LEARNERS`
+    :param seeds: those of each learner on each environment
+    :param hypotheses: a measure, two learners of which the first one should be better, and environments, by name
+    """
+
+    name: str
+    learners: tuple[str, ...]
+    seeds: range
+    hypotheses: dict[str, tuple[str, str, str, list[str]]]
+
+
+PLANS = {
+    "first": Plan(
+        "while_learning",
+        ("DQN_mse", "SQL", SLOW, FAST),
+        range(3000, 3010),
+        {
+            "H8": ("during", FAST, "SQL", [*BETAS]),
+            "H9": ("during", FAST, "DQN_mse", [*BETAS]),
+            "H10": ("during", FAST, SLOW, [*BETAS]),
+            "H11, SQL": ("argmax", "SQL", "DQN_mse", CARTPOLE),
+            "H11, MIRL": ("argmax", FAST, "DQN_mse", CARTPOLE),
+        },
+    ),
+    "repeat": Plan(
+        "acting",
+        ("DQN", "SQL", SLOW, FAST),
+        range(4000, 4016),
+        {
+            "H12": ("draws", SLOW, "SQL", [*BETAS]),
+            "H13": ("draws", FAST, "SQL", [*BETAS]),
+            "H14": ("argmax", SLOW, "SQL", [*BETAS]),
+            "H15": ("argmax", SLOW, "DQN", CARTPOLE),
+        },
+    ),
 }
 
 
-def variants_of(env: str, steps: int | None) -> list[tuple[str, Variant]]:
+def variants_of(plan: Plan, env: str, steps: int | None) -> list[tuple[str, Variant]]:
     """
+    :param plan: of :data:`PLANS`
     :param env: of :data:`BETAS`
     :param steps: environment steps of each run, None for the suite's
     :return: the learner's name, and the run
@@ -67,23 +107,28 @@ def variants_of(env: str, steps: int | None) -> list[tuple[str, Variant]]:
     suite, beta = SUITES["classic-actions"], BETAS[env]
     suite = replace(suite, steps={env: steps or suite.steps[env]})
     runs = []
-    for name, (algorithm, prior_lr) in LEARNERS.items():
-        own = SHARED if algorithm == "dqn_mse" else with_fixed(beta) | ({"prior_lr": prior_lr} if prior_lr else {})
-        runs += [
-            (name, Variant(replace(suite, own_hyperparams={algorithm: own}), Job(algorithm, env, seed))) for seed in SEEDS
-        ]
+    for name in plan.learners:
+        algorithm, own, _ = LEARNERS[name]
+        own = {**(SHARED if algorithm == "dqn_mse" else with_fixed(beta)), **own}
+        one = replace(suite, own_hyperparams={algorithm: own})
+        runs += [(name, Variant(one, Job(algorithm, env, seed))) for seed in plan.seeds]
     return runs
 
 
-def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
+def train(plan: Plan, task: tuple[str, int | None]) -> list[dict[str, Any]]:
     """
+    :param plan: of :data:`PLANS`
     :param task: an environment, and the steps of each run, None for the suite's
     :return: the result of each run
     """
     th.set_num_threads(1)
-    names, variants = zip(*variants_of(*task), strict=True)
+    pairs, trained = variants_of(plan, *task), []
+    # Runs that are trained jointly have the same loss
+    huber, squared = ([pair for pair in pairs if (pair[0] == "DQN") is chosen] for chosen in (True, False))
+    for own in filter(None, (huber, squared)):
+        trained += [(name, run) for (name, _), run in zip(own, train_variants([variant for _, variant in own]), strict=True)]
     results = []
-    for name, run in zip(names, train_variants(variants), strict=True):
+    for name, run in trained:
         assert run.error is None, run.error
         suite, job = run.variant
         returns, lengths = (run.model.env.env_method(f"get_episode_{what}")[0] for what in ("rewards", "lengths"))
@@ -103,10 +148,11 @@ def values(results: list[dict[str, Any]], env: str, learner: str, measure: str) 
     return np.array([r[measure] for r in own if measure in r])
 
 
-def report(path: Path, image: Path) -> None:
+def report(plan: Plan, path: Path, image: Path) -> None:
     """
     Print the means, the share of ρ on useless actions and the tests of the hypotheses; draw the means.
 
+    :param plan: of :data:`PLANS`
     :param path: of the results
     :param image: to be written
     """
@@ -116,7 +162,7 @@ def report(path: Path, image: Path) -> None:
     print("|---|---:|---|" + "---:|" * (len(MEASURES) + 1))
     for env in envs:
         n_useless = useless_actions(env)[1]
-        for name in LEARNERS:
+        for name in plan.learners:
             measured = (values(results, env, name, measure) for measure in MEASURES)
             cells = [interval(numbers) if len(numbers) else "–" for numbers in measured]
             priors = np.array(
@@ -125,7 +171,7 @@ def report(path: Path, image: Path) -> None:
             share = f"{priors[:, -n_useless:].sum(axis=1).mean():.0%}" if len(priors) else "–"
             print(f"| {env} | {BETAS[env]:g} | {name} | " + " | ".join(cells) + f" | {share} |")
     tests = {}
-    for name, (measure, better, than, members) in HYPOTHESES.items():
+    for name, (measure, better, than, members) in plan.hypotheses.items():
         pairs = [[values(results, env, who, measure) for env in members if env in envs] for who in (better, than)]
         if pairs[0]:
             tests[name] = (f"{better} > {than}, {MEASURES[measure]}", compare(*pairs))
@@ -134,19 +180,19 @@ def report(path: Path, image: Path) -> None:
     for (name, (text, (value, low, high, p))), own in zip(tests.items(), adjusted, strict=True):
         verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
         print(f"| {name} | {text} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
-    draw(results, envs, image)
+    draw(plan, results, envs, image)
 
 
-def draw(results: list[dict[str, Any]], envs: list[str], image: Path) -> None:
+def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path) -> None:
     """The mean of each measure with its interval, one panel for each environment."""
     figure, axes = plt.subplots(1, len(envs), figsize=(3 * len(envs), 3.4), layout="constrained", squeeze=False)
     for axis, env in zip(axes[0], envs, strict=True):
-        for place, name in enumerate(LEARNERS):
+        for place, name in enumerate(plan.learners):
             for k, measure in enumerate(MEASURES):
                 numbers = values(results, env, name, measure)
                 if len(numbers):
                     mean, low, high = bootstrap_mean(numbers)
-                    style = {"fmt": "o", "color": COLORS[name], "capsize": 3, "label": name if k == 0 else None}
+                    style = {"fmt": "o", "color": LEARNERS[name][-1], "capsize": 3, "label": name if k == 0 else None}
                     axis.errorbar(k + 0.15 * (place - 1.5), mean, [[mean - low], [high - mean]], **style)
         axis.set(title=f"{env}, β = {BETAS[env]:g}", xticks=range(len(MEASURES)))
         axis.set_xticklabels(["during\ntraining", "draws\nfrom π", "argmax π"])
@@ -159,16 +205,19 @@ def draw(results: list[dict[str, Any]], envs: list[str], image: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--plan", choices=[*PLANS], default="first")
     parser.add_argument("--envs", nargs="+", default=[*BETAS])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--figure", type=Path, default=FIGURE)
+    parser.add_argument("--results", type=Path, help="by default those of the plan in results/")
+    parser.add_argument("--figure", type=Path, help="by default that of the plan in docs/images/")
     args = parser.parse_args()
+    plan = PLANS[args.plan]
+    results = args.results or ROOT / "results" / f"{plan.name}.json"
     if args.command == "run":
-        run_environments(args.results, args.envs, args.steps, train, args.jobs)
+        run_environments(results, args.envs, args.steps, partial(train, plan), args.jobs)
     else:
-        report(args.results, args.figure)
+        report(plan, results, args.figure or ROOT / "docs" / "images" / f"{plan.name}.png")
 
 
 if __name__ == "__main__":
