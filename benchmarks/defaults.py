@@ -198,8 +198,8 @@ def report(path: Path) -> str:
     worst = {env: worst_return(env) for env in ENVIRONMENTS}
     random = {env: mean_return(env, None) for env in ENVIRONMENTS}
     lines = [
-        "| environment | rewards | condition | seeds | random | DQN | MIRL | share of DQN's [95%] | DQN learned |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---|",
+        "| environment | rewards | condition | seeds | random | DQN | MIRL | share of DQN's [95%] | random actions' share | DQN learned |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:
         env, scale, condition = job["env"], job["scale"], job["condition"]
@@ -215,11 +215,12 @@ def report(path: Path) -> str:
             shares = draws["mirl"] / draws["dqn"]
         # Where resampled DQN reaches nothing at all, any share is possible
         low, high = np.quantile(np.where(np.isnan(shares), np.inf, shares), (0.025, 0.975), method="inverted_cdf")
-        share = (mirl.mean() - worst[env]) / (dqn.mean() - worst[env]) if dqn.mean() > worst[env] else np.nan
+        best = dqn.mean() - worst[env]
+        share, of_random = ((value - worst[env]) / best if best > 0 else np.nan for value in (mirl.mean(), random[env]))
         learned = dqn.mean() - random[env] > 2 * dqn.std(ddof=1) / np.sqrt(len(dqn))
         counts = f"{len(dqn)}/{len(mirl)}"
         cells = f"{random[env]:.2f} | {_mean_and_spread(dqn)} | {_mean_and_spread(mirl)}"
-        interval = f"{share:.2f} [{low:.2f}, {high:.2f}]"
+        interval = f"{share:.2f} [{low:.2f}, {high:.2f}] | {of_random:.2f}"
         lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {interval} | {'yes' if learned else 'no'} |")
     return "\n".join(lines)
 
