@@ -198,7 +198,8 @@ def report(path: Path) -> str:
     worst = {env: worst_return(env) for env in ENVIRONMENTS}
     random = {env: mean_return(env, None) for env in ENVIRONMENTS}
     lines = [
-        "| environment | rewards | condition | seeds | random | DQN | MIRL | share of DQN's [95%] | random actions' share | DQN learned |",
+        "| environment | rewards | condition | seeds | random | DQN | MIRL | share of DQN's [95%] "
+        "| random actions' share | DQN learned |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:

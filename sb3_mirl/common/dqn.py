@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,6 +20,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequen
 
 from sb3_mirl.common import inputs
 from sb3_mirl.common.compilable import check_compiler
+from sb3_mirl.common.env_types import check_env_type
 from sb3_mirl.common.export.exportable import ExportableDQN
 from sb3_mirl.common.export.model import attribute_name
 from sb3_mirl.common.gradient import CompiledGradient, full_precision, td_loss, without_denormals
@@ -106,6 +108,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         refuse_unknown_arguments(type(self), unknown)
         # SB3 uses these before _setup_model, which checks the others, also those of a loaded model
         inputs.check_arguments({"verbose": verbose, "device": device}, self.argument_rules)
+        check_env_type(env)
         env = maybe_make_env(env, verbose)
         if hasattr(env, "action_space"):
             inputs.check_action_space(env.action_space)
@@ -210,6 +213,11 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         sizes = {"n_envs": self.n_envs, "n_actions": int(self.action_space.n)}  # type: ignore[attr-defined]
         for name, value in inputs.check_arguments({**arguments, **sizes}, self.argument_rules).items():
             setattr(self, names[name], value)
+        takes_dict = policy is self.policy_aliases.get("MultiInputPolicy")
+        if takes_dict and not isinstance(self.observation_space, spaces.Dict):
+            if "features_extractor_class" not in (self.policy_kwargs or {}):
+                accepted = "policy must be 'MlpPolicy' or 'CnnPolicy' unless observations are a Dict"
+                raise UnsupportedError(f"{accepted}, got 'MultiInputPolicy' with observation_space={self.observation_space}")
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -130,6 +130,21 @@ def _dict(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     return value
 
 
+def _policy_kwargs(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
+    kwargs = _dict(name, value, arguments) or {}
+    for key in ("activation_fn", "optimizer_class", "features_extractor_class"):
+        if not callable(kwargs.get(key, len)):
+            raise ValueError(f"{name}[{key!r}] must be a class, got {kwargs[key]!r}")
+    layers = kwargs.get("net_arch")
+    # A user's policy may take something else than a list
+    if isinstance(layers, str) or is_number(layers):
+        raise ValueError(f"{name}['net_arch'] must be a list of integers >= 1, got {layers!r}")
+    for layer in layers if isinstance(layers, (list, tuple)) else ():
+        if is_number(layer):
+            integer(1)(f"{name}: net_arch", layer, arguments)
+    return value
+
+
 def _path(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError(f"{name} must be None or a folder, got {value!r}")
@@ -236,7 +251,7 @@ ARGUMENT_RULES: dict[str, Rule] = {
     "max_grad_norm": number(np.nextafter(0, 1), INF, "a number > 0 (infinite: no bound)"),
     "stats_window_size": integer(1),
     "tensorboard_log": optional(_path),
-    "policy_kwargs": _dict,
+    "policy_kwargs": _policy_kwargs,
     "seed": optional(integer(0, 2**32 - 1)),
     "loss": choice(LOSSES),
     "compile_update": _bool,

@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.utils import get_action_masks
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import GymEnv
@@ -15,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn import DQN
 
 from sb3_mirl.common.action_masks import checked_masks, supports_action_masks, with_masks_in_info
+from sb3_mirl.common.env_types import check_env_type
 from sb3_mirl.common.masked_buffers import MASKED_BUFFERS, StoresMasks
 from sb3_mirl.common.policies import DQNPolicy
 
@@ -34,8 +36,9 @@ class MaskedDQN(DQN):
         self.uses_action_masks = self.env is not None and supports_action_masks(self.env)
 
     @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        return DQN._wrap_env(with_masks_in_info(env), verbose, monitor_wrapper)
+    def _wrap_env(env: GymEnv | str, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_env_type(env)
+        return DQN._wrap_env(with_masks_in_info(maybe_make_env(env, verbose)), verbose, monitor_wrapper)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """SB3's. An environment with action masks takes the place of one with masks only, and one without of one without."""

@@ -61,8 +61,10 @@ def train_jointly(
     :param on_error: called when a run ends with an error, with its model and the error; by default there is a warning
     :return: for each model None, or the error that ended its run
     :raises ValueError: if the models disagree in something that must agree; the message names it and both values
-    :raises TypeError: if a model is not one of this package
+    :raises TypeError: if ``models`` is a single model, or a model is not one of this package
     """
+    if isinstance(models, BaseDQN):
+        raise TypeError(f"models must be a list of models, got the {type(models).__name__} {models}")
     models = [*models]
     total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
     if log_interval is not None:

@@ -261,6 +261,9 @@ class SQL(MIRL):
     algorithm = "SQL"
 
     def __init__(self, *args: Any, prior_lr: float | str = 0.0, regularization: str = "entropy", **kwargs: Any) -> None:
+        prior_type = kwargs.get("prior_type", "marginal")
+        if prior_type != "marginal":
+            raise ValueError(f"prior_type must be 'marginal' for {self.algorithm}, got {prior_type!r}: use SQLm or MIRL")
         super().__init__(*args, prior_lr=prior_lr, regularization=regularization, **kwargs)
 
 

@@ -174,7 +174,14 @@ class View:
         else:
             obs = th.as_tensor(np.stack(samples), device=device)
         with th.no_grad(), th.device(device):
-            x = self.function(obs)  # type: ignore[misc]
+            try:
+                x = self.function(obs)  # type: ignore[misc]
+            except Exception as error:
+                shapes = {k: tuple(v.shape) for k, v in obs.items()} if isinstance(obs, dict) else tuple(obs.shape)
+                raise ValueError(
+                    f"{self.name} must be a function of torch tensors; with observations of shape {shapes} it raised "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             is_float = isinstance(x, th.Tensor) and x.is_floating_point()
             if isinstance(x, th.Tensor) and is_float != (self.n_values is None):
                 raise ValueError(

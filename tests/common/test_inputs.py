@@ -164,6 +164,23 @@ def test_invalid_arguments_are_named(name, data):
 
 
 @pytest.mark.parametrize(
+    "policy_kwargs, message",
+    [
+        ({"net_arch": "64"}, r"policy_kwargs\['net_arch'\] must be a list of integers >= 1, got '64'"),
+        ({"net_arch": 64}, r"policy_kwargs\['net_arch'\] must be a list of integers >= 1, got 64"),
+        ({"net_arch": [8, -3]}, "policy_kwargs: net_arch must be an integer >= 1, got -3"),
+        ({"net_arch": [8.5]}, r"policy_kwargs: net_arch must be an integer >= 1, got 8\.5"),
+        ({"activation_fn": "relu"}, r"policy_kwargs\['activation_fn'\] must be a class, got 'relu'"),
+        ({"optimizer_class": "adam"}, r"policy_kwargs\['optimizer_class'\] must be a class, got 'adam'"),
+        ({"features_extractor_class": "cnn"}, r"policy_kwargs\['features_extractor_class'\] must be a class, got 'cnn'"),
+    ],
+)
+def test_invalid_settings_of_the_policy_are_named(policy_kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        MIRL("MlpPolicy", TwoArms(), policy_kwargs=policy_kwargs)
+
+
+@pytest.mark.parametrize(
     "arguments, n_envs, message",
     [
         ({"train_freq": (1, "episode")}, 2, "train_freq must count steps .* with 2 of them"),

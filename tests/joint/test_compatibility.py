@@ -97,6 +97,8 @@ def test_one_environment_or_model_in_two_places():
 def test_no_models_and_foreign_models():
     with pytest.raises(ValueError, match="at least one model"):
         train_jointly([], 100)
+    with pytest.raises(TypeError, match="models must be a list of models, got the MIRL"):
+        train_jointly(make(), 100)
     with pytest.raises(TypeError, match=r"of sb3_mirl \(.*\), got DQN in model 1"):
         train_jointly([make(), DQN("MlpPolicy", "CartPole-v1")], 100)
 

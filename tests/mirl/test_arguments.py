@@ -6,8 +6,9 @@ import pytest
 import yaml
 from probes import TwoArms
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from sb3_mirl import MIRL, SQL, SQLm
+from sb3_mirl import MIRL, SQL, SQLDecoupled, SQLm
 from sb3_mirl.mirl.arguments import PAPER_ATARI
 
 
@@ -58,6 +59,21 @@ def test_the_papers_atari_values_are_a_constant_and_the_zoos():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         MIRL("MlpPolicy", TwoArms(n_actions=4), **arguments)
+
+
+@pytest.mark.parametrize("algorithm", [SQL, SQLDecoupled])
+def test_sql_has_no_priors_that_see_something(algorithm):
+    with pytest.raises(ValueError, match=f"prior_type must be 'marginal' for {algorithm.__name__}, got 'conditional': use "):
+        algorithm("MlpPolicy", TwoArms(), prior_type="conditional", prior_observation=[0])
+
+
+@pytest.mark.parametrize("policy_kwargs", [{}, {"features_extractor_class": FlattenExtractor}])
+def test_policy_for_dict_observations(policy_kwargs):
+    if policy_kwargs:
+        MIRL("MultiInputPolicy", TwoArms(), policy_kwargs=policy_kwargs)
+        return
+    with pytest.raises(ValueError, match=r"policy must be 'MlpPolicy' or 'CnnPolicy' unless .*got 'MultiInputPolicy' with "):
+        MIRL("MultiInputPolicy", TwoArms())
 
 
 def test_wrong_arguments_are_named_when_loading(tmp_path):

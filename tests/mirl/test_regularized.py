@@ -10,7 +10,7 @@ from resuming import Interrupt, interrupt_at
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_mirl import MIRL, SQL, CheckpointCallback, PriorInfluenceCallback, SQLm, load_prior
+from sb3_mirl import MIRL, CheckpointCallback, PriorInfluenceCallback, SQLm, load_prior
 from sb3_mirl.mirl.policies import MIRLPolicy
 
 LEARNING = {**FAST, "prior_lr": 0.1, "beta_schedule": "constant", "beta_init": 2.0, "train_freq": 2}
@@ -119,7 +119,7 @@ def test_the_prior_belongs_to_no_optimizer_and_moves_by_the_callback_only(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_size_of_zero_keeps_the_prior(kind):
-    model = model_of(kind, SQL, prior_lr=0.0)
+    model = model_of(kind, SQLm, prior_lr=0.0)
     before = {name: value.clone() for name, value in model.policy.state_prior.state_dict().items()}
     check_same(model.learn(60).policy.state_prior.state_dict(), before)
 

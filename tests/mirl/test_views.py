@@ -109,6 +109,11 @@ def test_parts_that_the_space_does_not_have_are_refused(given, space, message):
     [
         (lambda obs: obs[:2], None, r"must return a tensor \[batch, ...\] with batch 4, the function returned shape \(2, 4\)"),
         (lambda obs: 1.0, None, "must return a tensor .* returned 1.0"),
+        (
+            lambda obs: obs.astype(int),
+            3,
+            r"must be a function of torch tensors; with observations of shape \(4, 4\) it raised AttributeError: .*astype",
+        ),
         (lambda obs: obs / 0, None, "must return finite numbers, the function returned (nan|-?inf)"),
         (lambda obs: obs[:, 0].long(), None, "must return floats, or integers .*; the function returned torch.int64"),
         (lambda obs: obs[:, 0], 3, "must return floats, .* returned torch.float32 with n_values=3"),

@@ -1,17 +1,21 @@
 """Exports as methods of a DQN: :class:`ExportableDQN`."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch as th
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_mirl.common.export.load import load_model
 from sb3_mirl.common.export.model import ExportableModel
 from sb3_mirl.common.export.onnx import write_onnx
 from sb3_mirl.common.export.writer import export_model
+from sb3_mirl.common.inputs import check_argument
 from sb3_mirl.common.policies import DQNPolicy
+from sb3_mirl.common.signatures import constructor_signature, refuse_unknown_arguments
 
 SelfDQN = TypeVar("SelfDQN", bound="ExportableDQN")
 
@@ -28,7 +32,8 @@ class ExportableDQN(ExportableModel):
         It holds the policy, the optimiser's state, the constructor's arguments and the counters of training, so that training
         continues as after ``save`` and ``load``. Unlike them, an export records which parameters are frozen
         (``requires_grad=False``). It leaves out the replay buffer, as ``save`` does, and also the folder of TensorBoard logs,
-        the last observation and the statistics of the latest episodes.
+        the last observation, the statistics of the latest episodes, and those of ``VecNormalize``: save these with its own
+        ``save``.
 
         :param path: of the file, which is replaced atomically; ``.safetensors`` is added if it has no suffix
         :param arguments: constructor arguments to be written in place of the model's, such as a number for a
@@ -80,9 +85,40 @@ class ExportableDQN(ExportableModel):
         write_onnx(path, self.policy.onnx_module(), self.observation_space, self.policy.onnx_outputs, metadata)
 
     @classmethod
-    def load(cls: type[SelfDQN], path: Any, *args: Any, **kwargs: Any) -> SelfDQN:  # type: ignore[override]
-        """SB3's ``load``. A step size that was resolved from ``"auto"`` is resolved anew if its argument is given."""
-        model = super().load(path, *args, **kwargs)
+    def load(  # type: ignore[override]
+        cls: type[SelfDQN],
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfDQN:
+        """
+        SB3's ``load``, which unpickles the file: load only files that you trust.
+
+        A step size that was resolved from ``"auto"`` is resolved anew if its argument is given. Arguments for the beginning of
+        a training change nothing: the model goes on with what it has learned.
+
+        :param path: of the file; ``.zip`` may be left out
+        :param env: the environment to go on with; not needed to predict
+        :param device: ``"cpu"``, ``"cuda"``, ... or ``"auto"``
+        :param custom_objects: objects in place of entries of the file that can't be unpickled, by name
+        :param print_system_info: whether to print on what the file was saved, and what runs here
+        :param force_reset: whether ``learn`` begins with a new episode
+        :param kwargs: constructor arguments in place of the file's, or other attributes of the model
+        :return: the model
+        :raises TypeError: if a name in ``kwargs`` is neither
+        :raises ValueError: if the file was saved by another algorithm, or an argument is not accepted
+        """
+        check_argument("device", {"device": device}, cls.argument_rules)
+        model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
+        unknown = kwargs.keys() - constructor_signature(cls).parameters.keys() - {*model._excluded_save_params()}
+        # A file object is read already
+        if unknown and isinstance(path, (str, Path)):
+            saved, _, _ = load_from_zip_file(path, custom_objects=custom_objects, device="cpu")
+            refuse_unknown_arguments(cls, sorted(unknown - (saved or {}).keys()))
         for name in cls.exported_attributes:
             if name.removeprefix("resolved_") in kwargs:
                 setattr(model, name, None)

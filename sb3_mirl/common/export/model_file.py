@@ -29,7 +29,7 @@ def read_model_file(
     Nothing is unpickled. In SB3's zip the JSON entry ``data`` holds pickles in base64, which are never decoded: the text that
     SB3 wrote beside each is returned instead. ``policy.pth`` is read by torch's restricted reader (``weights_only=True``).
 
-    :param path: of the file; its suffix may be left out
+    :param path: of the file; its suffix may be left out, and ``.zip`` is tried before ``.safetensors``
     :param tensors: names in the ``state_dict`` of the policy; a name that ends with a dot stands for all that begin with it
     :param algorithm: the class whose constructor arguments and training attributes are looked for in a zip
     :return: plain JSON: ``file_format``, ``algorithm``, ``training``, ``arguments``, ``observation_space``, ``action_space``,
@@ -37,7 +37,7 @@ def read_model_file(
         the file has, which may be larger than memory
     :raises ValueError: if it is neither, or damaged; the message says why
     """
-    candidates = [Path(f"{path}{suffix}") for suffix in ("", SUFFIX, ".zip")]
+    candidates = [Path(f"{path}{suffix}") for suffix in ("", ".zip", SUFFIX)]
     path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
     if not path.exists():
         raise ValueError(f"there is no file {str(path)!r}")

@@ -1,5 +1,7 @@
 """Exports as methods of a model."""
 
+import io
+
 import numpy as np
 import pytest
 import torch as th
@@ -23,3 +25,23 @@ def test_models_are_saved_exported_and_resumed(algorithm, arguments, tmp_path):
         assert {name: getattr(loaded, name) for name in arguments} == arguments
     with pytest.raises(ValueError, match=f"holds the algorithm '{algorithm.__name__}', and MIRL"):
         MIRL.load_exported(tmp_path / "model")
+
+
+def test_misspelt_arguments_of_load_are_refused(tmp_path):
+    model = MIRL("MlpPolicy", "CartPole-v1", buffer_size=10)
+    model.save(tmp_path / "model")
+    with pytest.raises(TypeError, match=r"MIRL\(\) got an unexpected keyword argument 'gama', did you mean 'gamma'\?"):
+        MIRL.load(tmp_path / "model", gama=0.5)
+    with pytest.raises(ValueError, match="device must be 'auto' or a device of torch such as 'cpu', got 'gpu'"):
+        MIRL.load(tmp_path / "model", device="gpu")
+    # Arguments, attributes that are saved, and one that is not
+    changed = {"gamma": 0.5, "num_timesteps": 7, "replay_buffer": None}
+    loaded = MIRL.load(tmp_path / "model", **changed)
+    assert {name: getattr(loaded, name) for name in ("gamma", "num_timesteps")} == {"gamma": 0.5, "num_timesteps": 7}
+
+
+def test_a_file_object_is_loaded():
+    file = io.BytesIO()
+    MIRL("MlpPolicy", "CartPole-v1", buffer_size=10).save(file)
+    file.seek(0)
+    assert MIRL.load(file, num_timesteps=7).num_timesteps == 7

@@ -5,11 +5,13 @@ import json
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 import torch as th
 from exports import Bomb, zip_with
+from probes import TwoArms
 
-from sb3_mirl import MIRL, load_prior
+from sb3_mirl import MIRL, CheckpointCallback, load_prior
 from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.main import main
 
@@ -77,3 +79,11 @@ def test_a_pickle_in_place_of_an_export_is_refused(tmp_path, capsys):
     assert not marker.exists()
     pickle.loads(crafted.read_bytes())
     assert marker.exists()
+
+
+def test_a_checkpoint_is_found_without_its_suffix(tmp_path):
+    """Beside its zip there is a file .safetensors that is no export."""
+    model = MIRL("MlpPolicy", TwoArms(), learning_starts=5, buffer_size=50, policy_kwargs={"net_arch": [4]})
+    model.learn(20, CheckpointCallback(20, tmp_path))
+    assert (tmp_path / "rl_model_20_steps.safetensors").exists()
+    np.testing.assert_array_equal(load_prior(tmp_path / "rl_model_20_steps"), model.prior)
