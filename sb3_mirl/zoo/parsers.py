@@ -17,6 +17,14 @@ import rl_zoo3.train
 from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import did_you_mean, printable
+from sb3_mirl.zoo.checks import (
+    check_env_kwargs,
+    check_file,
+    check_folder,
+    check_trained_agent,
+    import_packages,
+    parse_device,
+)
 from sb3_mirl.zoo.help import DEFAULTS_IN_WORDS, GROUPS, HELP
 from sb3_mirl.zoo.manager import ExperimentManager, Resumed
 from sb3_mirl.zoo.register import ALGORITHMS, OUR_ENVIRONMENTS, hyperparams_file
@@ -26,7 +34,8 @@ from sb3_mirl.zoo.seeds import SeedRuns, check_options, parse_seeds
 #: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
-
+#: Options without which commands of rl-zoo3 end with a traceback, by the names of their values
+REQUIRED = {"all-plots": {"algos": "-a", "env": "-e", "exp_folders": "-f"}, "plot-from-file": {"input": "-i"}}
 #: rl-zoo3's default for the folder of agents; what is not there is downloaded
 DOWNLOADS = "rl-trained-agents"
 #: Values of TRUST_REMOTE_CODE with which huggingface_sb3 loads files that can run code, in any case
@@ -46,20 +55,22 @@ class ZooParser(CommandParser):
 
     def __init__(self, command: str) -> None:
         description, examples = HELP[command]
-        super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
         self._command = command
+        super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As argparse, with our default of the folder of agents in words."""
+        """As argparse, with our default of the folder of agents in words, and a check of ``--device``."""
+        if names[-1] == "--device":
+            settings["type"] = parse_device
         if settings.get("default") == DOWNLOADS:
             settings["help"] += f" (default: {DOWNLOADS}, or logs where that has no agents of the algorithm)"
         return super().add_argument(*names, **settings)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """
-        Parse the command line and, where an agent is to act, register its environment.
+        Parse the command line, check its files and folders and, where an agent is to act, register its environment.
 
-        :raises CommandError: if it is not registered, or if files that can run code are not allowed to be loaded
+        :raises CommandError: if a check fails, or if files that can run code are not allowed to be loaded
         """
         parsed = super().parse_args(args, namespace)
         if getattr(parsed, "folder", None) == DOWNLOADS and not os.path.isdir(os.path.join(DOWNLOADS, parsed.algo)):
@@ -71,8 +82,27 @@ class ZooParser(CommandParser):
         if self._command == "load-from-hub":
             _check_trust()
         if self._command in PLAYING_COMMANDS:
-            register_environment(getattr(parsed.env, "gym_id", parsed.env), getattr(parsed, "gym_packages", []))
+            env = getattr(parsed.env, "gym_id", parsed.env)
+            register_environment(env, getattr(parsed, "gym_packages", []))
+            check_env_kwargs("--env-kwargs", env, getattr(parsed, "env_kwargs", None))
+        self._check_inputs(parsed)
         return parsed
+
+    def _check_inputs(self, parsed: argparse.Namespace) -> None:
+        required = REQUIRED.get(self._command, {})
+        if missing := [option for name, option in required.items() if getattr(parsed, name) is None]:
+            self.error(f"the following arguments are required: {', '.join(missing)}")
+        if self._command == "benchmark":
+            check_folder("--log-dir", parsed.log_dir)
+        elif self._command == "plot-from-file":
+            check_file("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")
+            for file in parsed.merge:
+                check_file("--merge", file)
+        elif self._command == "plot-train":
+            check_folder("-f", parsed.exp_folder)
+        elif self._command == "all-plots":
+            for folder in parsed.exp_folders:
+                check_folder("-f", folder)
 
 
 class TrainParser(ZooParser):
@@ -147,6 +177,10 @@ class TrainParser(ZooParser):
             return _arguments_of_resumed_run(run, parsed, options)
         del parsed.resume
         register_environment(parsed.env, parsed.gym_packages)
+        check_env_kwargs("--env-kwargs", parsed.env, parsed.env_kwargs)
+        check_env_kwargs("--eval-env-kwargs", parsed.env, parsed.eval_env_kwargs)
+        if parsed.trained_agent:
+            check_trained_agent(parsed.trained_agent, parsed.algo)
         if parsed.algo not in ALGORITHMS:
             del parsed.keep_checkpoints
         elif parsed.conf_file is None:
@@ -181,10 +215,9 @@ def register_environment(env: str, packages: list[str]) -> None:
     Import ``--gym-packages``, and check that the environment is registered. Those of :data:`OUR_ENVIRONMENTS` are registered
     without them.
 
-    :raises CommandError: if it is not registered
+    :raises CommandError: if a module does not exist, or if the environment is not registered
     """
-    for module in packages:
-        importlib.import_module(module)
+    import_packages(packages)
     register_ours(env)
     if env not in gym.registry:
         remedy = did_you_mean(env, gym.registry) or ": --gym-packages names modules that register environments"

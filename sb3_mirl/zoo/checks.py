@@ -1,0 +1,124 @@
+"""Checks of options before anything is created. Without them, rl-zoo3's commands end with a traceback, or do nothing."""
+
+import argparse
+import importlib
+import inspect
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from gymnasium.envs.registration import load_env_creator
+
+from sb3_mirl.common.export.model_file import read_model_file
+from sb3_mirl.common.text import did_you_mean
+from sb3_mirl.zoo.register import ALGORITHMS
+from sb3_mirl.zoo.runs import CommandError
+
+
+def parse_device(text: str) -> str:
+    """
+    :param text: the value of ``--device``
+    :return: the same
+    :raises argparse.ArgumentTypeError: if it is neither ``auto`` nor a device of torch
+    """
+    try:
+        th.device("cpu" if text == "auto" else text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"must be auto or a device of torch such as cpu or cuda, got {text!r}") from error
+    return text
+
+
+def import_packages(modules: list[str]) -> None:
+    """
+    Import the modules of ``--gym-packages``.
+
+    :param modules: their names
+    :raises CommandError: if there is no module of a name
+    """
+    for module in modules:
+        try:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ModuleNotFoundError(f"{module!r} is not a name of a module", name=module)
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            # A module can itself lack another one
+            if not f"{module}.".startswith(f"{error.name}."):
+                raise
+            raise CommandError(
+                f"--gym-packages must name modules that are installed or in PYTHONPATH, got {module!r} ({error})"
+            ) from error
+
+
+def check_env_kwargs(option: str, env: str, kwargs: Mapping[str, Any] | None) -> None:
+    """
+    Make the environment once, if there are keyword arguments for it.
+
+    :param option: for the error message
+    :param env: its id
+    :param kwargs: the keyword arguments of the command line
+    :raises CommandError: if the environment does not take one of them
+    """
+    if not kwargs:
+        return
+    try:
+        gym.make(env, **kwargs).close()
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        # The command meets other errors again
+        if found and found[1] in kwargs:
+            names = _keywords(env)
+            hint = did_you_mean(found[1], names) or (f" (choose from {', '.join(names)})" if names else "")
+            raise CommandError(f"{option} must be keyword arguments of {env}, got {found[1]!r}{hint}") from error
+
+
+def _keywords(env: str) -> list[str]:
+    """The names in the signature of an environment's constructor."""
+    creator: Any = gym.spec(env).entry_point
+    parameters = inspect.signature(load_env_creator(creator) if isinstance(creator, str) else creator).parameters
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [name for name, parameter in parameters.items() if parameter.kind in kinds]
+
+
+def check_trained_agent(path: str, algorithm: str) -> None:
+    """
+    :param path: the file of ``-i``
+    :param algorithm: ``--algo``
+    :raises CommandError: if it is not a zip of SB3's ``save``, or, for our algorithms, not of this algorithm
+    """
+    must = f"-i must be the .zip of a saved model, got {path!r}"
+    if not path.endswith(".zip"):
+        raise CommandError(must)
+    check_file("-i", path)
+    if not zipfile.is_zipfile(path):
+        raise CommandError(f"{must}, which is not a zip file")
+    try:
+        found, _ = read_model_file(path)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"{must}: {error}") from error
+    if algorithm in ALGORITHMS and found["algorithm"] != (name := ALGORITHMS[algorithm].algorithm):
+        saved_by = found["algorithm"] or "an algorithm that is not one of sb3_mirl"
+        raise CommandError(f"-i must be a model of {name} with --algo {algorithm}, got {path!r}, saved by {saved_by}")
+
+
+def check_file(option: str, path: str) -> None:
+    """
+    :param option: for the error message
+    :param path: its value
+    :raises CommandError: if there is no such file
+    """
+    if not Path(path).is_file():
+        raise CommandError(f"{option} must be an existing file, got {path!r}")
+
+
+def check_folder(option: str, path: str) -> None:
+    """
+    :param option: for the error message
+    :param path: its value
+    :raises CommandError: if there is no such folder
+    """
+    if not Path(path).is_dir():
+        raise CommandError(f"{option} must be an existing folder, got {path!r}")

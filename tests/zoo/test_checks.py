@@ -1,0 +1,125 @@
+"""Options that are refused in one line, with an exit status of 2, before anything is created."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from zoo_train import ENV
+
+from sb3_mirl.zoo.command import main
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that runs a command, which must be refused with one line, and returns that line."""
+
+    def run(*arguments):
+        before = set(Path().rglob("*"))
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr().err
+        assert status == 2 and printed.count("\n") == 1
+        assert set(Path().rglob("*")) == before
+        return printed.removesuffix("\n")
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TRAIN = ("train", "--algo", "mirl", "--env", ENV)
+
+
+@pytest.mark.parametrize("command", ["train", "enjoy", "push-to-hub"])
+def test_devices_that_torch_does_not_know(command, refused):
+    message = "error: argument --device: must be auto or a device of torch such as cpu or cuda, got 'gpu'"
+    assert refused(command, "--device", "gpu") == f"sb3-mirl {command}: {message}"
+
+
+@pytest.mark.parametrize("command", ["train", "enjoy"])
+@pytest.mark.parametrize("module", ["nopackage", "nopackage.envs", "./envs.py", "sb3_mirl.nomodule"])
+def test_packages_that_do_not_exist(command, module, refused):
+    printed = refused(command, "--algo", "mirl", "--env", ENV, "--gym-packages", module)
+    must = "--gym-packages must name modules that are installed or in PYTHONPATH"
+    assert printed.startswith(f"sb3-mirl {command}: {must}, got {module!r} (")
+
+
+def test_an_import_that_fails_inside_a_package_is_its_own_error(here, monkeypatch):
+    Path("package_with_a_fault.py").write_text("import nopackage\n")
+    monkeypatch.syspath_prepend(here)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nopackage'"):
+        main([*TRAIN, "--gym-packages", "package_with_a_fault"])
+    assert "package_with_a_fault" not in sys.modules
+
+
+@pytest.mark.parametrize("command", ["train", "enjoy", "record-video", "push-to-hub"])
+def test_keywords_that_the_environment_does_not_take(command, refused):
+    organization = ["-orga", "me", "-f", "logs"] if command == "push-to-hub" else []
+    printed = refused(command, "--algo", "mirl", "--env", ENV, *organization, "--env-kwargs", "foo:1")
+    choice = "(choose from sutton_barto_reward, render_mode)"
+    assert printed == f"sb3-mirl {command}: --env-kwargs must be keyword arguments of {ENV}, got 'foo' {choice}"
+
+
+def test_misspelt_keywords_get_the_nearest_name(refused):
+    printed = refused(*TRAIN, "--env-kwargs", "sutton_barto_reward:True", "--eval-env-kwargs", "suton_barto_reward:True")
+    hint = ", did you mean 'sutton_barto_reward'?"
+    assert printed == f"sb3-mirl train: --eval-env-kwargs must be keyword arguments of {ENV}, got 'suton_barto_reward'{hint}"
+
+
+@pytest.mark.parametrize("error", ["unsupported operand", "f got an unexpected keyword argument 'other'"])
+def test_errors_of_an_environment_are_not_taken_for_those_of_its_keywords(error, here):
+    def make(size=1):
+        raise TypeError(error)
+
+    gym.register("Faulty-v0", entry_point=make)
+    try:
+        with pytest.raises(TypeError, match=error):
+            main(["train", "--algo", "mirl", "--env", "Faulty-v0", "--env-kwargs", "size:2"])
+    finally:
+        del gym.registry["Faulty-v0"]
+
+
+@pytest.mark.parametrize("algo", ["mirl", "dqn"])
+def test_files_that_are_no_saved_models(algo, here, refused):
+    train, must = ("train", "--algo", algo, "--env", ENV), "sb3-mirl train: -i must be the .zip of a saved model, got"
+    assert refused(*train, "-i", "nope.zip") == "sb3-mirl train: -i must be an existing file, got 'nope.zip'"
+    assert refused(*train, "-i", "model") == f"{must} 'model'"
+    Path("junk.zip").write_bytes(b"junk")
+    assert refused(*train, "-i", "junk.zip") == f"{must} 'junk.zip', which is not a zip file"
+    with zipfile.ZipFile("other.zip", "w") as file:
+        file.writestr("data", "{}")
+    problem = "is a zip file but no model of SB3's: it lacks data or policy.pth"
+    assert refused(*train, "-i", "other.zip") == f"{must} 'other.zip': 'other.zip' {problem}"
+
+
+@pytest.mark.parametrize(
+    "trained, saved_by", [("mirl", "MIRL"), ("dqn_mse", "DQNMSE"), ("dqn", "an algorithm that is not one of sb3_mirl")]
+)
+def test_models_of_another_algorithm(trained, saved_by, in_runs, refused):
+    file = f"logs/{trained}/{ENV}_1/{ENV}.zip"
+    printed = refused("train", "--algo", "sql", "--env", ENV, "-i", file)
+    assert printed == f"sb3-mirl train: -i must be a model of SQL with --algo sql, got {file!r}, saved by {saved_by}"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("plot-from-file", "-i", "nofile.pkl"), "-i must be an existing file, got 'nofile.pkl'"),
+        (("plot-from-file", "-i", "nofile"), "-i must be an existing file, got 'nofile.pkl'"),
+        (("plot-from-file",), "error: the following arguments are required: -i"),
+        (("plot-train", "-a", "mirl", "-e", ENV, "-f", "nologs"), "-f must be an existing folder, got 'nologs'"),
+        (("all-plots", "-a", "mirl", "-e", ENV, "-f", "nologs"), "-f must be an existing folder, got 'nologs'"),
+        (("all-plots", "-a", "mirl"), "error: the following arguments are required: -e, -f"),
+        (("benchmark", "--log-dir", "nologs", "--no-hub"), "--log-dir must be an existing folder, got 'nologs'"),
+    ],
+)
+def test_missing_files_and_folders(arguments, message, here, refused):
+    assert refused(*arguments) == f"sb3-mirl {arguments[0]}: {message}"
