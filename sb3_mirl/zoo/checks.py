@@ -32,6 +32,21 @@ def parse_device(text: str) -> str:
     return text
 
 
+def parse_steps(text: str) -> int:
+    """
+    :param text: a number of steps, or rl-zoo3's -1 for the default
+    :return: the number
+    :raises argparse.ArgumentTypeError: if it is neither
+    """
+    try:
+        steps = int(text)
+    except ValueError:
+        steps = 0
+    if steps < 1 and steps != -1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, or -1 for the default, got {text!r}")
+    return steps
+
+
 def import_packages(modules: list[str]) -> None:
     """
     Import the modules of ``--gym-packages``.

@@ -24,6 +24,7 @@ from sb3_mirl.zoo.checks import (
     check_trained_agent,
     import_packages,
     parse_device,
+    parse_steps,
 )
 from sb3_mirl.zoo.help import DEFAULTS_IN_WORDS, GROUPS, HELP
 from sb3_mirl.zoo.manager import ExperimentManager, Resumed
@@ -147,7 +148,9 @@ class TrainParser(ZooParser):
         )
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As argparse, in one of our groups, and with a default of rl-zoo3 in words."""
+        """As argparse, in one of our groups, with a default of rl-zoo3 in words, and checks of numbers of steps."""
+        if names[-1] in ("--n-timesteps", "--save-freq"):
+            settings |= {"type": parse_steps, "help": settings["help"].removesuffix(" (if negative, no checkpoint)")}
         if names[-1] in DEFAULTS_IN_WORDS and settings.get("default") in (-1, None):
             settings["help"] += f" (default: {DEFAULTS_IN_WORDS[names[-1]]})"
         if names[-1] in self._groups:

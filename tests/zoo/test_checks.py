@@ -8,6 +8,7 @@ import gymnasium as gym
 import pytest
 from zoo_train import ENV
 
+from sb3_mirl.zoo.checks import parse_steps
 from sb3_mirl.zoo.command import main
 
 
@@ -42,6 +43,18 @@ TRAIN = ("train", "--algo", "mirl", "--env", ENV)
 def test_devices_that_torch_does_not_know(command, refused):
     message = "error: argument --device: must be auto or a device of torch such as cpu or cuda, got 'gpu'"
     assert refused(command, "--device", "gpu") == f"sb3-mirl {command}: {message}"
+
+
+@pytest.mark.parametrize("option, names", [("-n", "-n/--n-timesteps"), ("--save-freq", "--save-freq")])
+@pytest.mark.parametrize("value", ["-5", "0", "many"])
+def test_numbers_of_steps_below_one(option, names, value, refused):
+    message = f"error: argument {names}: must be a positive integer, or -1 for the default, got {value!r}"
+    assert refused(*TRAIN, option, value) == f"sb3-mirl train: {message}"
+
+
+@pytest.mark.parametrize("text, steps", [("-1", -1), ("1", 1), ("50_000", 50_000)])
+def test_numbers_of_steps_that_are_accepted(text, steps):
+    assert parse_steps(text) == steps
 
 
 @pytest.mark.parametrize("command", ["train", "enjoy"])

@@ -70,7 +70,7 @@ def test_the_options_of_train_are_in_groups_with_defaults_in_words():
     assert all(f"\n{title}:\n" in text for title in (*GROUPS, f"with {', '.join(ALGORITHMS)}"))
     words = " ".join(text.split())
     assert "--seed SEED Random generator seed (default: a random one)" in words
-    assert "(if negative, no checkpoint) (default: no checkpoints)" in words
+    assert "Save the model every n steps (default: no checkpoints)" in words
     assert "--eval-episodes EVAL_EPISODES Number of episodes to use for evaluation (default: 5)" in words
 
 
