@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import inspect
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 from gymnasium.envs.registration import load_env_creator
+from rl_zoo3.utils import get_latest_run_id
 
 from sb3_mirl.common.export.model_file import read_model_file
 from sb3_mirl.common.text import did_you_mean
@@ -117,6 +119,18 @@ def check_trained_agent(path: str, algorithm: str) -> None:
     if algorithm in ALGORITHMS and found["algorithm"] != (name := ALGORITHMS[algorithm].algorithm):
         saved_by = found["algorithm"] or "an algorithm that is not one of sb3_mirl"
         raise CommandError(f"-i must be a model of {name} with --algo {algorithm}, got {path!r}, saved by {saved_by}")
+
+
+def check_recorded_run(parsed: argparse.Namespace) -> None:
+    """
+    :param parsed: the command line of ``record-training``
+    :raises CommandError: if the run folder has no model
+    """
+    run_id = parsed.exp_id or get_latest_run_id(os.path.join(parsed.folder, parsed.algo), parsed.env)
+    folder = Path(parsed.folder, parsed.algo, f"{parsed.env}_{run_id}" if run_id > 0 else "")
+    if not any(folder.glob("*.zip")):
+        where = "-f is the folder with the runs of all algorithms"
+        raise CommandError(f"No model found for {parsed.algo} on {parsed.env}, path: {folder} ({where})")
 
 
 def check_file(option: str, path: str) -> None:

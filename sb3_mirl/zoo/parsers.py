@@ -21,6 +21,7 @@ from sb3_mirl.zoo.checks import (
     check_env_kwargs,
     check_file,
     check_folder,
+    check_recorded_run,
     check_trained_agent,
     import_packages,
     parse_device,
@@ -82,7 +83,7 @@ class ZooParser(CommandParser):
                 _check_trust(f"{DOWNLOADS} has no agent of {parsed.algo}, and -f names no other folder: ")
         if self._command == "load-from-hub":
             _check_trust()
-        if self._command in PLAYING_COMMANDS:
+        if self._command in (*PLAYING_COMMANDS, "record-training"):
             env = getattr(parsed.env, "gym_id", parsed.env)
             register_environment(env, getattr(parsed, "gym_packages", []))
             check_env_kwargs("--env-kwargs", env, getattr(parsed, "env_kwargs", None))
@@ -93,7 +94,9 @@ class ZooParser(CommandParser):
         required = REQUIRED.get(self._command, {})
         if missing := [option for name, option in required.items() if getattr(parsed, name) is None]:
             self.error(f"the following arguments are required: {', '.join(missing)}")
-        if self._command == "benchmark":
+        if self._command == "record-training":
+            check_recorded_run(parsed)
+        elif self._command == "benchmark":
             check_folder("--log-dir", parsed.log_dir)
         elif self._command == "plot-from-file":
             check_file("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")

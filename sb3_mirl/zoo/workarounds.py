@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import rl_zoo3
+import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
@@ -51,7 +52,7 @@ def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextM
         "train": [evaluations_with_masks()],
         "enjoy": [missing_models_in_a_line()],
         "record-video": [missing_models_in_a_line(), videos_on_servers()],
-        "record-training": [children_in_this_process(run_command), ffmpeg_on_path(), videos_on_servers()],
+        "record-training": [children_in_this_process(run_command), checkpoints_once(), ffmpeg_on_path(), videos_on_servers()],
         "benchmark": [children_in_this_process(run_command)],
         "push-to-hub": [hub_metadata(), missing_models_in_a_line(), videos_on_servers()],
         "plot-train": [figures_without_display(command)],
@@ -198,10 +199,9 @@ def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
 
     before = dict(rl_zoo3.ALGOS)
     rl_zoo3.ALGOS.update({name: with_masks_of(before[name], made) for name in algorithms})
-    # Not `import ... as`: the package has a function of the module's name
-    enjoy = importlib.import_module("rl_zoo3.enjoy")
+    settings = {"create_test_env": create_test_env}
     try:
-        with replaced(rl_zoo3.utils, create_test_env=create_test_env), replaced(enjoy, create_test_env=create_test_env):
+        with replaced(rl_zoo3.utils, **settings), replaced(rl_zoo3.enjoy, **settings):
             yield
     finally:
         rl_zoo3.ALGOS.update(before)
@@ -240,9 +240,7 @@ def missing_models_in_a_line() -> Iterator[None]:
         except (ValueError, AssertionError) as error:
             raise CommandError(f"{error} (-f is the folder with the runs of all algorithms)") from error
 
-    # Not `import ... as`: the package has a function of the module's name
-    enjoy = importlib.import_module("rl_zoo3.enjoy")
-    with replaced(rl_zoo3.utils, get_model_path=get_model_path), replaced(enjoy, get_model_path=get_model_path):
+    with replaced(rl_zoo3.utils, get_model_path=get_model_path), replaced(rl_zoo3.enjoy, get_model_path=get_model_path):
         yield
 
 
@@ -298,6 +296,24 @@ def _exit_status(run_command: RunCommand, arguments: list[str]) -> int:
         return 1
 
 
+def checkpoints_once() -> AbstractContextManager[None]:
+    """
+    ``record_training`` of rl-zoo3 2.9.2 takes each file ``rl_model_*`` for a model, but our checkpoints have several files.
+    Hide all but those that ``--load-checkpoint`` finds.
+    """
+    scandir = os.scandir
+
+    class Entries(closing[Any]):
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            models = re.compile(r"rl_model_\d+_steps\.zip")
+            return (entry for entry in self.thing if not entry.name.startswith("rl_model_") or models.fullmatch(entry.name))
+
+        def __next__(self) -> os.DirEntry[str]:
+            return next(self.thing)
+
+    return replaced(os, scandir=lambda *path: Entries(scandir(*path)))
+
+
 @contextmanager
 def ffmpeg_on_path() -> Iterator[None]:
     """
@@ -347,23 +363,16 @@ def videos_on_servers() -> Iterator[None]:
 # ---- push-to-hub ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def hub_metadata() -> Iterator[None]:
+def hub_metadata() -> AbstractContextManager[None]:
     """
     ``push_to_hub`` of rl-zoo3 2.9.2 imports ``generate_metadata`` of huggingface_sb3, whose version 3 has only the private
     ``_generate_metadata``, which returns another type.
     """
     # Not `import ... as`: the package has a function of the module's name
     hub = importlib.import_module("huggingface_sb3.push_to_hub")
-
-    def generate_metadata(*args: Any) -> dict[str, Any]:
-        return hub._generate_metadata(*args).to_dict()
-
     if hasattr(hub, "generate_metadata"):
-        yield
-        return
-    with replaced(hub, generate_metadata=generate_metadata):
-        yield
+        return nullcontext()
+    return replaced(hub, generate_metadata=lambda *args: hub._generate_metadata(*args).to_dict())
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def test_environments_with_useless_actions_train_and_play_without_gym_packages(t
     assert main(["enjoy", "--algo", "mirl", "--env", "Useless15/CartPole-v1", "-f", "logs", "--no-render", "-n", "20"]) == 0
 
 
-@pytest.mark.parametrize("command", ["enjoy", "record-video"])
+@pytest.mark.parametrize("command", ["enjoy", "record-video", "record-training"])
 def test_a_missing_agent_is_reported_in_a_line(command, tmp_path, capsys):
     (tmp_path / "mirl").mkdir()
     assert main([command, "--algo", "mirl", "--env", ENV, "-f", str(tmp_path)]) == 2

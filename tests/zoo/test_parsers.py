@@ -17,7 +17,7 @@ from sb3_mirl.zoo.register import ALGORITHMS
         ("zzz", ": --gym-packages names modules that register environments"),
     ],
 )
-@pytest.mark.parametrize("command", ["train", "enjoy", "record-video"])
+@pytest.mark.parametrize("command", ["train", "enjoy", "record-video", "record-training"])
 def test_unregistered_environments_are_refused_with_a_remedy(command, env, remedy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([command, "--algo", "mirl", "--env", env]) == 2
