@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,8 @@ def check_env_kwargs(option: str, env: str, kwargs: Mapping[str, Any] | None) ->
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         # The command meets other errors again
         if found and found[1] in kwargs:
-            names = _keywords(env)
-            hint = did_you_mean(found[1], names) or (f" (choose from {', '.join(names)})" if names else "")
-            raise CommandError(f"{option} must be keyword arguments of {env}, got {found[1]!r}{hint}") from error
+            remedy = _remedy(found[1], _keywords(env))
+            raise CommandError(f"{option} must be keyword arguments of {env}, got {found[1]!r}{remedy}") from error
 
 
 def _keywords(env: str) -> list[str]:
@@ -131,6 +130,33 @@ def check_recorded_run(parsed: argparse.Namespace) -> None:
     if not any(folder.glob("*.zip")):
         where = "-f is the folder with the runs of all algorithms"
         raise CommandError(f"No model found for {parsed.algo} on {parsed.env}, path: {folder} ({where})")
+
+
+def check_plotted_runs(folders: list[str], algorithms: list[str], environments: list[str]) -> None:
+    """
+    :param folders: of ``-f``
+    :param algorithms: of ``-a``
+    :param environments: of ``-e``; rl-zoo3 plots all run folders whose names contain one of them
+    :raises CommandError: if a folder does not exist, or if no run of an algorithm or of an environment is in one of them
+    """
+    for folder in folders:
+        check_folder("-f", folder)
+    where = f"runs in {', '.join(folders)}"
+    present = {path.name for folder in folders for path in Path(folder).iterdir() if path.is_dir()}
+    for algorithm in algorithms:
+        if algorithm not in present:
+            raise CommandError(f"-a must have {where}, got {algorithm!r}{_remedy(algorithm, present)}")
+    plotted = [Path(folder, algorithm) for folder in folders for algorithm in algorithms]
+    runs = [path.name for folder in plotted if folder.is_dir() for path in folder.iterdir() if path.is_dir()]
+    for env in environments:
+        if not any(env in run for run in runs):
+            names = {re.sub(r"_\d+(_[0-9a-f-]+)?$", "", run) for run in runs}
+            raise CommandError(f"-e must have {where} of {', '.join(algorithms)}, got {env!r}{_remedy(env, names)}")
+
+
+def _remedy(given: str, known: Collection[str]) -> str:
+    """The nearest name, or all of them."""
+    return did_you_mean(given, known) or (f" (choose from {', '.join(sorted(known))})" if known else "")
 
 
 def check_file(option: str, path: str) -> None:

@@ -21,6 +21,7 @@ from sb3_mirl.zoo.checks import (
     check_env_kwargs,
     check_file,
     check_folder,
+    check_plotted_runs,
     check_recorded_run,
     check_trained_agent,
     import_packages,
@@ -103,10 +104,9 @@ class ZooParser(CommandParser):
             for file in parsed.merge:
                 check_file("--merge", file)
         elif self._command == "plot-train":
-            check_folder("-f", parsed.exp_folder)
+            check_plotted_runs([parsed.exp_folder], [parsed.algo], parsed.env)
         elif self._command == "all-plots":
-            for folder in parsed.exp_folders:
-                check_folder("-f", folder)
+            check_plotted_runs(parsed.exp_folders, [algo.lower() for algo in parsed.algos], parsed.env)
 
 
 class TrainParser(ZooParser):

@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from zoo_train import ENV
 
-from sb3_mirl.zoo.checks import parse_steps
+from sb3_mirl.zoo.checks import check_plotted_runs, parse_steps
 from sb3_mirl.zoo.command import main
 
 
@@ -77,7 +77,7 @@ def test_an_import_that_fails_inside_a_package_is_its_own_error(here, monkeypatc
 def test_keywords_that_the_environment_does_not_take(command, refused):
     organization = ["-orga", "me", "-f", "logs"] if command == "push-to-hub" else []
     printed = refused(command, "--algo", "mirl", "--env", ENV, *organization, "--env-kwargs", "foo:1")
-    choice = "(choose from sutton_barto_reward, render_mode)"
+    choice = "(choose from render_mode, sutton_barto_reward)"
     assert printed == f"sb3-mirl {command}: --env-kwargs must be keyword arguments of {ENV}, got 'foo' {choice}"
 
 
@@ -136,3 +136,34 @@ def test_models_of_another_algorithm(trained, saved_by, in_runs, refused):
 )
 def test_missing_files_and_folders(arguments, message, here, refused):
     assert refused(*arguments) == f"sb3-mirl {arguments[0]}: {message}"
+
+
+@pytest.fixture
+def two_runs(here):
+    for run in (f"mirl/{ENV}_1", "dqn/MinAtar-Breakout-v1_2_6f1c-a0"):
+        Path("logs", run).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("command", ["plot-train", "all-plots"])
+@pytest.mark.parametrize(
+    "algorithm, env, message",
+    [
+        ("mril", ENV, "-a must have runs in logs, got 'mril', did you mean 'mirl'?"),
+        ("ppo", ENV, "-a must have runs in logs, got 'ppo' (choose from dqn, mirl)"),
+        ("mirl", "CartPol-v1", f"-e must have runs in logs of mirl, got 'CartPol-v1', did you mean '{ENV}'?"),
+        ("mirl", "Foo", f"-e must have runs in logs of mirl, got 'Foo' (choose from {ENV})"),
+        (
+            *("dqn", "MinAtar/Breakout-v1"),
+            "-e must have runs in logs of dqn, got 'MinAtar/Breakout-v1', did you mean 'MinAtar-Breakout-v1'?",
+        ),
+    ],
+)
+def test_plots_of_runs_that_are_not_there(command, algorithm, env, message, two_runs, refused):
+    assert refused(command, "-a", algorithm, "-e", env, "-f", "logs") == f"sb3-mirl {command}: {message}"
+
+
+def test_plots_of_runs_that_are_in_one_of_several_folders(two_runs):
+    Path("other/mirl/Acrobot-v1_1").mkdir(parents=True)
+    check_plotted_runs(["logs", "other"], ["mirl", "dqn"], ["CartPole", "Acrobot-v1", "Breakout"])
+    with pytest.raises(ValueError, match="-e must have runs in logs of mirl, dqn, got 'Acrobot-v1'"):
+        check_plotted_runs(["logs"], ["mirl", "dqn"], ["CartPole", "Acrobot-v1"])

@@ -181,10 +181,10 @@ def test_plots_of_single_runs_and_of_different_lengths(in_runs, tmp_path, monkey
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels")
-def test_plots_without_evaluations_are_refused(in_runs, tmp_path, monkeypatch, capsys):
-    logs = str(in_runs / "logs")
+def test_plots_without_evaluations_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["all-plots", "-a", "ppo", "-e", ENV, "-f", logs, "-o", "none", "--no-display"]) == 0
+    Path("logs", "ppo", f"{ENV}_1").mkdir(parents=True)
+    assert main(["all-plots", "-a", "PPO", "-e", ENV, "-f", "logs", "-o", "none", "--no-display"]) == 0
     assert main(["plot-from-file", "-i", "none.pkl"]) == 2
     assert "none.pkl holds no evaluations: all-plots needs runs with two evaluations" in capsys.readouterr().err
 
