@@ -76,11 +76,10 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in attributes:
-            if name in before:
-                setattr(owner, name, before[name])
-            else:
-                delattr(owner, name)
+        for name, value in before.items():
+            setattr(owner, name, value)
+        for name in attributes.keys() - before.keys():
+            delattr(owner, name)
 
 
 # ---- all commands ---------------------------------------------------------------------------------------------------
@@ -199,9 +198,9 @@ def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
 
     before = dict(rl_zoo3.ALGOS)
     rl_zoo3.ALGOS.update({name: with_masks_of(before[name], made) for name in algorithms})
-    settings = {"create_test_env": create_test_env}
+    new = {"create_test_env": create_test_env}
     try:
-        with replaced(rl_zoo3.utils, **settings), replaced(rl_zoo3.enjoy, **settings):
+        with replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.enjoy, **new):
             yield
     finally:
         rl_zoo3.ALGOS.update(before)
@@ -304,14 +303,17 @@ def checkpoints_once() -> AbstractContextManager[None]:
     scandir = os.scandir
 
     class Entries(closing[Any]):
+        def __init__(self, *path: Any) -> None:
+            self.entries = scandir(*path)
+            super().__init__(self.entries)
+
         def __iter__(self) -> Iterator[os.DirEntry[str]]:
-            models = re.compile(r"rl_model_\d+_steps\.zip")
-            return (entry for entry in self.thing if not entry.name.startswith("rl_model_") or models.fullmatch(entry.name))
+            return (entry for entry in self.entries if re.match(r"(?!rl_model_)|rl_model_\d+_steps\.zip$", entry.name))
 
         def __next__(self) -> os.DirEntry[str]:
-            return next(self.thing)
+            return next(self.entries)
 
-    return replaced(os, scandir=lambda *path: Entries(scandir(*path)))
+    return replaced(os, scandir=Entries)
 
 
 @contextmanager
@@ -436,9 +438,7 @@ def plots_of_single_runs() -> Iterator[None]:
         results = pickle.load(file)
         plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         if not plotted:
-            raise CommandError(
-                f"{file.name} holds no evaluations: all-plots needs runs with two evaluations or more (--eval-freq)"
-            )
+            raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")
         for run in plotted:
             run["last_evals"] = np.atleast_1d(run["last_evals"])
         return results
