@@ -185,7 +185,7 @@ def report(plan: Plan, path: Path, image: Path) -> None:
 
 def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path) -> None:
     """The mean of each measure with its interval, one panel for each environment."""
-    figure, axes = plt.subplots(1, len(envs), figsize=(3 * len(envs), 3.4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(envs), figsize=(3 * len(envs), 3.6), layout="constrained", squeeze=False)
     for axis, env in zip(axes[0], envs, strict=True):
         for place, name in enumerate(plan.learners):
             for k, measure in enumerate(MEASURES):
@@ -198,7 +198,8 @@ def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path
         axis.set_xticklabels(["during\ntraining", "draws\nfrom π", "argmax π"])
         axis.grid(alpha=0.3, axis="y")
     axes[0, 0].set_ylabel("return")
-    axes[0, 0].legend(fontsize="small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     figure.savefig(image, dpi=120, metadata={"Software": None})
 
 

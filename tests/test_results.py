@@ -59,10 +59,12 @@ def test_results_page_has_defaults_table(run_script):
     assert finished.stdout.strip() and finished.stdout.strip() in PAGE
 
 
-#: Experiments with a script, a file of results, a page, and what the report must not overwrite
+#: Experiments: the script with its options, a file of results, a page, and what the report must not overwrite
 REPORTS = {
     "regularisation_strength": ("regularisation_strength.json", "results", "--images"),
     "while_learning": ("while_learning.json", "results", "--figure"),
+    "while_learning --plan repeat": ("acting.json", "results", "--figure"),
+    "prior_influence": ("prior_influence.json", "results", None),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }
@@ -74,7 +76,8 @@ def test_first_table_of_an_experiment_is_on_its_page(name, tmp_path, run_script)
     results, page, drawn = REPORTS[name]
     folder = tmp_path if drawn == "--images" else tmp_path / "figure.png"
     options = ["--results", ROOT / "results" / results, *([drawn, folder] if drawn else [])]
-    done = run_script(ROOT / "benchmarks" / f"{name}.py", "report", *options)
+    script, *more = name.split()
+    done = run_script(ROOT / "benchmarks" / f"{script}.py", "report", *more, *options)
     assert done.returncode == 0, done.stderr
     table = re.search(r"(?m)(^\|.*\n)+", done.stdout)[0]
     assert table.count("\n") > 3 and table in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
