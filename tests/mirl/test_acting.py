@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from masked import MaskedProbe
 
-from sb3_mirl import MIRL, SQL
+from sb3_mirl import MIRL, SQLm
 from sb3_mirl.mirl.acting import SoftActing, draw, soft_actions
 
 Q_VALUES = th.tensor([[0.0, 2.0, 5.0], [1.0, 0.0, 9.0]])
@@ -26,7 +26,7 @@ def test_draws_have_the_frequencies_of_the_rows():
     assert (drawn[2000:] == 2).all()
 
 
-@pytest.mark.parametrize("algorithm", [MIRL, SQL])
+@pytest.mark.parametrize("algorithm", [MIRL, SQLm])
 @pytest.mark.parametrize("kind", [{}, {"prior_type": "conditional", "prior_observation": "all"}], ids=["marginal", "table"])
 def test_the_module_of_onnx_files_acts_as_the_policy(algorithm, kind):
     env = MaskedProbe(observation="number", start=3)
