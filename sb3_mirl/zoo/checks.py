@@ -108,7 +108,7 @@ def check_trained_agent(path: str, algorithm: str) -> None:
     must = f"-i must be the .zip of a saved model, got {path!r}"
     if not path.endswith(".zip"):
         raise CommandError(must)
-    check_file("-i", path)
+    check_exists("-i", path)
     if not zipfile.is_zipfile(path):
         raise CommandError(f"{must}, which is not a zip file")
     try:
@@ -140,7 +140,7 @@ def check_plotted_runs(folders: list[str], algorithms: list[str], environments: 
     :raises CommandError: if a folder does not exist, or if no run of an algorithm or of an environment is in one of them
     """
     for folder in folders:
-        check_folder("-f", folder)
+        check_exists("-f", folder, "folder")
     where = f"runs in {', '.join(folders)}"
     present = {path.name for folder in folders for path in Path(folder).iterdir() if path.is_dir()}
     for algorithm in algorithms:
@@ -159,21 +159,13 @@ def _remedy(given: str, known: Collection[str]) -> str:
     return did_you_mean(given, known) or (f" (choose from {', '.join(sorted(known))})" if known else "")
 
 
-def check_file(option: str, path: str) -> None:
+def check_exists(option: str, path: str, kind: str = "file") -> None:
     """
     :param option: for the error message
     :param path: its value
-    :raises CommandError: if there is no such file
+    :param kind: ``"file"`` or ``"folder"``
+    :raises CommandError: if there is none of that kind
     """
-    if not Path(path).is_file():
-        raise CommandError(f"{option} must be an existing file, got {path!r}")
-
-
-def check_folder(option: str, path: str) -> None:
-    """
-    :param option: for the error message
-    :param path: its value
-    :raises CommandError: if there is no such folder
-    """
-    if not Path(path).is_dir():
-        raise CommandError(f"{option} must be an existing folder, got {path!r}")
+    exists = Path(path).is_file() if kind == "file" else Path(path).is_dir()
+    if not exists:
+        raise CommandError(f"{option} must be an existing {kind}, got {path!r}")

@@ -19,8 +19,7 @@ from sb3_mirl.common.resume.reader import Checkpoint
 from sb3_mirl.common.text import did_you_mean, printable
 from sb3_mirl.zoo.checks import (
     check_env_kwargs,
-    check_file,
-    check_folder,
+    check_exists,
     check_plotted_runs,
     check_recorded_run,
     check_trained_agent,
@@ -98,11 +97,11 @@ class ZooParser(CommandParser):
         if self._command == "record-training":
             check_recorded_run(parsed)
         elif self._command == "benchmark":
-            check_folder("--log-dir", parsed.log_dir)
+            check_exists("--log-dir", parsed.log_dir, "folder")
         elif self._command == "plot-from-file":
-            check_file("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")
+            check_exists("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")
             for file in parsed.merge:
-                check_file("--merge", file)
+                check_exists("--merge", file)
         elif self._command == "plot-train":
             check_plotted_runs([parsed.exp_folder], [parsed.algo], parsed.env)
         elif self._command == "all-plots":
