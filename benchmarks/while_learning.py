@@ -16,6 +16,7 @@ import argparse
 import json
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.report.scales import useless_actions
 from sb3_mirl.bench.scores import bootstrap_mean, compare, holm
 from sb3_mirl.bench.suites import SUITES
-from sb3_mirl.bench.variants import Variant, run_environments, train_variants
+from sb3_mirl.bench.variants import TrainedVariant, Variant, run_environments, train_variants
 from sb3_mirl.common import colors
 
 ROOT = Path(__file__).parent.parent
@@ -40,15 +41,15 @@ BETAS = {
     "Useless63/Acrobot-v1": 30.0,
 }
 CARTPOLE = [env for env in BETAS if "CartPole" in env]
+SLOW, FAST = "MIRL, α_ρ = 1e-4", "MIRL, α_ρ = 1e-3"
 #: The algorithm of each learner, what it does not share with the others, and its colour
 LEARNERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "DQN": ("dqn_mse", {"loss": "huber"}, colors.BLACK),
     "DQN_mse": ("dqn_mse", {}, colors.GRAY),
     "SQL": ("sql", {}, colors.BLUE),
-    "MIRL, α_ρ = 1e-4": ("mirl", {"prior_lr": 1e-4}, colors.ORANGE),
-    "MIRL, α_ρ = 1e-3": ("mirl", {"prior_lr": 1e-3}, colors.VERMILION),
+    SLOW: ("mirl", {"prior_lr": 1e-4}, colors.ORANGE),
+    FAST: ("mirl", {"prior_lr": 1e-3}, colors.VERMILION),
 }
-SLOW, FAST = "MIRL, α_ρ = 1e-4", "MIRL, α_ρ = 1e-3"
 #: What is measured of each run
 MEASURES = {"during": "during training", "draws": "after it, draws from π", "argmax": "after it, argmax π"}
 
@@ -122,11 +123,11 @@ def train(plan: Plan, task: tuple[str, int | None]) -> list[dict[str, Any]]:
     :return: the result of each run
     """
     th.set_num_threads(1)
-    pairs, trained = variants_of(plan, *task), []
+    trained: list[tuple[str, TrainedVariant]] = []
     # Runs that are trained jointly have the same loss
-    huber, squared = ([pair for pair in pairs if (pair[0] == "DQN") is chosen] for chosen in (True, False))
-    for own in filter(None, (huber, squared)):
-        trained += [(name, run) for (name, _), run in zip(own, train_variants([variant for _, variant in own]), strict=True)]
+    for _, own in groupby(variants_of(plan, *task), lambda pair: pair[0] == "DQN"):
+        names, variants = zip(*own, strict=True)
+        trained += zip(names, train_variants(variants), strict=True)
     results = []
     for name, run in trained:
         assert run.error is None, run.error
