@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # All measurements for a GPU in less than eight minutes, as one table: the tests marked `gpu`, solo training on CartPole, MinAtar
-# and Pong, and joint training with 1 to 256 runs.
+# and Pong, and joint training with 1 to 64 runs.
 #
 #     benchmarks/gpu.sh                          # on a machine with a CUDA device and an installation of the package
 #     benchmarks/gpu.sh --device cpu --quick     # whether everything runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-device=cuda quick=() turns=3 runs=(1 16 64 256) works=(cartpole minatar pong) more=(--mixed-precision)
+device=cuda quick=() turns=3 runs=(1 16 64) works=(cartpole minatar pong) more=(--mixed-precision)
 while [ $# -gt 0 ]; do
     case $1 in
     --device) device=$2 && shift ;;

@@ -44,6 +44,12 @@ LONGEST += [
 LONGEST_FILES = [Path(__file__).parent / f"{name}.py" for name in LONGEST]
 
 
+def pytest_configure(config):
+    # Bit for bit is what a processor computes: only `-m gpu` sees a GPU
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     order = {path: place for place, path in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: order.get(item.path, len(order)))

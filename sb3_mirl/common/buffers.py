@@ -354,5 +354,5 @@ class DeviceReplayBuffer(ReplayBuffer):
         return obs
 
     def to_torch(self, array: Any, copy: bool = True) -> th.Tensor:
-        """SB3's conversion, except for observations, which are tensors already."""
-        return array if isinstance(array, th.Tensor) else super().to_torch(array, copy)
+        """SB3's conversion, except for observations, which are tensors already: moved only in the buffer of another device."""
+        return array.to(self.device) if isinstance(array, th.Tensor) else super().to_torch(array, copy)

@@ -270,12 +270,12 @@ class _CudaGraph:
     def _record(self, state: tuple[th.Tensor, ...], batch: tuple[th.Tensor, ...]) -> None:
         self._addresses = [tensor.data_ptr() for tensor in state]
         self._batch = [tensor.clone() for tensor in batch]
-        # First calls choose kernels and allocate what they need, which cannot be recorded
+        # First calls choose kernels and allocate what they need, which cannot be recorded. A function may change its arguments
         stream = th.cuda.Stream()
         stream.wait_stream(th.cuda.current_stream())
         with th.cuda.stream(stream):
             for _ in range(3):
-                self._function(*state, *self._batch)
+                self._function(*state, *(tensor.clone() for tensor in batch))
         th.cuda.current_stream().wait_stream(stream)
         self._graph = th.cuda.CUDAGraph()
         with th.cuda.graph(self._graph):
