@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All measurements for a GPU in less than eight minutes, as one table: the tests marked `gpu`, solo training on CartPole, MinAtar
+# All measurements for a GPU in about ten minutes, as tables: the tests marked `gpu`, solo training on CartPole, MinAtar
 # and Pong, and joint training with 1 to 64 runs.
 #
 #     benchmarks/gpu.sh                          # on a machine with a CUDA device and an installation of the package
@@ -19,7 +19,7 @@ done
 python=${PYTHON:-python}
 
 echo "## Tests"
-"$python" -m pytest -q -p no:cacheprovider -m gpu
+"$python" -m pytest -q -p no:cacheprovider -n 4 -m gpu
 echo "## Solo training"
 "$python" benchmarks/training_speed.py --device "$device" --compile "${more[@]}" "${quick[@]}" --turns "$turns" --work "${works[@]}"
 echo "## Joint training"

@@ -5,7 +5,7 @@ threads. The competitors take turns in one process; medians of the turns and the
     python benchmarks/joint_speed.py                                  # the table of docs/performance.md
     python benchmarks/joint_speed.py --work cartpole --runs 1 8 32    # other numbers of runs
     python benchmarks/joint_speed.py --sbx                            # with SBX's DQN (JAX), if it is installed
-    python benchmarks/joint_speed.py --device cuda --work minatar --runs 1 16 64 256
+    python benchmarks/joint_speed.py --device cuda --work minatar --runs 1 16 64
     python benchmarks/joint_speed.py --work atari --runs 1 3 --cpu-time --no-compile      # for the costs in docs/cluster.md
 
 Times are those of training after the warm-up and the compilation, which take seconds. The floor is the time that the matrix
