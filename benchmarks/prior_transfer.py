@@ -21,7 +21,7 @@ import numpy as np
 import torch as th
 
 from sb3_mirl.bench.jobs import Job
-from sb3_mirl.bench.scores import compare
+from sb3_mirl.bench.scores import compare, detectable_improvement
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.bench.variants import Variant, train_variants
 from sb3_mirl.common.files import write_whole
@@ -99,9 +99,11 @@ def report(path: Path) -> None:
             numbers = " | ".join(f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in (scores, during))
             print(f"| {game.removeprefix('MinAtar/')} | {name} | {len(own)} | {numbers} |")
     value, low, high, p = compare(by_kind[True], by_kind[False])
+    detectable = detectable_improvement(*(list(map(len, by_kind[kind])) for kind in (True, False)), power=0.8)
     print(
         f"\nProbability that a run with the prior of the other game is better: {value:.2f} [{low:.2f}, {high:.2f}], "
-        f"p = {p:.2g} (permutation test, two-sided)."
+        f"p = {p:.2g} (permutation test, two-sided). "
+        f"So many runs detect {detectable:.2f} with a power of 80 %."
     )
 
 

@@ -65,6 +65,7 @@ REPORTS = {
     "while_learning": ("while_learning.json", "results", "--figure"),
     "while_learning --plan repeat": ("acting.json", "results", "--figure"),
     "prior_influence": ("prior_influence.json", "results", None),
+    "prior_transfer": ("prior_transfer.json", "results", None),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }

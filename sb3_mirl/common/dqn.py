@@ -48,7 +48,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         first gradient step takes up to a minute. The network's ``forward()`` is traced once for each shape of its input.
         Python side effects (counting, drawing random numbers) happen only during tracing; attributes that are not parameters
         keep the value that they had then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a
-        GPU the functions are recorded as CUDA graphs, and without it MIRL is slower than DQN there
+        GPU the functions are recorded as CUDA graphs, which gains most there
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import runpy
+import socket
 import sys
 import warnings
 from collections.abc import Callable
@@ -68,7 +69,21 @@ def main(arguments: list[str]) -> int:
     except FailedRuns as error:
         print(f"sb3-mirl {command}: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        cause = _connection_error(error)
+        if cause is None:
+            raise
+        remedy = " (--no-hub leaves it out)" if command == "benchmark" else ""
+        print(f"sb3-mirl {command}: no connection to the Hugging Face hub: {cause}{remedy}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _connection_error(error: BaseException | None) -> OSError | None:
+    """Why there is no connection: the cause of what the libraries for HTTP raise, whose classes depend on their versions."""
+    while error is not None and not isinstance(error, (socket.gaierror, ConnectionError, TimeoutError)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _evaluation_of(arguments: list[str]) -> argparse.Namespace:

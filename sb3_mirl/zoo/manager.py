@@ -108,6 +108,15 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
         return super().load_trial(storage, study_name, trial_id, convert)
 
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """rl-zoo3's; no run folder is left behind if there is no model to be trained, such as with spaces that do not suit."""
+        try:
+            return super().setup_experiment()
+        except Exception:
+            if self.resumed is None:
+                shutil.rmtree(self.save_path, ignore_errors=True)
+            raise
+
     def create_callbacks(self) -> None:
         """rl-zoo3's callbacks, with our checkpoints for our algorithms."""
         n_before = len(self.callbacks)
@@ -122,7 +131,14 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> Any:
         if self.resumed is None:
-            return super()._load_pretrained_agent(hyperparams, env)
+            try:
+                return super()._load_pretrained_agent(hyperparams, env)
+            except ValueError as error:
+                if "spaces do not match" not in str(error):
+                    raise
+                raise CommandError(
+                    f"-i must be a model of {self.env_name.gym_id}, got {self.trained_agent!r}: {error}"
+                ) from error
         settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         try:
             return ALGORITHMS[self.algo].resume_checkpoint(self.resumed.checkpoint, env, self.device, **settings)

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import rl_zoo3.train
+from rl_zoo3.utils import get_trained_models
 
 from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.resume.reader import Checkpoint
@@ -98,6 +99,8 @@ class ZooParser(CommandParser):
             check_recorded_run(parsed)
         elif self._command == "benchmark":
             check_exists("--log-dir", parsed.log_dir, "folder")
+            if parsed.no_hub and not get_trained_models(parsed.log_dir):
+                raise CommandError(f"--log-dir must have runs in it (ALGO/ENV_N) with --no-hub, got {parsed.log_dir!r}")
         elif self._command == "plot-from-file":
             check_exists("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")
             for file in parsed.merge:

@@ -435,7 +435,10 @@ def plots_of_single_runs() -> Iterator[None]:
     """
 
     def load(file: Any) -> dict[str, Any]:
-        results = pickle.load(file)
+        try:
+            results = pickle.load(file)
+        except Exception as error:  # a damaged pickle may raise any
+            raise CommandError(f"-i must be a file of all-plots -o, got {file.name!r} ({error})") from error
         plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         if not plotted:
             raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")

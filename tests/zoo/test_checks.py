@@ -1,5 +1,6 @@
 """Options that are refused in one line, with an exit status of 2, before anything is created."""
 
+import socket
 import sys
 import zipfile
 from pathlib import Path
@@ -136,6 +137,47 @@ def test_models_of_another_algorithm(trained, saved_by, in_runs, refused):
 )
 def test_missing_files_and_folders(arguments, message, here, refused):
     assert refused(*arguments) == f"sb3-mirl {arguments[0]}: {message}"
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"cos\nno_such_function\n."])
+def test_a_file_of_plots_that_is_damaged(content, here, refused):
+    Path("bad.pkl").write_bytes(content)
+    assert refused("plot-from-file", "-i", "bad.pkl").startswith(
+        "sb3-mirl plot-from-file: -i must be a file of all-plots -o, got 'bad.pkl' ("
+    )
+
+
+def test_benchmark_of_a_folder_without_runs(here, refused):
+    Path("logs").mkdir()
+    message = "--log-dir must have runs in it (ALGO/ENV_N) with --no-hub, got 'logs'"
+    assert refused("benchmark", "--log-dir", "logs", "--no-hub") == f"sb3-mirl benchmark: {message}"
+
+
+def test_no_run_folder_is_left_by_what_cannot_be_trained(in_runs, tmp_path, refused):
+    model = f"logs/mirl/{ENV}_1/{ENV}.zip"
+    printed = refused("train", "--algo", "mirl", "--env", "Acrobot-v1", "-i", model, "-f", str(tmp_path))
+    assert f"sb3-mirl train: -i must be a model of Acrobot-v1, got {model!r}: Observation spaces do not match: Box(" in printed
+    assert "action_space must be Discrete" in refused("train", "--algo", "mirl", "--env", "Pendulum-v1", "-f", str(tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["mirl"]
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "Connection refused"), socket.gaierror(-2, "Name or service")])
+def test_a_hub_that_cannot_be_reached(error, here, monkeypatch, capsys):
+    def unreachable(*_, **__):
+        # As libraries for HTTP do: an error of their own, caused by another of their own, caused by that of the system
+        try:
+            try:
+                raise error
+            except OSError as first:
+                raise RuntimeError("connection") from first
+        except RuntimeError as second:
+            raise ValueError("request") from second
+
+    Path("logs").mkdir()
+    monkeypatch.setattr("rl_zoo3.utils.get_hf_trained_models", unreachable)
+    assert main(["benchmark", "--log-dir", "logs"]) == 1
+    expected = f"sb3-mirl benchmark: no connection to the Hugging Face hub: {error} (--no-hub leaves it out)\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.fixture
