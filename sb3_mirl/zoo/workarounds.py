@@ -430,8 +430,7 @@ def figures_without_display(command: str) -> Iterator[None]:
 @contextmanager
 def plots_of_single_runs() -> Iterator[None]:
     """
-    ``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm of which ``all_plots`` found a single run, whose ``last_evals`` is a
-    number and not an array, and fails if there is nothing else.
+    ``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or then fails.
     """
 
     def load(file: Any) -> dict[str, Any]:
