@@ -429,16 +429,14 @@ def figures_without_display(command: str) -> Iterator[None]:
 
 @contextmanager
 def plots_of_single_runs() -> Iterator[None]:
-    """
-    ``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or then fails.
-    """
+    """``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or fails."""
 
     def load(file: Any) -> dict[str, Any]:
         try:
             results = pickle.load(file)
+            plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         except Exception as error:  # a damaged pickle may raise any
             raise CommandError(f"-i must be a file of all-plots -o, got {file.name!r} ({error})") from error
-        plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         if not plotted:
             raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")
         for run in plotted:
