@@ -21,7 +21,7 @@ from sb3_mirl.zoo.runs import Run
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "agents"
 #: Algorithm and environment
-AGENTS = (("mirl", "CartPole-v1"), ("mirl", "Acrobot-v1"), ("mirl", "LunarLander-v3"))
+AGENTS = (("mirl", "CartPole-v1"), ("mirl", "Acrobot-v1"))
 SEED = 0
 TRAINING = ["--seed", str(SEED), "--eval-freq", "5000", "--eval-episodes", "20", "--num-threads", "1", "--verbose", "0"]
 #: Of the final evaluation; evaluations during the training have the run's seed
