@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Installs the versions of constraints.txt; Python compiles what is imported
 INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test test-slow test-oldest install pytest coverage format lint type commit-checks docs build release-check clean
+.PHONY: demo test test-slow test-gpu test-oldest install pytest coverage format lint type commit-checks docs build release-check clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ test: install
 
 test-slow: install
 	$(PYTEST) -m slow
+
+# On a machine with a GPU, which the other tests do not see
+test-gpu: install
+	$(PYTEST) -m gpu
 
 # With the oldest versions that pyproject.toml allows. TORCH replaces the version of torch, of which few have CPU builds
 test-oldest:
