@@ -47,6 +47,9 @@ COMMANDS = {
     "load-from-hub": "rl_zoo3.load_from_hub",
 }
 
+#: Those that ask the Hugging Face hub
+HUB_COMMANDS = ("benchmark", "push-to-hub", "load-from-hub")
+
 
 def main(arguments: list[str]) -> int:
     """
@@ -71,7 +74,7 @@ def main(arguments: list[str]) -> int:
         return 1
     except Exception as error:
         cause = _connection_error(error)
-        if cause is None:
+        if cause is None or command not in HUB_COMMANDS:
             raise
         remedy = " (--no-hub leaves it out)" if command == "benchmark" else ""
         print(f"sb3-mirl {command}: no connection to the Hugging Face hub: {cause}{remedy}", file=sys.stderr)
@@ -80,7 +83,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _connection_error(error: BaseException | None) -> OSError | None:
-    """Why there is no connection: the cause of what the libraries for HTTP raise, whose classes depend on their versions."""
+    """Why a library for HTTP got no connection; None for other errors. Which library it is depends on that of the hub."""
+    if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
+        return None
     while error is not None and not isinstance(error, (socket.gaierror, ConnectionError, TimeoutError)):
         error = error.__cause__ or error.__context__
     return error

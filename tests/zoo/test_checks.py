@@ -161,23 +161,45 @@ def test_no_run_folder_is_left_by_what_cannot_be_trained(in_runs, tmp_path, refu
     assert [path.name for path in tmp_path.rglob("*")] == ["mirl"]
 
 
+class ConnectError(Exception):
+    __module__ = "httpx"
+
+
+def raise_caused(top, error):
+    """As libraries for HTTP do: an error of their own, caused by another, caused by that of the system."""
+    try:
+        try:
+            raise error
+        except OSError as first:
+            raise RuntimeError("connection") from first
+    except RuntimeError as second:
+        raise top("request") from second
+
+
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "Connection refused"), socket.gaierror(-2, "Name or service")])
 def test_a_hub_that_cannot_be_reached(error, here, monkeypatch, capsys):
-    def unreachable(*_, **__):
-        # As libraries for HTTP do: an error of their own, caused by another of their own, caused by that of the system
-        try:
-            try:
-                raise error
-            except OSError as first:
-                raise RuntimeError("connection") from first
-        except RuntimeError as second:
-            raise ValueError("request") from second
-
     Path("logs").mkdir()
-    monkeypatch.setattr("rl_zoo3.utils.get_hf_trained_models", unreachable)
+    monkeypatch.setattr("rl_zoo3.utils.get_hf_trained_models", lambda: raise_caused(ConnectError, error))
     assert main(["benchmark", "--log-dir", "logs"]) == 1
     expected = f"sb3-mirl benchmark: no connection to the Hugging Face hub: {error} (--no-hub leaves it out)\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("top, error", [(ValueError, ConnectionResetError(104, "reset")), (ConnectError, OSError())])
+def test_other_errors_are_not_taken_for_those_of_the_hub(top, error, here, monkeypatch):
+    Path("logs").mkdir()
+    monkeypatch.setattr("rl_zoo3.utils.get_hf_trained_models", lambda: raise_caused(top, error))
+    with pytest.raises(top):
+        main(["benchmark", "--log-dir", "logs"])
+
+
+def test_connections_of_an_environment_are_its_own(here, monkeypatch):
+    monkeypatch.setattr(
+        "sb3_mirl.zoo.manager.ExperimentManager.create_envs",
+        lambda *_, **__: raise_caused(ConnectError, ConnectionResetError(104, "of an environment")),
+    )
+    with pytest.raises(ConnectError):
+        main([*TRAIN, "-f", "logs"])
 
 
 @pytest.fixture
