@@ -28,6 +28,7 @@ test-slow: install
 
 # On a machine with a GPU, which the other tests do not see
 test-gpu: install
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), f'torch {torch.__version__} finds no GPU'"
 	$(PYTEST) -m gpu
 
 # With the oldest versions that pyproject.toml allows. TORCH replaces the version of torch, of which few have CPU builds

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# All measurements for a GPU in about ten minutes, as tables: the tests marked `gpu`, solo training on CartPole, MinAtar
-# and Pong, and joint training with 1 to 64 runs.
+# All measurements for a GPU, as tables: the tests marked `gpu`, solo training on CartPole, MinAtar and Pong, and joint
+# training with 1 to 64 runs.
 #
-#     benchmarks/gpu.sh                          # on a machine with a CUDA device and an installation of the package
+#     benchmarks/gpu.sh                          # on a machine with a CUDA device and the package with the extra `test`
 #     benchmarks/gpu.sh --device cpu --quick     # whether everything runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ done
 python=${PYTHON:-python}
 
 echo "## Tests"
-"$python" -m pytest -q -p no:cacheprovider -n 4 -m gpu
+"$python" -m pytest -q -p no:cacheprovider -n 4 --dist loadfile -m gpu
 echo "## Solo training"
 "$python" benchmarks/training_speed.py --device "$device" --compile "${more[@]}" "${quick[@]}" --turns "$turns" --work "${works[@]}"
 echo "## Joint training"

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import os
 import shutil
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         super().__init__(args, *arguments, **kwargs)
         self.resumed: Resumed | None = vars(args).pop("resume", None)
         self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
+        self.made_folder = False
         # There is one progress bar for all seeds
         self.show_progress &= self.seed_runs is None
         if self.resumed is not None:
@@ -113,9 +115,22 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         try:
             return super().setup_experiment()
         except Exception:
-            if self.resumed is None:
-                shutil.rmtree(self.save_path, ignore_errors=True)
+            self._remove_folder()
             raise
+
+    def create_log_folder(self) -> None:
+        """rl-zoo3's, which takes a folder that exists."""
+        try:
+            os.makedirs(self.save_path)
+            self.made_folder = True
+        except FileExistsError:
+            self.made_folder = False
+        super().create_log_folder()
+
+    def _remove_folder(self) -> None:
+        """Remove the run folder, if it is of this run alone."""
+        if self.made_folder:
+            shutil.rmtree(self.save_path, ignore_errors=True)
 
     def create_callbacks(self) -> None:
         """rl-zoo3's callbacks, with our checkpoints for our algorithms."""
@@ -136,9 +151,8 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             except ValueError as error:
                 if "spaces do not match" not in str(error):
                     raise
-                raise CommandError(
-                    f"-i must be a model of {self.env_name.gym_id}, got {self.trained_agent!r}: {error}"
-                ) from error
+                spaces = f"the spaces of {self.env_name.gym_id} and its wrappers"
+                raise CommandError(f"-i must be a model with {spaces}, got {self.trained_agent!r}: {error}") from error
         settings = {"tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         try:
             return ALGORITHMS[self.algo].resume_checkpoint(self.resumed.checkpoint, env, self.device, **settings)
@@ -167,4 +181,4 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         try:
             super().hyperparameters_optimization()
         finally:
-            shutil.rmtree(self.save_path, ignore_errors=True)
+            self._remove_folder()

@@ -436,7 +436,7 @@ def plots_of_single_runs() -> Iterator[None]:
             results = pickle.load(file)
             plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
         except Exception as error:  # a damaged pickle may raise any
-            raise CommandError(f"-i must be a file of all-plots -o, got {file.name!r} ({error})") from error
+            raise CommandError(f"-i and --merge must be files of all-plots -o, got {file.name!r} ({error})") from error
         if not plotted:
             raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")
         for run in plotted:

@@ -152,7 +152,7 @@ def test_save_to_a_stream_and_load_with_changed_arguments():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU and `-m gpu`")
 def test_training_on_cuda(tmp_path):
     model = MIRL("CnnPolicy", Image(), device="cuda", learning_starts=20, buffer_size=200, prior_lr=0.1).learn(100)
     assert model.policy.prior.is_cuda and model.policy.beta.is_cuda

@@ -235,7 +235,7 @@ def test_compiled_acting_follows_weights_prior_and_beta():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU and `-m gpu`")
 def test_cuda_graph():
     settings = {**FAST, "device": "cuda", "learning_rate": 1e-4}
     plain, compiled = (MIRL("CnnPolicy", Image(), compile_update=c, **settings).learn(48) for c in (False, True))

@@ -486,7 +486,7 @@ def test_checkpoint_of_one_run_goes_on_alone(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU and `-m gpu`")
 @pytest.mark.parametrize("settings", [{}, {"compile_update": True}, {"replay_buffer_class": DeviceReplayBuffer}])
 def test_on_a_gpu(settings):
     check_jointly([*SAME[:2], (DQNMSE, {"seed": 5})], cartpole, tolerance=1e-2, device="cuda", **settings)

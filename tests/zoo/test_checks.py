@@ -3,6 +3,7 @@
 import socket
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import gymnasium as gym
@@ -143,7 +144,7 @@ def test_missing_files_and_folders(arguments, message, here, refused):
 def test_a_file_of_plots_that_is_damaged(content, here, refused):
     Path("bad.pkl").write_bytes(content)
     assert refused("plot-from-file", "-i", "bad.pkl").startswith(
-        "sb3-mirl plot-from-file: -i must be a file of all-plots -o, got 'bad.pkl' ("
+        "sb3-mirl plot-from-file: -i and --merge must be files of all-plots -o, got 'bad.pkl' ("
     )
 
 
@@ -156,9 +157,25 @@ def test_benchmark_of_a_folder_without_runs(here, refused):
 def test_no_run_folder_is_left_by_what_cannot_be_trained(in_runs, tmp_path, refused):
     model = f"logs/mirl/{ENV}_1/{ENV}.zip"
     printed = refused("train", "--algo", "mirl", "--env", "Acrobot-v1", "-i", model, "-f", str(tmp_path))
-    assert f"sb3-mirl train: -i must be a model of Acrobot-v1, got {model!r}: Observation spaces do not match: Box(" in printed
+    assert (
+        f"-i must be a model with the spaces of Acrobot-v1 and its wrappers, got {model!r}: Observation spaces do" in printed
+    )
     assert "action_space must be Discrete" in refused("train", "--algo", "mirl", "--env", "Pendulum-v1", "-f", str(tmp_path))
     assert [path.name for path in tmp_path.rglob("*")] == ["mirl"]
+
+
+def test_a_folder_of_another_run_stays(here, monkeypatch):
+    """rl-zoo3 takes the same number twice in a folder with such a name."""
+    run = Path("logs[a]", "mirl", f"{ENV}_1")
+    run.mkdir(parents=True)
+    (run / f"{ENV}.zip").write_bytes(b"a model")
+    monkeypatch.setattr(
+        "sb3_mirl.zoo.manager.ExperimentManager.create_envs", lambda *_, **__: raise_caused(KeyError, OSError())
+    )
+    for arguments in (["-params", "learnin_rate:1e-3"], []):
+        with pytest.raises(KeyError) if not arguments else nullcontext():
+            assert main([*TRAIN, "-f", "logs[a]", *arguments]) == 2
+        assert (run / f"{ENV}.zip").read_bytes() == b"a model"
 
 
 class ConnectError(Exception):
