@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
-import gymnasium as gym
 import numpy as np
 import torch as th
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
@@ -191,8 +191,7 @@ class ResumableDQN(ResumableModel):
         cls: type[SelfDQN], checkpoint: Checkpoint, env: GymEnv | str, device: th.device | str = "auto", **kwargs: Any
     ) -> SelfDQN:
         """:meth:`resume` for a checkpoint that has been read already."""
-        if isinstance(env, str):
-            env = gym.make(env)
+        env = maybe_make_env(env, verbose=0)
         model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)
         checkpoint.restore_replay(model)
         checkpoint.restore_env(model)

@@ -31,6 +31,12 @@ def test_resuming_a_finished_run_changes_nothing(folder):
     assert th.equal(before, model.policy.state_dict()["q_net.q_net.0.weight"])
 
 
+def test_an_id_makes_the_environment_of_the_constructor(tmp_path):
+    model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, CheckpointCallback(10, tmp_path))
+    resumed = MIRL.resume(tmp_path, "CartPole-v1")
+    assert model.env.render_mode == resumed.env.render_mode == "rgb_array"
+
+
 @pytest.mark.parametrize(("total", "reset", "end"), [(152, True, 152), (152, False, 248)])
 def test_resumed_run_can_be_extended(folder, total, reset, end):
     model = MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 2)))
