@@ -6,8 +6,9 @@ first prior and with the prior that MIRL had learned on the other game: the mean
     python benchmarks/prior_transfer.py report      # the table of docs/results.md
 
 A score is the mean of 30 episodes after the training, without exploration; the second measure is the mean return of the
-episodes during the training. Settings are those of the suite ``minatar-actions``, with MIRL's default step sizes: ρ forgets
-its first value in about a twentieth of the training. All runs of a game and a kind of prior are trained jointly.
+episodes during the training. Shared settings are those of the suite ``minatar-actions``, and MIRL's own are not tuned: the
+paper's rule for β, and default step sizes, with which ρ forgets its first value in about a twentieth of the training. All runs of a game
+and a kind of prior are trained jointly.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from sb3_mirl.bench.variants import Variant, train_variants
 from sb3_mirl.common.files import write_whole
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_transfer.json"
+#: Of MIRL
+SETTINGS = {"loss": "mse", "beta_schedule": "adaptive", "beta_init": 0.01, "beta_lr": "auto", "prior_lr": "auto"}
 #: All six actions
 GAMES = ("MinAtar/Seaquest-v0", "MinAtar/SpaceInvaders-v0")
 SEEDS = range(5)
@@ -41,8 +44,8 @@ def train(game: str, first_prior: list[float] | None, steps: int) -> list[dict[s
     """
     begun = time.perf_counter()
     suite = SUITES["minatar-actions"]
-    own = {**suite.own_hyperparams["mirl"], "prior_lr": "auto", "beta_lr": "auto", "prior_init": first_prior}
-    suite = replace(suite, steps={game: steps}, own_hyperparams={"mirl": own})
+    own = {"mirl": {**SETTINGS, "prior_init": first_prior}}
+    suite = replace(suite, steps={game: steps}, own_hyperparams=own)
     trained = train_variants([Variant(suite, Job("mirl", game, seed)) for seed in SEEDS])
     seconds, results = round((time.perf_counter() - begun) / len(trained)), []
     for run in trained:

@@ -84,13 +84,15 @@ def test_first_table_of_an_experiment_is_on_its_page(name, tmp_path, run_script)
     assert table.count("\n") > 3 and table in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
 
 
-def test_settings_of_classic_actions_are_the_best_trials():
-    folder, plan = ROOT / "results" / "classic-actions-tuning", TUNINGS["classic-actions"]
-    best = {name: chosen_settings(folder, plan, name) for name in SUITES["classic-actions"].algorithms}
-    assert best == CHOSEN["classic-actions"]
+@pytest.mark.parametrize("name", CHOSEN)
+def test_settings_of_a_suite_are_the_best_trials(name):
+    folder, plan = ROOT / "results" / f"{name}-tuning", TUNINGS[name]
+    best = {algorithm: chosen_settings(folder, plan, algorithm) for algorithm in SUITES[name].algorithms}
+    assert best == CHOSEN[name]
 
 
-def test_results_page_has_tuned_settings(capsys):
-    assert main(["bench", "tune", "classic-actions", "--out", str(ROOT / "results" / "classic-actions-tuning")]) == 0
+@pytest.mark.parametrize("name", CHOSEN)
+def test_results_page_has_tuned_settings(name, capsys):
+    assert main(["bench", "tune", name, "--out", str(ROOT / "results" / f"{name}-tuning")]) == 0
     choices = [line for line in capsys.readouterr().out.splitlines() if "mean rank" in line]
-    assert len(choices) == 7 and "\n".join(choices) in PAGE
+    assert len(choices) == len(CHOSEN[name]) and "\n".join(choices) in PAGE

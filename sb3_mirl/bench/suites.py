@@ -196,12 +196,6 @@ def _faster(prior_lr: float, beta_lr: float) -> dict[str, dict[str, float]]:
     }
 
 
-def _with_priors(settings: Mapping[str, Any], prior_lr: float | str) -> dict[str, Mapping[str, Any]]:
-    """Settings of β for the algorithms that have β, with α_ρ for those that learn ρ."""
-    with_prior = {**settings, "prior_lr": prior_lr}
-    return {"sql": settings, "sql_decoupled": settings, "sql_m": with_prior, "mirl": with_prior}
-
-
 _ALIKE = dict.fromkeys(
     ("dqn", "dqn_mse", "qrdqn", "sql", "sql_m", "mirl"), "what the algorithms share is alike, and tuned for none of them"
 )
@@ -216,15 +210,6 @@ _TUNING_IN_CLASSIC = {
     **dict.fromkeys(("sql", "sql_m", "mirl"), _OURS_IN_CLASSIC),
 }
 
-_ALIKE_IN_ACTIONS = dict.fromkeys(
-    ("dqn", "dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
-    "what the algorithms share is alike, and tuned for none of them",
-)
-_TUNED_ALIKE = dict.fromkeys(
-    _ALIKE_IN_ACTIONS,
-    "the best of 16 random trials of its own settings, on Acrobot-v1 and Useless63/CartPole-v1 with a quarter of the steps "
-    "and other seeds; shared settings are alike",
-)
 # Everything that a section of a file of hyper-parameters sets, so that environments with and without a section have the same
 _CLASSIC_ACTIONS = {
     "policy": "MlpPolicy",
@@ -251,7 +236,15 @@ CHOSEN: dict[str, dict[str, dict[str, float]]] = {
         "sql_m": {"learning_rate": 0.000313, "beta_scale": 7.98, "prior_steps": 4.79},
         "mdqn": {"learning_rate": 0.000864, "entropy_temperature": 0.00781},
         "mirl": {"learning_rate": 0.000313, "beta_scale": 7.98, "prior_steps": 4.79},
-    }
+    },
+    "minatar-actions": {
+        "dqn_mse": {"learning_rate": 0.00127},
+        "sql": {"learning_rate": 0.00338, "beta_end": 1.9},
+        "sql_decoupled": {"learning_rate": 0.00213, "beta_scale": 7.39},
+        "sql_m": {"learning_rate": 0.00127, "beta_scale": 27.3, "prior_steps": 22.1},
+        "mdqn": {"learning_rate": 0.00213, "entropy_temperature": 0.00836},
+        "mirl": {"learning_rate": 0.00405, "beta_scale": 4.72, "prior_steps": 13.2},
+    },
 }
 
 
@@ -268,6 +261,14 @@ def with_steps(suite: Suite, steps: int) -> Suite:
 def _chosen_arguments(suite: str, steps: int) -> dict[str, dict[str, Any]]:
     """The best trials of a suite as arguments of each algorithm; none for a suite that was not tuned."""
     return {name: constructor_arguments(name, settings, steps) for name, settings in CHOSEN.get(suite, {}).items()}
+
+
+def _tuned_alike(suite: str, trials: int, envs: str) -> dict[str, str]:
+    return dict.fromkeys(
+        CHOSEN[suite],
+        f"the best of {trials} random trials of its own settings, on {envs} with a quarter of the steps and other seeds; "
+        "shared settings are alike",
+    )
 
 
 # The settings of `minatar`, with an update every 4 steps
@@ -327,7 +328,7 @@ _ALL = (
         hyperparams=_CLASSIC_ACTIONS,
         own_hyperparams=_chosen_arguments("classic-actions", 50_000),
         extra="box2d",
-        tuning=_TUNED_ALIKE,
+        tuning=_tuned_alike("classic-actions", 16, "Acrobot-v1 and Useless63/CartPole-v1"),
     ),
     # Steps of Young and Tian, MinAtar, 2019
     Suite(
@@ -347,12 +348,9 @@ _ALL = (
         algorithms=("dqn_mse", "sql", "sql_decoupled", "sql_m", "mdqn", "mirl"),
         packages=("sb3_mirl.envs.minatar", "sb3_mirl.envs.useless_actions"),
         hyperparams=_MINATAR_ACTIONS,
-        own_hyperparams={
-            "mdqn": {"loss": "mse"},
-            **_with_priors({"loss": "mse", "beta_schedule": "adaptive", "beta_init": 0.01, "beta_lr": 1.3e-4}, prior_lr=2e-5),
-        },
+        own_hyperparams=_chosen_arguments("minatar-actions", 500_000),
         extra="minatar",
-        tuning=_ALIKE_IN_ACTIONS,
+        tuning=_tuned_alike("minatar-actions", 12, "Useless12/MinAtar-Breakout-v1"),
     ),
     # An evening on two cores. ε falls for 20,000 steps; α_ρ and α_β are larger by the ratio of the steps of `minatar` to these
     Suite(
