@@ -7,8 +7,8 @@ first prior and with the prior that MIRL had learned on the other game: the mean
 
 A score is the mean of 30 episodes after the training, without exploration; the second measure is the mean return of the
 episodes during the training. Shared settings are those of the suite ``minatar-actions``, and MIRL's own are not tuned: the
-paper's rule for β, and default step sizes, with which ρ forgets its first value in about a twentieth of the training. All runs of a game
-and a kind of prior are trained jointly.
+paper's rule for β, and default step sizes, with which ρ forgets its first value in about a twentieth of the training. All
+runs of a game and a kind of prior are trained jointly.
 """
 
 import argparse
