@@ -33,18 +33,27 @@ MEASUREMENTS = 10
 
 
 class Recorder(PriorInfluenceCallback):
-    """Keeps what it logs; and the penalty KL(π‖ρ)/β of a step, the mean over the same states, in units of reward."""
+    """Keeps what it logs; and the penalty KL(π‖ρ)/β of a step, the mean over the same states."""
 
     def __init__(self, log_freq: int) -> None:
         super().__init__(log_freq=log_freq)
         self.history: list[dict[str, float]] = []
 
     def record(self, q_values: th.Tensor) -> None:
-        prior, beta = self.model.policy.reference_prior, self.beta
-        changed, gap, prior_range = prior_influence(q_values, prior, beta)
-        penalty = kl_divergence(soft_policy(q_values.double(), prior, beta), prior).mean() / beta
-        values = {"prior_influence": changed, "value_gap": gap, "prior_range": prior_range, "beta": beta, "penalty": penalty}
-        self.history.append({"step": self.num_timesteps, **{name: value.item() for name, value in values.items()}})
+        self.history.append({"step": self.num_timesteps, **measure(q_values, self.model.policy.reference_prior, self.beta)})
+
+
+def measure(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> dict[str, float]:
+    """
+    :param q_values: Q(s, ·) of several states, [n_states, n_actions]
+    :param prior: that π follows, [n_actions]
+    :param beta: β, []
+    :return: by name, what :func:`~sb3_mirl.mirl.callbacks.prior_influence` returns, β, and the mean of the penalty KL(π‖ρ)/β
+    """
+    changed, gap, prior_range = prior_influence(q_values, prior, beta)
+    penalty = kl_divergence(soft_policy(q_values.double(), prior, beta), prior).mean() / beta
+    values = {"prior_influence": changed, "value_gap": gap, "prior_range": prior_range, "beta": beta, "penalty": penalty}
+    return {name: value.item() for name, value in values.items()}
 
 
 def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import pytest
 import torch as th
 
 from sb3_mirl import MIRL
+from sb3_mirl.cli.main import main
 from sb3_mirl.envs.gridworld import FourRooms, FourRoomsGoals
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,26 @@ def test_returns_while_learning_run(tmp_path, run_script):
     done = run_script(script, "report", *options, "--figure", tmp_path / "figure.png")
     assert done.returncode == 0 and "| H11, MIRL | " in done.stdout, done.stderr
     assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.slow
+def test_models_of_minatar_act_by_draws(tmp_path, run_script):
+    bench, file, script = tmp_path / "bench", tmp_path / "results.json", ROOT / "benchmarks" / "acting_in_minatar.py"
+    command = ["bench", "run", "minatar-actions", "--envs", "Useless12/MinAtar-Breakout-v1", "--out", str(bench)]
+    assert main([*command, "--steps", "100", "--seeds", "1", "--joint", "6"]) == 0
+    done = run_script(script, "run", bench, "--results", file)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text())
+    # The others have no ρ
+    assert [result["algorithm"] for result in results] == ["sql", "sql_decoupled", "sql_m", "mirl"]
+    for result in results:
+        # A uniform prior changes no choice, and only MIRL's moves before the first update
+        assert result["algorithm"] == "mirl" or result["prior_influence"] == result["prior_range"] == 0.0
+        assert result["draws"] >= 0.0 and result["penalty"] >= 0.0
+    done = run_script(script, "run", bench, "--results", file)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    done = run_script(script, "report", "--results", file, "--suite-results", bench)
+    assert done.returncode == 0 and "| H17 | MIRL > SQL_decoupled, draws from π | " in done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -1,0 +1,156 @@
+"""
+What do the trained models of the suite ``minatar-actions`` earn if they act by draws from π, and what does ρ do in them?
+
+    python benchmarks/acting_in_minatar.py run FOLDER    # of `sb3-mirl bench run minatar-actions`, with its models; writes
+                                                         # results/acting_in_minatar.json; models that are in it are skipped
+    python benchmarks/acting_in_minatar.py report        # the tables of docs/results.md
+
+The scores of the suite are those of argmax π. Here the same models play 30 episodes by draws from π(·|s). Every tenth state of
+these episodes is one of which the influence of ρ and the penalty are measured.
+"""
+
+import argparse
+import json
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from prior_influence import ALGORITHMS, measure
+from regularisation_strength import DrawsFromPolicy
+
+from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.jobs import Job, stored_jobs
+from sb3_mirl.bench.scores import bootstrap_mean, compare, detectable_improvement, holm
+from sb3_mirl.bench.suites import SUITES, USELESS_MINATAR_IDS, label
+from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
+from sb3_mirl.common.files import write_whole
+from sb3_mirl.zoo.register import ALGORITHMS as CLASSES
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "acting_in_minatar.json"
+SUITE = SUITES["minatar-actions"]
+#: The algorithm that should be better, and the other one
+HYPOTHESES = {"H16": ("mirl", "sql"), "H17": ("mirl", "sql_decoupled")}
+
+
+class Recorded(DrawsFromPolicy):
+    """Keeps Q(s, ·) of every tenth state."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.steps, self.q_values = 0, []
+
+    def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.steps % 10 == 0:
+            with th.no_grad():
+                self.q_values.append(self.model.q_net(self.model.policy.obs_to_tensor(observation)[0]))
+        self.steps += 1
+        return super().predict(observation, *args, **kwargs)
+
+
+def play(folder: Path, job: Job) -> dict[str, Any]:
+    """
+    :param folder: of the benchmark
+    :param job: of the suite, finished
+    :return: the result of its model
+    """
+    th.set_num_threads(1)
+    register_suite(SUITE)
+    (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
+    model = CLASSES[job.algorithm].load(file, device="cpu", custom_objects={"buffer_size": 1})
+    env = experiment_manager(SUITE, job, folder, "cpu").create_envs(1, eval_env=True, no_log=True)
+    acting = Recorded(model)
+    try:
+        scores = evaluate(acting, env, SUITE.episodes, 0.0, EVALUATION_SEED + job.seed)  # type: ignore[arg-type]
+    finally:
+        env.close()
+    result = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "draws": float(np.mean(scores))}
+    measured = measure(th.cat(acting.q_values), model.policy.reference_prior, model.policy.beta)
+    return {**result, **measured}
+
+
+def run(folder: Path, path: Path, jobs: int) -> None:
+    """
+    :param folder: of the benchmark
+    :param path: of the results
+    :param jobs: processes at once
+    """
+    results = json.loads(path.read_text()) if path.exists() else []
+    done = {(r["environment"], r["algorithm"], r["seed"]) for r in results}
+    pending = [job for job in stored_jobs(folder, SUITE) if job.algorithm in ALGORITHMS]
+    pending = [job for job in pending if (job.env, job.algorithm, job.seed) not in done]
+    places = [*SUITE.steps]
+    with get_context("spawn").Pool(jobs) as pool:
+        for result in pool.imap_unordered(partial(play, folder), pending):
+            results.append(result)
+            results.sort(key=lambda r: (places.index(r["environment"]), ALGORITHMS.index(r["algorithm"]), r["seed"]))
+            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['draws']:.2f}", flush=True)
+
+
+def interval(values: np.ndarray) -> str:
+    """Mean and 95 % bootstrap interval over seeds."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*bootstrap_mean(values))
+
+
+def report(path: Path, suite_results: Path) -> None:
+    """
+    :param path: of the results
+    :param suite_results: folder of the suite's results
+    """
+    results = json.loads(path.read_text())
+
+    def values(env: str, algorithm: str, name: str) -> np.ndarray:
+        """[seeds]"""
+        return np.array([r[name] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)])
+
+    print(
+        "| environment | algorithm | argmax π | draws from π | ρ changes the choice | β · gap of Q | penalty per step |\n"
+        "|---|---|---:|---:|---:|---:|---:|"
+    )
+    envs = [env for env in SUITE.steps if any(r["environment"] == env for r in results)]
+    for env in envs:
+        for algorithm in ALGORITHMS:
+            seeds = [r["seed"] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)]
+            argmax = np.array([np.mean(Job(algorithm, env, seed).result(suite_results)["scores"]) for seed in seeds])
+            cells = [env.replace("MinAtar/", "").replace("MinAtar-", ""), label(algorithm), interval(argmax)]
+            cells.append(interval(values(env, algorithm, "draws")))
+            cells.append(f"{values(env, algorithm, 'prior_influence').mean():.0%}")
+            cells += [f"{values(env, algorithm, name).mean():.2g}" for name in ("value_gap", "penalty")]
+            print(f"| {' | '.join(cells)} |")
+    useless = [env for env in USELESS_MINATAR_IDS if env in envs]
+    tests = [[[values(env, who, "draws") for env in useless] for who in pair] for pair in HYPOTHESES.values()]
+    compared = [compare(*pairs) for pairs in tests]
+    print("\n| | hypothesis | probability of improvement | p | adjusted p | verdict |\n|---|---|---:|---:|---:|---|")
+    adjusted = holm([p for *_, p in compared])
+    for (name, (better, than)), (value, low, high, p), own in zip(HYPOTHESES.items(), compared, adjusted, strict=True):
+        verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
+        claim = f"{label(better)} > {label(than)}, draws from π"
+        print(f"| {name} | {claim} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
+    counts = [list(map(len, group)) for group in tests[0]]
+    detectable = detectable_improvement(*counts, level=0.05 / len(tests), power=0.8)
+    print(f"\n{len(useless)} environments; so many runs detect {detectable} with a power of 80 %")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run")
+    runs.add_argument("folder", type=Path)
+    runs.add_argument("--jobs", type=int, default=1)
+    reports = commands.add_parser("report")
+    reports.add_argument("--suite-results", type=Path, default=ROOT / "results" / "minatar-actions")
+    for command in (runs, reports):
+        command.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args.folder, args.results, args.jobs)
+    else:
+        report(args.results, args.suite_results)
+
+
+if __name__ == "__main__":
+    main()
