@@ -27,7 +27,7 @@ def test_algorithms_share_their_hyperparameters():
         assert quantiles == {"max_grad_norm": 10} | {key: value for key, value in shared.items() if key != "policy_kwargs"}
 
 
-# Environments with useless actions have no sections of their own, nor do MinAtar's games differ
+# The useless actions of classic control have no sections of their own, and the sections of MinAtar's games do not differ
 @pytest.mark.parametrize(("name", "n_sections"), [("classic-actions", 4), ("minatar-actions", 1)])
 def test_settings_with_useless_actions_are_equal(name, n_sections):
     suite = SUITES[name]

@@ -13,7 +13,7 @@ from zoo_train import ENV
 
 import sb3_mirl.zoo
 from sb3_mirl import MDQN, MIRL
-from sb3_mirl.bench.suites import MINATAR_IDS
+from sb3_mirl.bench.suites import MINATAR_IDS, USELESS_MINATAR_IDS
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.envs.gridworld import GRID_WORLDS
 from sb3_mirl.zoo.register import ALGORITHMS, hyperparams_file, register
@@ -85,4 +85,4 @@ def test_sampled_hyperparameters_build_a_model_and_convert_back(algo):
 def test_shipped_files_name_the_same_environments(algo):
     names = list(yaml.safe_load(hyperparams_file(algo).read_text()))
     classic = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "LunarLander-v3"]
-    assert names == ["default", "atari", *classic, *GRID_WORLDS, *MINATAR_IDS]
+    assert names == ["default", "atari", *classic, *GRID_WORLDS, *MINATAR_IDS, *USELESS_MINATAR_IDS]
