@@ -56,20 +56,20 @@ def measure(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> dict[str,
     return {name: value.item() for name, value in values.items()}
 
 
-def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
+def train(task: tuple[str, int]) -> list[dict[str, Any]]:
     """
-    :param task: an environment of the suite, and the steps of each run, None for the suite's
+    :param task: an environment of the suite, and the steps of each run
     :return: the history of each run
     """
     env, steps = task
     th.set_num_threads(1)
-    suite = SUITES["classic-actions"] if steps is None else with_steps(SUITES["classic-actions"], steps)
+    suite = with_steps(SUITES["classic-actions"], steps)
     variants = [Variant(suite, Job(algorithm, env, seed)) for algorithm in ALGORITHMS for seed in SEEDS]
     recorders = [Recorder(suite.steps[env] // MEASUREMENTS) for _ in variants]
     errors = [run.error for run in train_variants(variants, recorders)]
     assert errors == [None] * len(variants), errors
     return [
-        {"environment": env, "algorithm": job.algorithm, "seed": job.seed, "history": recorder.history}
+        {"environment": env, "algorithm": job.algorithm, "seed": job.seed, "steps": steps, "history": recorder.history}
         for (_, job), recorder in zip(variants, recorders, strict=True)
     ]
 
@@ -106,7 +106,7 @@ def report(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, default=50_000, help="of the suite unless given")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()

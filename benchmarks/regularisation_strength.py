@@ -122,14 +122,14 @@ def with_fixed(beta: float) -> dict[str, Any]:
     return {**SHARED, "beta_schedule": "linear", "beta_init": beta, "beta_lr": 0.0, "beta_max": beta}
 
 
-def variants_of(env: str, steps: int | None) -> list[tuple[float | None, Variant]]:
+def variants_of(env: str, steps: int) -> list[tuple[float | None, Variant]]:
     """
     :param env: of the suite
-    :param steps: environment steps of each run, None for the suite's
+    :param steps: environment steps of each run
     :return: β, and the run; DQN has no β
     """
     suite = SUITES["classic-actions"]
-    suite = replace(suite, steps={env: steps or suite.steps[env]})
+    suite = replace(suite, steps={env: steps})
     settings: list[tuple[str, float | None, dict[str, Any]]] = [("dqn_mse", None, SHARED)]
     for beta in BETAS:
         settings += [("sql", beta, with_fixed(beta)), ("mirl", beta, {**with_fixed(beta), "prior_lr": PRIOR_LR})]
@@ -140,9 +140,9 @@ def variants_of(env: str, steps: int | None) -> list[tuple[float | None, Variant
     ]
 
 
-def train(task: tuple[str, int | None]) -> list[dict[str, Any]]:
+def train(task: tuple[str, int]) -> list[dict[str, Any]]:
     """
-    :param task: an environment, and the steps of each run, None for the suite's
+    :param task: an environment, and the steps of each run
     :return: the result of each run
     """
     th.set_num_threads(1)
@@ -226,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["exact", "run", "report"])
     parser.add_argument("--envs", nargs="+", default=[*ENVS])
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, default=50_000, help="of the suite unless given")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder of the figures")

@@ -98,15 +98,15 @@ PLANS = {
 }
 
 
-def variants_of(plan: Plan, env: str, steps: int | None) -> list[tuple[str, Variant]]:
+def variants_of(plan: Plan, env: str, steps: int) -> list[tuple[str, Variant]]:
     """
     :param plan: of :data:`PLANS`
     :param env: of :data:`BETAS`
-    :param steps: environment steps of each run, None for the suite's
+    :param steps: environment steps of each run
     :return: the learner's name, and the run
     """
     suite, beta = SUITES["classic-actions"], BETAS[env]
-    suite = replace(suite, steps={env: steps or suite.steps[env]})
+    suite = replace(suite, steps={env: steps})
     runs = []
     for name in plan.learners:
         algorithm, own, _ = LEARNERS[name]
@@ -116,10 +116,10 @@ def variants_of(plan: Plan, env: str, steps: int | None) -> list[tuple[str, Vari
     return runs
 
 
-def train(plan: Plan, task: tuple[str, int | None]) -> list[dict[str, Any]]:
+def train(plan: Plan, task: tuple[str, int]) -> list[dict[str, Any]]:
     """
     :param plan: of :data:`PLANS`
-    :param task: an environment, and the steps of each run, None for the suite's
+    :param task: an environment, and the steps of each run
     :return: the result of each run
     """
     th.set_num_threads(1)
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--plan", choices=[*PLANS], default="first")
     parser.add_argument("--envs", nargs="+", default=[*BETAS])
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, default=50_000, help="of the suite unless given")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, help="by default those of the plan in results/")
     parser.add_argument("--figure", type=Path, help="by default that of the plan in docs/images/")

@@ -80,22 +80,25 @@ def train_variants(variants: Sequence[Variant], callbacks: Sequence[BaseCallback
 def run_environments(
     path: Path,
     envs: Iterable[str],
-    steps: int | None,
-    train: Callable[[tuple[str, int | None]], list[dict[str, Any]]],
+    steps: int,
+    train: Callable[[tuple[str, int]], list[dict[str, Any]]],
     jobs: int,
     order: Callable[[dict[str, Any]], Any] | None = None,
 ) -> None:
     """
     Train environments that have no results in a file yet, and add theirs as they finish.
 
-    :param path: of the results, a list in JSON; each has its ``environment``
+    :param path: of the results, a list in JSON; each has its ``environment`` and ``steps``
     :param envs: to be trained
-    :param steps: environment steps of each run, None for the suite's
+    :param steps: environment steps of each run
     :param train: of a module, since it is called in other processes; takes an environment and ``steps``
     :param jobs: processes at once
     :param order: the key by which the results are sorted; None: as they finish
+    :raises ValueError: if the file has runs with another number of steps
     """
     results = json.loads(path.read_text()) if path.exists() else []
+    if other := {result["steps"] for result in results} - {steps}:
+        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
     finished = {result["environment"] for result in results}
     tasks = [(env, steps) for env in envs if env not in finished]
     with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:

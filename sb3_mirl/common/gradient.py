@@ -10,7 +10,7 @@ The gradient step: DQN's loss, and faster ways to compute gradients and actions 
 A compiled function traces the network's own ``forward``. Gradients are clipped and applied by torch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -79,6 +79,19 @@ def regression_loss(
 def full_precision(values: th.Tensor) -> th.Tensor:
     """Numbers of a network that ran in bfloat16 as float32; others as they are."""
     return values.float() if values.dtype == th.bfloat16 else values
+
+
+def distinct(gradients: Iterable[th.Tensor]) -> list[th.Tensor]:
+    """
+    The same gradients, none of which shares its memory with one before it: compiled functions return one tensor for two
+    parameters whose gradients are equal, and gradients are clipped in place.
+    """
+    found: list[th.Tensor] = []
+    places: set[int] = set()
+    for gradient in gradients:
+        found.append(gradient.clone() if gradient.data_ptr() in places else gradient)
+        places.add(gradient.data_ptr())
+    return found
 
 
 @contextmanager
@@ -333,7 +346,7 @@ class CompiledGradient:
         )
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         used = [parameter for parameter, used in zip(trained, self._used[self._settings], strict=True) if used]
-        for parameter, gradient in zip(used, gradients, strict=True):
+        for parameter, gradient in zip(used, distinct(gradients), strict=True):
             if gradient.stride() != parameter.stride():
                 # As backward() does; fused optimisers take it for granted
                 gradient = th.empty_like(parameter).copy_(gradient)

@@ -140,6 +140,8 @@ _READ_ONCE = (
     *("gamma", "tau", "max_grad_norm", "batch_size", "learning_starts", "train_freq", "gradient_steps", "n_steps", "loss"),
     *("target_update_interval", "_total_timesteps"),
 )
+#: What may change in the optimiser's group of parameters, and the parameters themselves, which are looked at one by one
+_RATES = ("lr", "initial_lr", "params")
 _READ_ONCE_OF_MIRL = ("prior_step_size", "beta_step_size", "beta_schedule", "beta_max", "beta_scale", "beta_factor")
 
 
@@ -149,6 +151,7 @@ def _settings_of(model: BaseDQN) -> dict[str, Any]:
     settings: dict[str, Any] = {name: getattr(model, name) for name in _READ_ONCE}
     objects = {"env": model.env, "replay_buffer": model.replay_buffer, "policy": model.policy, "optimizer": optimizer}
     settings |= {name: id(value) for name, value in objects.items()} | {"the optimizer's state": id(optimizer.state)}
+    settings |= {f"the optimizer's {name}": value for name, value in optimizer.param_groups[0].items() if name not in _RATES}
     for name, parameter in model.policy.named_parameters():
         settings[f"the memory of parameter {name}"] = (parameter.data_ptr(), parameter.requires_grad)
     if not isinstance(model, MIRL):

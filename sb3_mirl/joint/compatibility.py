@@ -64,11 +64,15 @@ _AGREEING: dict[str, Callable[[BaseDQN], Any]] = {
 }
 
 
-def _attributes(module: th.nn.Module) -> tuple[str, dict[str, Any]]:
+#: Attributes that every module has
+_OF_MODULES = frozenset(vars(th.nn.Module()))
+
+
+def _attributes(module: th.nn.Module) -> tuple[type, dict[str, Any]]:
     """What the computation of a module may depend on beside its parameters: the modules of the first model compute for all."""
-    values = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    values = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
     arrays = {name: value.tolist() for name, value in values.items() if isinstance(value, (np.ndarray, th.Tensor))}
-    return type(module).__name__, values | arrays
+    return type(module), values | arrays
 
 
 def _optimized(model: BaseDQN) -> list[str]:

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import polyak_update
 from torch.func import functional_call, vmap
 
 from sb3_mirl.common.dqn import BaseDQN
-from sb3_mirl.common.gradient import Compiled, full_precision, observations_of_list, take_first
+from sb3_mirl.common.gradient import Compiled, distinct, full_precision, observations_of_list, take_first
 from sb3_mirl.joint.layers import LayersAsProducts
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.operators import update_prior
@@ -208,7 +208,8 @@ class StackedNetworks:
             state += self._prior_state()
         state += [tensor for own in self._coefficients for tensor in own]
         inputs.append(self._gammas if discounts is None else discounts)
-        losses, errors, q_values, factors, *gradients = self._compiled_gradients(tuple(self._keys), state, inputs)
+        losses, errors, q_values, factors, *found = self._compiled_gradients(tuple(self._keys), state, inputs)
+        gradients = distinct(found)
         _clip(gradients, factors)
         names = [name for name, used in zip(self.names, self._used, strict=True) if used]
         return Gradients(losses, errors, q_values, dict(zip(names, gradients, strict=True)))

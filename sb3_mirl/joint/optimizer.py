@@ -112,7 +112,9 @@ class JointOptimizer:
         optimizer.param_groups[0].update({name: value for name, value in own.param_groups[0].items() if name != "params"})
         for parameter, stack in stacks.items():
             states = [self._state(row).get(self._parameters[row][parameter], {}) for row in numbers]
-            for name, value in next(filter(None, states), {}).items():
+            # A released row does not count its steps any more
+            living = [state for row, state in zip(numbers, states, strict=True) if row not in self._released]
+            for name, value in next(filter(None, living), {}).items():
                 if isinstance(value, th.Tensor):
                     # A run that ended before its first gradient step has no state
                     values = [state.get(name, th.zeros_like(value)) for state in states]

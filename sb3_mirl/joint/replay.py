@@ -56,8 +56,14 @@ class OwnBuffers:
         transitions = tuple(
             th.stack([getattr(sample, name) for sample in samples]) for name in ("actions", "rewards", "dones")
         )
-        discounts = [sample.discounts for sample in samples]
-        return Batch(observations, next_observations, transitions, None if discounts[0] is None else th.stack(discounts))
+        return Batch(observations, next_observations, transitions, self._discounts(samples))
+
+    def _discounts(self, samples: list[Any]) -> th.Tensor | None:
+        """γⁿ [R, batch, 1], or None if no buffer has any; γ where one has none."""
+        if all(sample.discounts is None for sample in samples):
+            return None
+        pairs = zip(self.models, samples, strict=True)
+        return th.stack([th.full_like(s.rewards, model.gamma) if s.discounts is None else s.discounts for model, s in pairs])
 
     def release(self, row: int) -> None:
         """One model leaves; it has its buffer."""
@@ -102,8 +108,10 @@ class StackedBuffers:
             type(model.replay_buffer) is ReplayBuffer
             and not model.replay_buffer.optimize_memory_usage
             and model.replay_buffer.handle_timeout_termination
-            # Own rules of storing are called for each model
+            # Own rules of storing and sampling are called for each model
             and getattr(type(model), "_store_transition") is getattr(BaseDQN, "_store_transition")  # noqa: B009
+            and "_store_transition" not in vars(model)
+            and not {"add", "sample", "_get_samples"} & vars(model.replay_buffer).keys()
             and model._vec_normalize_env is None
         )
 

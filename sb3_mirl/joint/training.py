@@ -375,8 +375,8 @@ class JointTraining:
     def _fail(self, row: int, error: ValueError) -> None:
         """Ends one run, as an error ends a solo training; the others go on."""
         self.errors[row] = error
-        self._on_error(self.models[row], error)
         self._end(row)
+        self._on_error(self.models[row], error)
 
     def _end(self, row: int) -> None:
         self.records.write(row)

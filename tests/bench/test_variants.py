@@ -83,12 +83,14 @@ def test_environments_with_results_are_skipped(tmp_path, monkeypatch, capsys):
 
     def train(task):
         calls.append(task)
-        return [{"environment": task[0], "seed": seed} for seed in (1, 0)]
+        return [{"environment": task[0], "steps": task[1], "seed": seed} for seed in (1, 0)]
 
     run_environments(file, ["b"], 7, train, 1)
-    assert json.loads(file.read_text()) == [{"environment": "b", "seed": 1}, {"environment": "b", "seed": 0}]
-    run_environments(file, ["a", "b"], None, train, 1, order=lambda result: (result["environment"], result["seed"]))
-    assert calls == [("b", 7), ("a", None)] and capsys.readouterr().out == "b: done\na: done\n"
+    assert json.loads(file.read_text()) == [{"environment": "b", "steps": 7, "seed": seed} for seed in (1, 0)]
+    with pytest.raises(ValueError, match=r"has runs of 7 steps, not 8: choose another --results"):
+        run_environments(file, ["a", "b"], 8, train, 1)
+    run_environments(file, ["a", "b"], 7, train, 1, order=lambda result: (result["environment"], result["seed"]))
+    assert calls == [("b", 7), ("a", 7)] and capsys.readouterr().out == "b: done\na: done\n"
     assert [(one["environment"], one["seed"]) for one in json.loads(file.read_text())] == [
         ("a", 0),
         ("a", 1),

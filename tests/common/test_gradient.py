@@ -294,6 +294,17 @@ class Tied(th.nn.Module):
         return self.third(self.second(self.first(inputs)).tanh())
 
 
+class Summed(th.nn.Linear):
+    """Two parameters with the same gradient."""
+
+    def __init__(self, n_inputs, n_outputs):
+        super().__init__(n_inputs, n_outputs)
+        self.second = th.nn.Parameter(th.randn(n_outputs, n_inputs))
+
+    def forward(self, inputs):
+        return th.nn.functional.linear(inputs, self.weight + self.second, self.bias)
+
+
 class WithUnusedLayer(th.nn.Linear):
     def __init__(self, n_inputs, n_outputs):
         super().__init__(n_inputs, n_outputs)
@@ -398,6 +409,16 @@ def test_compiled_gradient_steps_equal_plain_ones_whatever_the_network(network, 
     compiled.predict(obs, deterministic=True)
     expected = plain.policy.action_probabilities(obs).double()
     th.testing.assert_close(compiled.policy.last_action_probabilities, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gradient_of_two_parameters_is_clipped_once(filled_buffer):
+    # Adam would hide it: it divides by the size of gradients
+    policy_kwargs = {"net_arch": [8], "optimizer_class": th.optim.SGD, **extractor(Summed)}
+    plain, compiled = own_pair(filled_buffer, "MlpPolicy", policy_kwargs, max_grad_norm=0.01, learning_rate=1.0)
+    first = weights(plain).clone()
+    train([plain, compiled], 8)
+    th.testing.assert_close(weights(compiled), weights(plain), rtol=1e-5, atol=1e-5)
+    assert (weights(plain) - first).abs().max() > 1e-3
 
 
 def test_frozen_weights_do_not_change(filled_buffer):

@@ -9,6 +9,7 @@ from masked import MaskedProbe
 from probes import ConstantReward
 from stable_baselines3 import DQN
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_mirl import DQNMSE, MIRL, GradientStepCallback, train_jointly
 from sb3_mirl.joint.compatibility import check_models, give_seeds
@@ -47,6 +48,34 @@ def make(algorithm=MIRL, env="CartPole-v1", policy="MlpPolicy", **settings):
 def test_disagreement_names_both_values(settings, message):
     with pytest.raises(ValueError, match=f"models must agree in .*{message}"):
         train_jointly([make(), make(**settings)], 100)
+
+
+class Scaled(BaseFeaturesExtractor):
+    def __init__(self, observation_space, gain):
+        super().__init__(observation_space, 4)
+        self._gain = gain
+
+    def forward(self, observations):
+        return self._gain * observations
+
+
+def scaled_by(gain):
+    class Scaling(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, 4)
+
+        def forward(self, observations):
+            return gain * observations
+
+    return {"features_extractor_class": Scaling}
+
+
+def test_networks_that_compute_something_else_are_refused():
+    gains = [{"features_extractor_class": Scaled, "features_extractor_kwargs": {"gain": gain}} for gain in (1.0, 2.0)]
+    check_models([make(policy_kwargs=gains[0]), make(policy_kwargs=gains[0])])
+    for kinds in (gains, [scaled_by(1.0), scaled_by(2.0)]):
+        with pytest.raises(ValueError, match="models must agree in attributes of the policy's network"):
+            check_models([make(policy_kwargs=kwargs) for kwargs in kinds])
 
 
 def test_action_masks_are_refused():

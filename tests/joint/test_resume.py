@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from gymnasium import spaces
 from joint_runs import SAME, run_jointly
+from probes import ConstantReward
 from resuming import IGNORED_WARNINGS, Interrupt, cartpole, content, interrupt_at
+from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_mirl import DQNMSE, MIRL, resume_jointly
 
@@ -33,6 +36,30 @@ def test_interrupted_training_equals_an_uninterrupted_one(tmp_path):
         with pytest.raises(Interrupt):
             run_jointly(broken, cartpole, 220, 40, RUNS, lambda run, at=at: [interrupt_at(at)] if run == 1 else [])
     assert contents(run_jointly(broken, cartpole, 220, 40, RUNS), broken) == expected
+
+
+class OneSpace(ConstantReward):
+    """All environments have one object as their action space, with whose generator DQN explores."""
+
+    SPACE = spaces.Discrete(2)
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = self.SPACE
+
+
+def test_exploration_goes_on_where_environments_share_their_action_space(tmp_path):
+    def make_env(folder):
+        return make_vec_env(OneSpace, 1, seed=5, monitor_dir=str(folder))
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    runs = [(DQNMSE, {"seed": seed, "exploration_final_eps": 0.5}) for seed in (3, 4)]
+    for folder in (whole, broken):
+        folder.mkdir()
+    expected = contents(run_jointly(whole, make_env, 220, 40, runs), whole)
+    with pytest.raises(Interrupt):
+        run_jointly(broken, make_env, 220, 40, runs, lambda run: [interrupt_at(95)] if run == 1 else [])
+    assert contents(run_jointly(broken, make_env, 220, 40, runs), broken) == expected
 
 
 def test_runs_with_a_newer_checkpoint_go_back_to_the_common_step(tmp_path):

@@ -402,6 +402,16 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(what):
     check_equal(alone[1], joint[2])
 
 
+def test_a_model_that_failed_is_whole_when_it_is_reported():
+    def optimizer_steps(model):
+        return next(iter(model.policy.optimizer.state.values()))["step"].item()
+
+    waiting = iter([Invalid("reward", at=100), ConstantReward()])
+    models, reported = make_models(SAME[:2], lambda: next(waiting), "MlpPolicy"), []
+    train_jointly(models, 150, on_error=lambda model, error: reported.append((model, optimizer_steps(model))))
+    assert reported == [(models[0], models[0]._n_updates)] and models[0]._n_updates > 20
+
+
 class Breaking(BaseCallback):
     def _on_step(self):
         if self.num_timesteps == 80:
@@ -531,6 +541,57 @@ def test_a_run_that_ends_early_keeps_its_optimiser(at):
         check_equal(one, other)
 
 
+def test_a_run_that_ended_early_does_not_count_steps_for_others():
+    def halved(progress):
+        return 1e-3 if progress > 0.5 else 5e-4
+
+    specifications = [(MIRL, {"seed": seed, "learning_rate": rate}) for seed, rate in enumerate((1e-3, 1e-3, halved))]
+    (alone,) = train_alone(specifications[1:2], cartpole, "MlpPolicy", 300)
+    joint = make_models(specifications, cartpole, "MlpPolicy")
+    # The rate of the third run makes optimisers anew after the end of the first one
+    train_jointly(joint, 300, callback=[Counting(end=80), None, None])
+    check_equal(alone, joint[1])
+
+
+def test_network_in_which_two_parameters_have_one_gradient():
+    class Summed(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, 16)
+            self.first, self.second = (th.nn.Parameter(th.randn(16, 4)) for _ in range(2))
+
+        def forward(self, observations):
+            return th.nn.functional.linear(observations, self.first + self.second).relu()
+
+    # Gradients are clipped in place
+    policy_kwargs = {"net_arch": [], "features_extractor_class": Summed, "optimizer_class": th.optim.SGD}
+    check_jointly(SAME[:2], cartpole, policy_kwargs=policy_kwargs, max_grad_norm=0.05, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("n_steps", [(1, 3), (3, 1)])
+def test_buffers_with_discounts_of_their_own(n_steps):
+    kwargs = [{"replay_buffer_kwargs": {"n_steps": number, "gamma": 0.5}} for number in n_steps]
+    specifications = [(MIRL, {"seed": seed, **own}) for seed, own in enumerate(kwargs)]
+    make_env = lambda: VecFrameStack(make_vec_env(Image, 1, seed=0), 3)  # noqa: E731
+    settings = {"buffer_size": 100, "policy_kwargs": {}, "batch_size": 4, "replay_buffer_class": FrameReplayBuffer}
+    check_jointly(specifications, make_env, "CnnPolicy", 110, **settings)
+
+
+def test_storing_that_is_replaced_on_the_objects():
+    def counted(function, calls):
+        def call(*args):
+            calls.append(function.__name__)
+            return function(*args)
+
+        return call
+
+    (model,) = make_models(SAME[:1], cartpole, "MlpPolicy")
+    calls = []
+    model.replay_buffer.add = counted(model.replay_buffer.add, calls)
+    model._store_transition = counted(model._store_transition, calls)
+    train_jointly([model], 60)
+    assert calls == ["_store_transition", "add"] * 60
+
+
 class Embedding(BaseFeaturesExtractor):
     """Fails for numbers that are no observations, and changes its input in place."""
 
@@ -625,6 +686,7 @@ class Changing(BaseCallback):
         (lambda model: setattr(model.policy, "prior", model.policy.prior / 1), "leave the memory of prior"),
         (lambda model: model.set_parameters(model.get_parameters()), "leave the optimizer's state"),
         (lambda model: next(model.q_net.parameters()).requires_grad_(False), "leave the memory of parameter q_net"),
+        (lambda model: model.policy.optimizer.param_groups[0].update(weight_decay=1.0), "leave the optimizer's weight_decay"),
         (lambda model: model.train(1, 8), r"must not call learn\(\) or train\(\)"),
         (lambda model: model.learn(4, reset_num_timesteps=False), r"must not call learn\(\) or train\(\)"),
     ],

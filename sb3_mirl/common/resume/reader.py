@@ -149,6 +149,11 @@ class Checkpoint:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
         for name, value in restore(dict.fromkeys(OBSERVATIONS), observations).items():
             setattr(model, name, value)
+        # DQN explores with the random generator of its action space, of which SB3's load() leaves the model a copy
+        if "action_space" in states:
+            restore([model.action_space], self._arrays.get(states["action_space"]))
+        else:
+            model.action_space = env.action_space
         if state.missing:
             warnings.warn(
                 "The environment's state is not in the checkpoint, because it cannot be read: "

@@ -195,8 +195,6 @@ class ResumableDQN(ResumableModel):
         model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)
         checkpoint.restore_replay(model)
         checkpoint.restore_env(model)
-        # SB3's load() leaves the model a copy, but DQN explores with the random generator of the environment's space
-        model.action_space = model.env.action_space  # type: ignore[union-attr]
         model.resumed_from = checkpoint
         return model
 

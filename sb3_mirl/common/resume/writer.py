@@ -211,9 +211,13 @@ class CheckpointWriter:
     def _capture(self, callbacks: list[BaseCallback], arrays: ArrayTable) -> dict[str, Any]:
         """The state of all that is not in the model file; its arrays go to ``arrays``."""
         model, own = self.model, own_objects(self.model)
-        assert model.replay_buffer is not None
+        assert model.env is not None and model.replay_buffer is not None
         own_of_callbacks = own | own_environments(model)
+        # It is the environment's, unless models that are trained jointly got spaces of their own, or after set_env()
+        has_own_space = model.action_space is not model.env.action_space
+        own_space = {"action_space": arrays.add(capture([model.action_space]))} if has_own_space else {}
         return {
+            **own_space,
             "env": arrays.add(capture(model.env, own)),
             "observations": arrays.add(capture({name: getattr(model, name) for name in OBSERVATIONS})),
             "replay": arrays.add(capture(values_beside_slots(model.replay_buffer))),
