@@ -135,10 +135,14 @@ def supports_action_masks(env: VecEnv) -> bool:
     """
     :param env: a vector environment
     :return: whether its environments have a method ``action_masks()``
-    :raises ValueError: if some have and others have not
+    :raises ValueError: if some have and others have not, or if they have and cannot be in the wrapper :class:`ActionMaskInfo`
     """
     if not isinstance(env.unwrapped, (DummyVecEnv, SubprocVecEnv)):
-        # Not made of single environments, which could be in the wrapper
+        if is_masking_supported(env) and all(map(callable, env.get_attr(EXPECTED_METHOD_NAME))):
+            raise ValueError(
+                f"env with action masks must be a DummyVecEnv or a SubprocVecEnv, whose environments are in the wrapper "
+                f"ActionMaskInfo, got {env}, which is not made of single environments"
+            )
         return False
     if is_masking_supported(env):
         return True

@@ -56,7 +56,10 @@ def check_compiler(device: th.device) -> None:
     :raises ValueError: if Inductor lacks what it needs there
     """
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise ValueError("compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none")
+        raise ValueError(
+            "compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none. A trained model acts "
+            "without: load(..., compile_update=False)"
+        )
 
 
 def _refuse(wanted_by: str, what: str, where: object) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
-from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
@@ -70,6 +70,9 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
     #: Whether :attr:`batch_loss` takes Q_target(s, ·), which costs another forward pass of the target network
     needs_current_target_q_values: ClassVar[bool] = False
+
+    #: The number of episodes, and the step at which it was first seen
+    _latest_episode = (0, 0)
 
     def __init__(
         self,
@@ -158,10 +161,9 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
 
     def _setup_model(self) -> None:
         self.check_model_arguments()
-        # For n_steps > 1 SB3 sets NStepReplayBuffer itself. In a loaded model it would warn about that class: undo the setting
-        own = {"n_steps": self.n_steps, "gamma": self.gamma}.items()
-        if self.n_steps > 1 and self.replay_buffer_class is NStepReplayBuffer and own <= self.replay_buffer_kwargs.items():
-            self.replay_buffer_class = None
+        # SB3 replaces them by its choice, with n_steps and gamma. A loaded model must choose anew: it may get others
+        given = self.replay_buffer_class, self.replay_buffer_kwargs
+        self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)
         try:
             super()._setup_model()
         except (AssertionError, NotImplementedError) as error:
@@ -176,6 +178,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
             ) from error
         except MemoryError as error:
             raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
+        self.replay_buffer_class, self.replay_buffer_kwargs = given
         self.extend_policy(self.policy)
         # SB3 has seeded NumPy's generator
         self.random_state = np.random.get_state(legacy=False)
@@ -316,12 +319,14 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
         # The last rollout may go beyond total_timesteps: SB3's linear schedules would give a negative learning rate there
         self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+        if self._latest_episode[0] != self._episode_num:
+            self._latest_episode = self._episode_num, num_timesteps
         in_episodes = self.train_freq.unit is TrainFrequencyUnit.EPISODE  # type: ignore[union-attr]
-        if in_episodes and num_timesteps > total_timesteps + LONGEST_LAST_EPISODE_STEPS:
+        if in_episodes and num_timesteps > max(total_timesteps, self._latest_episode[1]) + LONGEST_LAST_EPISODE_STEPS:
             raise ValueError(
-                f"train_freq counts episodes, got {self.train_freq}, but no episode ended in the {LONGEST_LAST_EPISODE_STEPS} "
-                f"steps after total_timesteps = {total_timesteps}: count steps, or limit the episodes "
-                "(gymnasium.wrappers.TimeLimit)"
+                f"train_freq counts episodes, got {self.train_freq}, but no episode ended in the last "
+                f"{LONGEST_LAST_EPISODE_STEPS} steps, all of them after total_timesteps = {total_timesteps}: count steps, or "
+                "limit the episodes (gymnasium.wrappers.TimeLimit)"
             )
 
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:

@@ -142,7 +142,8 @@ class PriorInfluenceCallback(MIRLCallback):
     def _on_step(self) -> bool:
         if self.n_calls % max(self.log_freq // self.n_states, 1) == 0:
             self._values.append(self.model.policy.q_values(self.model._last_obs))
-        if self.n_calls % self.log_freq == 0:
+        # None where the training began a few steps ago
+        if self.n_calls % self.log_freq == 0 and self._values:
             self.record(th.cat(self._values))
             self._values = []
         return True

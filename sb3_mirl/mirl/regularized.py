@@ -144,7 +144,8 @@ class RegularizedDQN(BaseDQN):
             first = self.action_space.start  # type: ignore[attr-defined]
             names = self.action_names or [f"action_{first + action}" for action in range(len(prior))]
             for name, probability in zip(names, prior.tolist(), strict=True):
-                self.logger.record(f"prior/{printable(name)}", probability)
+                # SB3's CSV files do not quote the names of columns
+                self.logger.record(f"prior/{printable(name).replace(',', ';')}", probability)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "gradient_batch"]

@@ -4,10 +4,12 @@ import argparse
 import copy
 import os
 import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 import rl_zoo3.exp_manager
+import yaml
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -15,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
-from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_document, read_places
+from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_document, read_places, section_name
 from sb3_mirl.zoo.register import ALGORITHMS
 from sb3_mirl.zoo.runs import CommandError, Run
 from sb3_mirl.zoo.seeds import SeedRuns
@@ -108,7 +110,19 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         if trial_id is not None and trial_id not in range(len(trials)):
             among = f"from 0 to {len(trials) - 1}" if trials else "but there is none"
             raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
-        return super().load_trial(storage, study_name, trial_id, convert)
+        trial = super().load_trial(storage, study_name, trial_id, convert)
+        if convert and self.algo in ALGORITHMS and "policy_kwargs" in trial:
+            # An expression, as files have it
+            trial["policy_kwargs"] = f"{{**{self._policy_kwargs_of_file()}, **{trial['policy_kwargs']!r}}}"
+        return trial
+
+    def _policy_kwargs_of_file(self) -> Any:
+        """Of the YAML file: an expression or a dict."""
+        if not self.config.endswith((".yml", ".yaml")):
+            return {}
+        sections = yaml.safe_load(Path(self.config).read_text())
+        section = sections[section_name(sections, self.env_name.gym_id, self._is_atari)]
+        return section.get("policy_kwargs") or {}
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """rl-zoo3's; no run folder is left behind if there is no model to be trained, such as with spaces that do not suit."""
@@ -169,7 +183,11 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super().learn(model)
         else:
             assert isinstance(model, BaseDQN)
-            self.seed_runs.add(self, model)
+            try:
+                self.seed_runs.add(self, model)
+            except CommandError:
+                self._remove_folder()
+                raise
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """rl-zoo3's; one of several seeds is saved later."""
@@ -177,8 +195,22 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super().save_trained_model(model)
 
     def hyperparameters_optimization(self) -> None:
-        """rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run."""
+        """
+        rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run. For our
+        algorithms the network that is sampled leaves the rest of the file's ``policy_kwargs`` as it is.
+        """
+        samplers = rl_zoo3.exp_manager.HYPERPARAMS_SAMPLER
+        before = samplers[self.algo]
+
+        def sample(*arguments: Any) -> dict[str, Any]:
+            sampled = before(*arguments)
+            both = {**(self._hyperparams.get("policy_kwargs") or {}), **sampled.get("policy_kwargs", {})}
+            return {**sampled, "policy_kwargs": both}
+
+        if self.algo in ALGORITHMS:
+            samplers[self.algo] = sample  # type: ignore[assignment]
         try:
             super().hyperparameters_optimization()
         finally:
+            samplers[self.algo] = before
             self._remove_folder()

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import re
-import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -107,14 +106,13 @@ class SeedRuns:
         """
         :param manager: of the next run, after its set-up
         :param model: to be trained
-        :raises CommandError: if models with its settings cannot be trained jointly; the folder of the run is removed
+        :raises CommandError: if models with its settings cannot be trained jointly
         """
         if not self._runs:
             try:
                 # Other seeds have the same settings
                 check_models([model])
             except (TypeError, ValueError) as error:
-                shutil.rmtree(manager.save_path)
                 raise CommandError(f"--seeds cannot train these settings jointly: {error}") from error
         self._runs.append((manager, model))
 

@@ -171,13 +171,14 @@ def small_replay_buffers(algorithms: Mapping[str, type[BaseDQN]]) -> Iterator[No
 
 def for_playing(algorithm: type[BaseDQN]) -> type[BaseDQN]:
     """
-    A class whose ``load`` returns a model of ``algorithm`` with room for one transition.
+    A class whose ``load`` returns a model of ``algorithm`` with room for one transition, which compiles nothing.
 
     :param algorithm: one of our algorithms
     """
 
     def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:
-        return algorithm.load(*args, **{"buffer_size": 1, "optimize_memory_usage": False, **kwargs})
+        own = {"buffer_size": 1, "optimize_memory_usage": False, "compile_update": False}
+        return algorithm.load(*args, **{**own, **kwargs})
 
     return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
 

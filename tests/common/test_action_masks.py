@@ -12,7 +12,7 @@ from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
-from sb3_mirl import ActionMaskInfo
+from sb3_mirl import MIRL, ActionMaskInfo
 from sb3_mirl.common.action_masks import (
     MASK_IN_INFO,
     checked_masks,
@@ -202,6 +202,16 @@ class Batch(VecEnv):
 def test_vector_environment_of_its_own_kind_has_no_masks():
     env = ConstantReward()
     assert not supports_action_masks(Batch(2, env.observation_space, env.action_space))
+
+
+def test_vector_environment_of_its_own_kind_with_masks_is_refused():
+    class Masked(Batch):
+        def get_attr(self, attr_name, indices=None):
+            return [lambda: [1, 0]] * self.num_envs if attr_name == "action_masks" else [None] * self.num_envs
+
+    env = ConstantReward()
+    with pytest.raises(ValueError, match="env with action masks must be a DummyVecEnv or a SubprocVecEnv"):
+        MIRL("MlpPolicy", Masked(2, env.observation_space, env.action_space))
 
 
 def test_attribute_that_is_no_method_is_refused():

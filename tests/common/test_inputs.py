@@ -580,8 +580,13 @@ def test_episodes_of_one_step(terminated, n_envs, train_freq):
 def test_episodes_that_never_end(n_steps, monkeypatch):
     assert learn(ConstantReward(length=10**9), n_steps=n_steps)._n_updates > 0
     monkeypatch.setattr(dqn_module, "LONGEST_LAST_EPISODE_STEPS", 50)
-    with pytest.raises(ValueError, match=r"train_freq counts episodes.* no episode ended in the 50 steps after .* = 40"):
+    with pytest.raises(ValueError, match=r"train_freq counts episodes.* no episode ended in the last 50 steps.* = 40"):
         learn(ConstantReward(length=10**9), n_steps=n_steps, train_freq=(1, "episode"))
+
+
+def test_a_last_rollout_of_several_long_episodes(monkeypatch):
+    monkeypatch.setattr(dqn_module, "LONGEST_LAST_EPISODE_STEPS", 50)
+    assert learn(ConstantReward(length=45), train_freq=(4, "episode")).num_timesteps == 180
 
 
 def test_infinite_loss_error_names_largest_reward():

@@ -263,6 +263,14 @@ def test_the_influence_is_that_on_the_states_that_were_visited(n_envs):
         assert th.equal(ours, theirs)
 
 
+def test_the_influence_is_not_measured_without_states():
+    # Every fifth call is taken, and the second training begins after the twentieth
+    model, influence = MIRL("MlpPolicy", "CartPole-v1", **FAST), PriorInfluenceCallback(log_freq=23, n_states=4)
+    model.learn(20, callback=influence)
+    model.learn(4, callback=influence, reset_num_timesteps=False)
+    assert influence.n_calls == 24 and "train/prior_influence" not in model.logger.name_to_value
+
+
 @pytest.mark.parametrize("arguments", [{"log_freq": 0}, {"n_states": -1}, {"log_freq": 1.5}])
 def test_the_influence_needs_positive_numbers(arguments):
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be a positive integer, got"):

@@ -1,5 +1,7 @@
 """Models with a prior that sees a view of the observation: learning, logs, files."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch as th
@@ -9,6 +11,7 @@ from probes import ConstantReward, Matching, Mixed
 from resuming import Interrupt, interrupt_at
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import configure
 
 from sb3_mirl import MIRL, CheckpointCallback, PriorInfluenceCallback, SQLm, load_prior
 from sb3_mirl.mirl.policies import MIRLPolicy
@@ -177,6 +180,19 @@ def test_what_is_shown_and_logged(tmp_path):
     for kind, name in (("network", "ConditionalNetwork"), ("skills", "Skills")):
         with pytest.raises(ValueError, match=rf"the model has a {name}: policy.prior_probabilities\(obs\)"):
             _ = model_of(kind).prior
+
+
+def test_names_of_actions_do_not_shift_the_columns_of_a_file(tmp_path):
+    class Pairs(ConstantReward):
+        def get_action_meanings(self):
+            return ["(0, 0)", "(0, 1)"]
+
+    model = MIRL("MlpPolicy", Pairs(), **FAST)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(60, log_interval=1)
+    (*_, row) = csv.DictReader(open(tmp_path / "progress.csv"))
+    logged = [float(row[f"prior/({first}; {second})"]) for first, second in ((0, 0), (0, 1))]
+    assert sum(logged) == pytest.approx(1.0) and int(row["time/total_timesteps"]) <= 60
 
 
 def test_slices_become_lists():

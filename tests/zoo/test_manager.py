@@ -4,10 +4,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch as th
 import yaml
 from rl_zoo3.hyperparams_opt import sample_dqn_params
 from zoo_train import ENV, train
 
+from sb3_mirl import MIRL
 from sb3_mirl.mirl import regularized
 from sb3_mirl.zoo.command import main
 
@@ -52,6 +54,28 @@ def test_optimize_dqn_mse_samples_the_hyperparameters_of_dqn(tmp_path, monkeypat
     dqn_trial = optuna.create_study().ask()
     sample_dqn_params(dqn_trial, 0, 1, {"using_her_replay_buffer": False})
     assert trial.params.keys() == dqn_trial.params.keys()
+
+
+def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made, construct = [], MIRL.__init__
+
+    def record(self, *args, **kwargs):
+        if "env" in kwargs:  # not where the hyper-parameters are checked
+            made.append(kwargs["policy_kwargs"])
+        construct(self, *args, **kwargs)
+
+    monkeypatch.setattr(MIRL, "__init__", record)
+    Path("tanh.yml").write_text(
+        "CartPole-v1:\n  n_timesteps: 300\n  policy: MlpPolicy\n  learning_starts: 50\n"
+        "  policy_kwargs: dict(net_arch=[7], activation_fn=nn.Tanh)\n"
+    )
+    study = ["--conf-file", "tanh.yml", "--storage", "sqlite:///study.db", "--study-name", "test"]
+    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
+    train(*search, *study, "--no-optim-plots")
+    train(*study, "--trial-id", "0", steps=60)
+    sampled, trained = made
+    assert sampled == trained and sampled["activation_fn"] is th.nn.Tanh and sampled["net_arch"] != [7]
 
 
 def test_priors_that_see_something_are_kept_while_others_are_optimized(tmp_path, monkeypatch):

@@ -237,6 +237,18 @@ def test_settings_that_cannot_be_trained_jointly_are_refused(parameter, message,
     assert not list(Path("logs", "mirl").iterdir())
 
 
+def test_a_folder_of_another_run_stays(here, capsys, monkeypatch):
+    # Two commands that begin together get the same number
+    run = Path("logs", "mirl", f"{ENV}_1")
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("of another run")
+    monkeypatch.setattr("rl_zoo3.exp_manager.get_latest_run_id", lambda *_: 0)
+    parameter = "train_freq:(1,'episode')"
+    assert main(["train", "--algo", "mirl", "--env", ENV, "--seeds", "0-9", "-n", "100", "-params", parameter]) == 2
+    assert "--seeds cannot train these settings jointly" in capsys.readouterr().err
+    assert (run / "notes.txt").read_text() == "of another run"
+
+
 def test_mistakes_in_hyperparameters_are_reported_once(here, capsys):
     assert main(command("--seeds", "0-9", params=["tau:2"])) == 2
     assert capsys.readouterr().err.count("tau") == 1

@@ -106,6 +106,16 @@ def test_playing_allocates_no_replay_buffer(algo, in_runs):
     assert ALGORITHMS[algo].load(file).replay_buffer.buffer_size > 1
 
 
+def test_playing_needs_no_compiler(tmp_path, monkeypatch):
+    model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, buffer_size=100)
+    model.save(tmp_path / "model")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    player = for_playing(MIRL).load(tmp_path / "model")
+    assert not player.compile_update and player.policy._compiled_acting is None
+    with pytest.raises(ValueError, match=r"there is none. A trained model acts without: load\(..., compile_update=False\)"):
+        MIRL.load(tmp_path / "model")
+
+
 @pytest.mark.slow
 def test_an_atari_agent_plays_in_two_gib(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -58,6 +58,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
             raise ValueError(f"save_path must be another folder for each CheckpointCallback, got {self.save_path!r} twice")
         if self._writer is None or self._writer.model is not self.model or not self._writer.is_up_to_date():
             self._writer = CheckpointWriter(Path(self.save_path), self.name_prefix, self.keep, self.model)
+        self._writer.begin_training()
 
     def _on_step(self) -> bool:
         self._due |= self.n_calls % self.save_freq == 0

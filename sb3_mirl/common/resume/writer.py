@@ -112,6 +112,12 @@ class CheckpointWriter:
         if model.resumed_from is not None and model.resumed_from.new_episodes:
             self._replay.n_changed = 1  # the transition that end_trajectory() has marked
 
+    def begin_training(self) -> None:
+        """Called when a training begins."""
+        if self.model.optimize_memory_usage:
+            # SB3 may have ended the episode of the latest transition
+            self._replay.n_changed = 1
+
     def _read_new_manifests(self) -> list[dict[str, Any]]:
         """
         The manifests of this run that have not been read before.

@@ -14,7 +14,7 @@ import torch as th
 from exports import FAST, check_equal, rewrite, set_at
 from probes import ConstantReward, Image, Mixed, NamedActions
 from stable_baselines3 import HerReplayBuffer
-from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -122,6 +122,22 @@ def test_loading_a_model_with_n_step_returns_does_not_warn(tmp_path):
     for loaded in (MIRL.load_exported(model.export(tmp_path / "model")), MIRL.load(tmp_path / "model.zip")):
         assert type(loaded.replay_buffer) is NStepReplayBuffer
         assert (loaded.replay_buffer.n_steps, loaded.replay_buffer.gamma) == (3, 0.9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", [{"gamma": 0.5}, {"n_steps": 1}, {"n_steps": 5}])
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_replay_buffers_have_the_returns_of_new_arguments(n_steps, given, tmp_path):
+    model = MIRL("MlpPolicy", ConstantReward(), n_steps=n_steps, gamma=0.9, **FAST)
+    model.save(tmp_path / "model.zip")
+    path = model.export(tmp_path / "model")
+    for loaded in (MIRL.load(tmp_path / "model.zip", **given), MIRL.load_exported(path, **given)):
+        wanted = {"n_steps": n_steps, "gamma": 0.9, **given}
+        assert (loaded.n_steps, loaded.gamma) == (wanted["n_steps"], wanted["gamma"])
+        if wanted["n_steps"] == 1:
+            assert type(loaded.replay_buffer) is ReplayBuffer
+        else:
+            assert (loaded.replay_buffer.n_steps, loaded.replay_buffer.gamma) == (wanted["n_steps"], wanted["gamma"])
 
 
 def test_replay_buffer_classes_are_restored_by_name(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from probes import ConstantReward
 from resuming import IGNORED_WARNINGS, SETTINGS, cartpole, content, manifest_names, run
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -61,6 +62,21 @@ def test_second_learn_continues_in_the_folder(tmp_path):
     assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 200
     model.learn(100, CheckpointCallback(40, tmp_path))  # from the beginning, in SB3's way
     assert MIRL.resume(tmp_path, "CartPole-v1").num_timesteps == 100
+
+
+@pytest.mark.filterwarnings("ignore:The last trajectory in the replay buffer will be truncated")
+@pytest.mark.parametrize("same", [True, False])
+def test_an_episode_that_a_second_learn_has_ended(same, tmp_path):
+    memory = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
+    model = MIRL("MlpPolicy", ConstantReward(length=50), **SETTINGS, **memory)
+    callbacks = [CheckpointCallback(40, tmp_path) for _ in range(2)]
+    for callback in [callbacks[0]] * 2 if same else callbacks:
+        model.learn(60, callback)
+    # SB3 ends it in the buffer, in a step that a checkpoint has already
+    resumed = MIRL.resume(tmp_path, ConstantReward(length=50))
+    dones = model.replay_buffer.dones[:120]
+    assert dones.ravel().nonzero()[0].tolist() == [49, 59, 109]
+    assert (resumed.replay_buffer.dones[:120] == dones).all()
 
 
 def test_repeated_learning_keeps_the_same_number_of_checkpoints(tmp_path, monkeypatch):
