@@ -138,7 +138,11 @@ def supports_action_masks(env: VecEnv) -> bool:
     :raises ValueError: if some have and others have not, or if they have and cannot be in the wrapper :class:`ActionMaskInfo`
     """
     if not isinstance(env.unwrapped, (DummyVecEnv, SubprocVecEnv)):
-        if is_masking_supported(env) and all(map(callable, env.get_attr(EXPECTED_METHOD_NAME))):
+        try:
+            methods = env.get_attr(EXPECTED_METHOD_NAME)
+        except (AttributeError, KeyError, NotImplementedError):
+            return False
+        if all(map(callable, methods)):
             raise ValueError(
                 f"env with action masks must be a DummyVecEnv or a SubprocVecEnv, whose environments are in the wrapper "
                 f"ActionMaskInfo, got {env}, which is not made of single environments"

@@ -83,14 +83,15 @@ def full_precision(values: th.Tensor) -> th.Tensor:
 
 def distinct(gradients: Iterable[th.Tensor]) -> list[th.Tensor]:
     """
-    The same gradients, none of which shares its memory with one before it: compiled functions return one tensor for two
-    parameters whose gradients are equal, and gradients are clipped in place.
+    The same gradients, none of which shares its memory with one before it: where a parameter's gradient is that of another, or
+    a part of it, compiled functions may return one tensor for both, and gradients are clipped in place.
     """
     found: list[th.Tensor] = []
-    places: set[int] = set()
+    memories: set[int] = set()
     for gradient in gradients:
-        found.append(gradient.clone() if gradient.data_ptr() in places else gradient)
-        places.add(gradient.data_ptr())
+        memory = gradient.untyped_storage().data_ptr()
+        found.append(gradient.clone() if memory in memories else gradient)
+        memories.add(memory)
     return found
 
 

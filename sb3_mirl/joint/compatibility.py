@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+from torch.nn.utils.parametrize import is_parametrized
 
 from sb3_mirl.common.compilable import describe_network
 from sb3_mirl.common.dqn import BaseDQN
@@ -64,15 +65,17 @@ _AGREEING: dict[str, Callable[[BaseDQN], Any]] = {
 }
 
 
-#: Attributes that every module has
-_OF_MODULES = frozenset(vars(th.nn.Module()))
+#: Attributes that every module has, and lists of parameters that recurrent ones have
+_OF_MODULES = frozenset((*vars(th.nn.Module()), "_flat_weights", "_flat_weight_refs"))
 
 
 def _attributes(module: th.nn.Module) -> tuple[type, dict[str, Any]]:
     """What the computation of a module may depend on beside its parameters: the modules of the first model compute for all."""
+    # torch makes a class of its own for each parametrised module
+    kind = type(module).__bases__[0] if is_parametrized(module) else type(module)
     values = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
     arrays = {name: value.tolist() for name, value in values.items() if isinstance(value, (np.ndarray, th.Tensor))}
-    return type(module), values | arrays
+    return kind, values | arrays
 
 
 def _optimized(model: BaseDQN) -> list[str]:

@@ -128,16 +128,6 @@ def _yaml_mistake(file: str, error: yaml.YAMLError) -> str:
     return f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
 
 
-def section_name(sections: Collection[str], env: str, is_atari: bool) -> str:
-    """
-    :param sections: of a file
-    :param env: the environment's id
-    :param is_atari: whether the section ``atari`` applies to it
-    :return: the section that rl-zoo3 chooses; it may be missing
-    """
-    return env if env in sections else "atari" if is_atari else "default"
-
-
 def read_places(file: str, root: yaml.MappingNode, env: str, is_atari: bool) -> tuple[Places, str]:
     """
     Find the lines of an environment's hyper-parameters.
@@ -150,7 +140,7 @@ def read_places(file: str, root: yaml.MappingNode, env: str, is_atari: bool) -> 
     :raises HyperparametersError: if there is no such section, or if a key occurs twice
     """
     sections = _entries(root, file)
-    name = section_name(sections, env, is_atari)
+    name = env if env in sections else "atari" if is_atari else "default"
     if name not in sections:
         raise HyperparametersError(
             f"{file}: has no hyper-parameters for {env}, and no section {name!r}. It has: {', '.join(sections) or 'nothing'}"

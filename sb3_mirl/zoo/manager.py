@@ -4,12 +4,10 @@ import argparse
 import copy
 import os
 import shutil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 import rl_zoo3.exp_manager
-import yaml
 from stable_baselines3.common import callbacks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -17,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.resume.callback import CheckpointCallback
 from sb3_mirl.common.resume.reader import Checkpoint
-from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_document, read_places, section_name
+from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_document, read_places
 from sb3_mirl.zoo.register import ALGORITHMS
 from sb3_mirl.zoo.runs import CommandError, Run
 from sb3_mirl.zoo.seeds import SeedRuns
@@ -44,6 +42,8 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         self.resumed: Resumed | None = vars(args).pop("resume", None)
         self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
         self.made_folder = False
+        #: Of the trial of ``--trial-id``
+        self.sampled_policy_kwargs: dict[str, Any] = {}
         # There is one progress bar for all seeds
         self.show_progress &= self.seed_runs is None
         if self.resumed is not None:
@@ -92,7 +92,13 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             print("Loading from Optuna study...")
             trial = self.load_trial(str(self.storage), str(self.study_name), 0)
             self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
-        return super().read_hyperparameters()
+        hyperparams, saved_hyperparams = super().read_hyperparameters()
+        if sampled := self.sampled_policy_kwargs:
+            given = hyperparams.get("policy_kwargs") or {}
+            # Files have dicts, or expressions of them
+            both = f"{{**{given}, **{sampled}}}" if isinstance(given, str) else {**given, **sampled}
+            hyperparams["policy_kwargs"] = saved_hyperparams["policy_kwargs"] = both
+        return hyperparams, saved_hyperparams
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
         """
@@ -111,18 +117,10 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             among = f"from 0 to {len(trials) - 1}" if trials else "but there is none"
             raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
         trial = super().load_trial(storage, study_name, trial_id, convert)
-        if convert and self.algo in ALGORITHMS and "policy_kwargs" in trial:
-            # An expression, as files have it
-            trial["policy_kwargs"] = f"{{**{self._policy_kwargs_of_file()}, **{trial['policy_kwargs']!r}}}"
+        if convert and self.algo in ALGORITHMS:
+            # They complete those of the file, as in the search
+            self.sampled_policy_kwargs = trial.pop("policy_kwargs", {})
         return trial
-
-    def _policy_kwargs_of_file(self) -> Any:
-        """Of the YAML file: an expression or a dict."""
-        if not self.config.endswith((".yml", ".yaml")):
-            return {}
-        sections = yaml.safe_load(Path(self.config).read_text())
-        section = sections[section_name(sections, self.env_name.gym_id, self._is_atari)]
-        return section.get("policy_kwargs") or {}
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """rl-zoo3's; no run folder is left behind if there is no model to be trained, such as with spaces that do not suit."""
@@ -200,10 +198,10 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         algorithms the network that is sampled leaves the rest of the file's ``policy_kwargs`` as it is.
         """
         samplers = rl_zoo3.exp_manager.HYPERPARAMS_SAMPLER
-        before = samplers[self.algo]
+        before = dict(samplers)
 
         def sample(*arguments: Any) -> dict[str, Any]:
-            sampled = before(*arguments)
+            sampled = before[self.algo](*arguments)
             both = {**(self._hyperparams.get("policy_kwargs") or {}), **sampled.get("policy_kwargs", {})}
             return {**sampled, "policy_kwargs": both}
 
@@ -212,5 +210,5 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         try:
             super().hyperparameters_optimization()
         finally:
-            samplers[self.algo] = before
+            samplers.update(before)
             self._remove_folder()

@@ -96,9 +96,9 @@ def write_agent(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Agents are loaded for playing with another seed and a replay buffer of one transition
-    defaults = inspect.signature(type(model)).parameters
-    trained = {name: hyperparams.get(name, defaults[name].default) for name in ("buffer_size", "optimize_memory_usage")}
+    # Agents are loaded for playing with another seed and a replay buffer of one transition, and not compiled
+    defaults, changed = inspect.signature(type(model)).parameters, ("buffer_size", "optimize_memory_usage", "compile_update")
+    trained = {name: hyperparams.get(name, defaults[name].default) for name in changed}
     trained |= {"buffer_size": int(trained["buffer_size"]), "seed": args["seed"]}
     export = model.export(folder / f"{args['algo']}-{EnvironmentName(args['env'])}.safetensors", **trained)
     card = AgentCard(export, args, hyperparams, evaluation, repo_id, model.uses_action_masks)
@@ -140,7 +140,7 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
         n_envs=n_envs,
         env_kwargs={name: value for name, value in env_kwargs.items() if name != "render_mode"},
     )
-    model = ALGORITHMS[args["algo"]].load(model_file, device="cpu")
+    model = ALGORITHMS[args["algo"]].load(model_file, device="cpu", compile_update=False)
     try:
         write_agent(model, folder, args, hyperparams, evaluation, repo_id)
     except ValueError as error:

@@ -199,9 +199,16 @@ class Batch(VecEnv):
     reset = step_async = step_wait = close = set_attr = env_method = env_is_wrapped = nothing
 
 
-def test_vector_environment_of_its_own_kind_has_no_masks():
+@pytest.mark.parametrize("error", [None, AttributeError, KeyError, NotImplementedError])
+def test_vector_environment_of_its_own_kind_has_no_masks(error):
+    class Without(Batch):
+        def get_attr(self, attr_name, indices=None):
+            if error is not None and attr_name == "action_masks":
+                raise error(attr_name)
+            return super().get_attr(attr_name)
+
     env = ConstantReward()
-    assert not supports_action_masks(Batch(2, env.observation_space, env.action_space))
+    assert not supports_action_masks(Without(2, env.observation_space, env.action_space))
 
 
 def test_vector_environment_of_its_own_kind_with_masks_is_refused():

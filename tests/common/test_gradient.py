@@ -23,7 +23,7 @@ from torch.nn.utils import parametrizations
 
 import sb3_mirl.common.gradient
 from sb3_mirl import MIRL, MIRLCallback, SQLm
-from sb3_mirl.common.gradient import clear_tiny_averages, flushed_denormals
+from sb3_mirl.common.gradient import clear_tiny_averages, distinct, flushed_denormals
 from sb3_mirl.mirl.loss import soft_td_loss
 from sb3_mirl.mirl.policies import MIRLPolicy
 
@@ -419,6 +419,15 @@ def test_a_gradient_of_two_parameters_is_clipped_once(filled_buffer):
     train([plain, compiled], 8)
     th.testing.assert_close(weights(compiled), weights(plain), rtol=1e-5, atol=1e-5)
     assert (weights(plain) - first).abs().max() > 1e-3
+
+
+def test_gradients_that_share_memory_are_copied():
+    whole, other = th.arange(12.0).view(4, 3), th.ones(2)
+    given = [whole, other, whole[1:], whole]
+    found = distinct(given)
+    assert all(map(th.equal, found, given))
+    assert found[0] is whole and found[1] is other
+    assert len({gradient.untyped_storage().data_ptr() for gradient in found}) == 4
 
 
 def test_frozen_weights_do_not_change(filled_buffer):

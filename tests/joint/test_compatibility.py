@@ -78,6 +78,34 @@ def test_networks_that_compute_something_else_are_refused():
             check_models([make(policy_kwargs=kwargs) for kwargs in kinds])
 
 
+class WeightNorm(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 8)
+        self.layer = th.nn.utils.parametrizations.weight_norm(th.nn.Linear(4, 8))
+
+    def forward(self, observations):
+        return self.layer(observations)
+
+
+def test_parametrised_layers_agree():
+    policy_kwargs = {"net_arch": [8], "features_extractor_class": WeightNorm}
+    assert train_jointly([make(policy_kwargs=policy_kwargs) for _ in range(2)], 60) == [None, None]
+
+
+class Recurrent(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 8)
+        self.layer = th.nn.GRU(4, 8)
+
+    def forward(self, observations):
+        return self.layer(observations.unsqueeze(0))[0].squeeze(0)
+
+
+def test_recurrent_layers_are_compared():
+    policy_kwargs = {"net_arch": [8], "features_extractor_class": Recurrent}
+    check_models([make(policy_kwargs=policy_kwargs, seed=seed) for seed in range(2)])
+
+
 def test_action_masks_are_refused():
     with pytest.raises(ValueError, match=r"does not support action masks, which model 0, MIRL, uses: train it with learn\(\)"):
         train_jointly([make(env=MaskedProbe()), make(env=MaskedProbe())], 100)

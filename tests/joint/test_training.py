@@ -553,7 +553,8 @@ def test_a_run_that_ended_early_does_not_count_steps_for_others():
     check_equal(alone, joint[1])
 
 
-def test_network_in_which_two_parameters_have_one_gradient():
+@pytest.mark.parametrize("n_runs", [1, 2])
+def test_network_in_which_parameters_share_a_gradient(n_runs):
     class Summed(BaseFeaturesExtractor):
         def __init__(self, observation_space):
             super().__init__(observation_space, 16)
@@ -564,7 +565,7 @@ def test_network_in_which_two_parameters_have_one_gradient():
 
     # Gradients are clipped in place
     policy_kwargs = {"net_arch": [], "features_extractor_class": Summed, "optimizer_class": th.optim.SGD}
-    check_jointly(SAME[:2], cartpole, policy_kwargs=policy_kwargs, max_grad_norm=0.05, learning_rate=0.1)
+    check_jointly(SAME[:n_runs], cartpole, policy_kwargs=policy_kwargs, max_grad_norm=0.05, learning_rate=0.1)
 
 
 @pytest.mark.parametrize("n_steps", [(1, 3), (3, 1)])
@@ -576,20 +577,19 @@ def test_buffers_with_discounts_of_their_own(n_steps):
     check_jointly(specifications, make_env, "CnnPolicy", 110, **settings)
 
 
-def test_storing_that_is_replaced_on_the_objects():
-    def counted(function, calls):
-        def call(*args):
-            calls.append(function.__name__)
-            return function(*args)
-
-        return call
-
+@pytest.mark.parametrize("name", ["_store_transition", "add", "sample", "_get_samples"])
+def test_methods_of_storing_and_sampling_that_are_replaced_on_an_object(name):
     (model,) = make_models(SAME[:1], cartpole, "MlpPolicy")
-    calls = []
-    model.replay_buffer.add = counted(model.replay_buffer.add, calls)
-    model._store_transition = counted(model._store_transition, calls)
+    owner = model if name == "_store_transition" else model.replay_buffer
+    method, calls = getattr(owner, name), []
+
+    def call(*args, **kwargs):
+        calls.append(name)
+        return method(*args, **kwargs)
+
+    setattr(owner, name, call)
     train_jointly([model], 60)
-    assert calls == ["_store_transition", "add"] * 60
+    assert len(calls) == (model._n_updates if "sample" in name else 60) > 0
 
 
 class Embedding(BaseFeaturesExtractor):

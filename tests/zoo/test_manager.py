@@ -56,7 +56,8 @@ def test_optimize_dqn_mse_samples_the_hyperparameters_of_dqn(tmp_path, monkeypat
     assert trial.params.keys() == dqn_trial.params.keys()
 
 
-def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", ["yml", "py"])
+def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(suffix, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made, construct = [], MIRL.__init__
 
@@ -66,11 +67,14 @@ def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(tmp_pat
         construct(self, *args, **kwargs)
 
     monkeypatch.setattr(MIRL, "__init__", record)
-    Path("tanh.yml").write_text(
-        "CartPole-v1:\n  n_timesteps: 300\n  policy: MlpPolicy\n  learning_starts: 50\n"
-        "  policy_kwargs: dict(net_arch=[7], activation_fn=nn.Tanh)\n"
-    )
-    study = ["--conf-file", "tanh.yml", "--storage", "sqlite:///study.db", "--study-name", "test"]
+    settings = {"n_timesteps": 300, "policy": "MlpPolicy", "learning_starts": 50}
+    if suffix == "yml":
+        settings["policy_kwargs"] = "dict(net_arch=[7], activation_fn=nn.Tanh)"
+        Path("tanh.yml").write_text(yaml.safe_dump({"CartPole-v1": settings}))
+    else:
+        kwargs = "dict(policy_kwargs=dict(net_arch=[7], activation_fn=nn.Tanh))"
+        Path("tanh.py").write_text(f"from torch import nn\nhyperparams = {{'CartPole-v1': {settings} | {kwargs}}}\n")
+    study = ["--conf-file", f"tanh.{suffix}", "--storage", "sqlite:///study.db", "--study-name", "test"]
     search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
     train(*search, *study, "--no-optim-plots")
     train(*study, "--trial-id", "0", steps=60)

@@ -309,6 +309,15 @@ def test_long_tables_are_cut(tmp_path):
     assert len(table(text)) == 32 and "leaves out the 8 actions" in text
 
 
+def test_the_export_of_a_playing_model_has_the_settings_of_the_training(tmp_path):
+    file = tmp_path / "model.zip"
+    MIRL("MlpPolicy", "CartPole-v1", compile_update=True, **FAST).save(file)
+    model = MIRL.load(file, buffer_size=1, compile_update=False)
+    export = write_agent(model, tmp_path, ARGS, {"compile_update": True, "buffer_size": 70}, EVALUATION)
+    loaded = MIRL.load_exported(export)
+    assert loaded.compile_update and loaded.buffer_size == 70
+
+
 def test_parameters_of_the_zoo_reach_the_card(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train("-params", "learning_starts:50", "policy_kwargs:dict(net_arch=[8])", steps=60)

@@ -1,6 +1,7 @@
 """learn(), resume() and copies of models: what belongs to one call and to one run."""
 
 import copy
+from contextlib import nullcontext
 
 import cloudpickle
 import numpy as np
@@ -8,12 +9,12 @@ import pytest
 import torch as th
 from models import FAST
 from probes import ConstantReward, TwoArms
-from resuming import SETTINGS
+from resuming import SETTINGS, Interrupt, interrupt_at
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl import DQNMSE, MIRL, CheckpointCallback
 
 
 @pytest.fixture
@@ -49,6 +50,23 @@ def test_second_learn_is_a_new_training(folder):
     model.learn(120)
     model.learn(30)
     assert model.num_timesteps == 32
+
+
+def test_exploration_of_a_loaded_model_is_resumed(tmp_path):
+    """``load()`` gives it an action space of its own, and DQN explores with the generator of that one."""
+    settings = {"learning_starts": 0, "exploration_initial_eps": 1.0, "exploration_final_eps": 1.0, "seed": 1}
+    DQNMSE("MlpPolicy", "CartPole-v1", buffer_size=100, **settings).save(tmp_path / "first")
+    actions = []
+    for interrupted_at in (None, 35):
+        model = DQNMSE.load(tmp_path / "first", env="CartPole-v1")
+        assert model.action_space is not model.env.action_space
+        checkpoints = tmp_path / str(interrupted_at)
+        with nullcontext() if interrupted_at is None else pytest.raises(Interrupt):
+            model.learn(60, callback=[CheckpointCallback(20, checkpoints), interrupt_at(interrupted_at)])
+        if interrupted_at is not None:
+            model = DQNMSE.resume(checkpoints, "CartPole-v1").learn(60, callback=CheckpointCallback(20, checkpoints))
+        actions.append(model.replay_buffer.actions[:60].ravel().tolist())
+    assert actions[0] == actions[1] and set(actions[0]) == {0, 1}
 
 
 def test_learning_inside_learning_leaves_the_counters_of_the_outer_run():
