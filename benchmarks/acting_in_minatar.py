@@ -6,7 +6,7 @@ What do the trained models of the suite ``minatar-actions`` earn if they act by 
     python benchmarks/acting_in_minatar.py report        # the tables of docs/results.md
 
 The scores of the suite are those of argmax π. Here the same models play 30 episodes by draws from π(·|s). Every tenth state of
-these episodes is one of which the influence of ρ and the penalty are measured.
+these episodes is one of which the influence of ρ and the penalty are measured; the reward per step is that of these episodes.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def play(folder: Path, job: Job) -> dict[str, Any]:
         env.close()
     result = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "draws": float(np.mean(scores))}
     measured = measure(th.cat(acting.q_values), model.policy.reference_prior, model.policy.beta)
-    return {**result, **measured}
+    return {**result, "reward_per_step": float(np.sum(scores)) / acting.steps, **measured}
 
 
 def run(folder: Path, path: Path, jobs: int) -> None:
@@ -108,8 +108,8 @@ def report(path: Path, suite_results: Path) -> None:
         return np.array([r[name] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)])
 
     print(
-        "| environment | algorithm | argmax π | draws from π | ρ changes the choice | β · gap of Q | penalty per step |\n"
-        "|---|---|---:|---:|---:|---:|---:|"
+        "| environment | algorithm | argmax π | draws from π | ρ changes the choice | β · gap of Q | penalty per step "
+        "| reward per step |\n|---|---|---:|---:|---:|---:|---:|---:|"
     )
     envs = [env for env in SUITE.steps if any(r["environment"] == env for r in results)]
     for env in envs:
@@ -119,7 +119,7 @@ def report(path: Path, suite_results: Path) -> None:
             cells = [env.replace("MinAtar/", "").replace("MinAtar-", ""), label(algorithm), interval(argmax)]
             cells.append(interval(values(env, algorithm, "draws")))
             cells.append(f"{values(env, algorithm, 'prior_influence').mean():.0%}")
-            cells += [f"{values(env, algorithm, name).mean():.2g}" for name in ("value_gap", "penalty")]
+            cells += [f"{values(env, algorithm, name).mean():.2g}" for name in ("value_gap", "penalty", "reward_per_step")]
             print(f"| {' | '.join(cells)} |")
     useless = [env for env in USELESS_MINATAR_IDS if env in envs]
     tests = [[[values(env, who, "draws") for env in useless] for who in pair] for pair in HYPOTHESES.values()]

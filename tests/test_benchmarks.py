@@ -67,6 +67,8 @@ def test_models_of_minatar_act_by_draws(tmp_path, run_script):
         # A uniform prior changes no choice, and only MIRL's moves before the first update
         assert result["algorithm"] == "mirl" or result["prior_influence"] == result["prior_range"] == 0.0
         assert result["draws"] >= 0.0 and result["penalty"] >= 0.0
+        # Episodes of Breakout end by a missed ball
+        assert 0.0 <= result["reward_per_step"] <= result["draws"]
     done = run_script(script, "run", bench, "--results", file)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     done = run_script(script, "report", "--results", file, "--suite-results", bench)
