@@ -108,8 +108,8 @@ def report(path: Path, suite_results: Path) -> None:
         return np.array([r[name] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)])
 
     print(
-        "| environment | algorithm | argmax π | draws from π | ρ changes the choice | β · gap of Q | penalty per step "
-        "| reward per step |\n|---|---|---:|---:|---:|---:|---:|---:|"
+        "| environment | algorithm | argmax π | draws from π | ρ changes the choice | β · gap of Q | β | penalty per step "
+        "| reward per step |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     envs = [env for env in SUITE.steps if any(r["environment"] == env for r in results)]
     for env in envs:
@@ -119,7 +119,9 @@ def report(path: Path, suite_results: Path) -> None:
             cells = [env.replace("MinAtar/", "").replace("MinAtar-", ""), label(algorithm), interval(argmax)]
             cells.append(interval(values(env, algorithm, "draws")))
             cells.append(f"{values(env, algorithm, 'prior_influence').mean():.0%}")
-            cells += [f"{values(env, algorithm, name).mean():.2g}" for name in ("value_gap", "penalty", "reward_per_step")]
+            cells += [
+                f"{values(env, algorithm, name).mean():.2g}" for name in ("value_gap", "beta", "penalty", "reward_per_step")
+            ]
             print(f"| {' | '.join(cells)} |")
     useless = [env for env in USELESS_MINATAR_IDS if env in envs]
     tests = [[[values(env, who, "draws") for env in useless] for who in pair] for pair in HYPOTHESES.values()]

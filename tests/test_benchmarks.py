@@ -76,6 +76,15 @@ def test_models_of_minatar_act_by_draws(tmp_path, run_script):
 
 
 @pytest.mark.slow
+def test_settings_for_rare_rewards_are_trained(tmp_path, run_script):
+    script, options = ROOT / "benchmarks" / "rare_rewards.py", ("--results", tmp_path / "results.json")
+    done = run_script(script, "run", "--steps", "400", *options)
+    assert done.returncode == 0 and done.stdout.count(": done") == 3, done.stderr
+    done = run_script(script, "report", *options)
+    assert done.returncode == 0 and done.stdout.count(" | 3 | ") == 3, done.stderr
+
+
+@pytest.mark.slow
 def test_exact_costs_of_the_penalty_are_those_of_the_page(tmp_path, run_script):
     done = run_script(ROOT / "benchmarks" / "regularisation_strength.py", "exact", "--images", tmp_path)
     assert done.returncode == 0 and (tmp_path / "strength_exact.png").exists(), done.stderr

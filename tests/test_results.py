@@ -66,6 +66,7 @@ REPORTS = {
     "while_learning --plan repeat": ("acting.json", "results", "--figure"),
     "prior_influence": ("prior_influence.json", "results", None),
     "prior_transfer": ("prior_transfer.json", "results", None),
+    "acting_in_minatar": ("acting_in_minatar.json", "results", None),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }
