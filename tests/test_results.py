@@ -67,6 +67,7 @@ REPORTS = {
     "prior_influence": ("prior_influence.json", "results", None),
     "prior_transfer": ("prior_transfer.json", "results", None),
     "acting_in_minatar": ("acting_in_minatar.json", "results", None),
+    "rare_rewards": ("rare_rewards.json", "results", None),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }
