@@ -20,14 +20,15 @@ import numpy as np
 import torch as th
 from prior_influence import ALGORITHMS, measure
 from regularisation_strength import DrawsFromPolicy
+from while_learning import print_verdicts
 
 from sb3_mirl.bench.experiment import experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job, stored_jobs
-from sb3_mirl.bench.scores import bootstrap_mean, compare, detectable_improvement, holm
+from sb3_mirl.bench.scores import bootstrap_mean, compare, detectable_improvement
 from sb3_mirl.bench.suites import SUITES, USELESS_MINATAR_IDS, label
-from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import TrainedVariant, Variant, write_results
 from sb3_mirl.zoo.register import ALGORITHMS as CLASSES
+from sb3_mirl.zoo.workarounds import for_playing
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "acting_in_minatar.json"
@@ -45,8 +46,7 @@ class Recorded(DrawsFromPolicy):
 
     def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
         if self.steps % 10 == 0:
-            with th.no_grad():
-                self.q_values.append(self.model.q_net(self.model.policy.obs_to_tensor(observation)[0]))
+            self.q_values.append(self.model.policy.q_values(observation))
         self.steps += 1
         return super().predict(observation, *args, **kwargs)
 
@@ -60,13 +60,10 @@ def play(folder: Path, job: Job) -> dict[str, Any]:
     th.set_num_threads(1)
     register_suite(SUITE)
     (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
-    model = CLASSES[job.algorithm].load(file, device="cpu", custom_objects={"buffer_size": 1})
-    env = experiment_manager(SUITE, job, folder, "cpu").create_envs(1, eval_env=True, no_log=True)
+    model = for_playing(CLASSES[job.algorithm]).load(file, device="cpu")
+    trained = TrainedVariant(Variant(SUITE, job), experiment_manager(SUITE, job, folder, "cpu"), model, None)
     acting = Recorded(model)
-    try:
-        scores = evaluate(acting, env, SUITE.episodes, 0.0, EVALUATION_SEED + job.seed)  # type: ignore[arg-type]
-    finally:
-        env.close()
+    scores = trained.scores(SUITE.episodes, acting)
     result = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "draws": float(np.mean(scores))}
     measured = measure(th.cat(acting.q_values), model.policy.reference_prior, model.policy.beta)
     return {**result, "reward_per_step": float(np.sum(scores)) / acting.steps, **measured}
@@ -87,7 +84,7 @@ def run(folder: Path, path: Path, jobs: int) -> None:
         for result in pool.imap_unordered(partial(play, folder), pending):
             results.append(result)
             results.sort(key=lambda r: (places.index(r["environment"]), ALGORITHMS.index(r["algorithm"]), r["seed"]))
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            write_results(path, results)
             print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['draws']:.2f}", flush=True)
 
 
@@ -124,15 +121,12 @@ def report(path: Path, suite_results: Path) -> None:
             ]
             print(f"| {' | '.join(cells)} |")
     useless = [env for env in USELESS_MINATAR_IDS if env in envs]
-    tests = [[[values(env, who, "draws") for env in useless] for who in pair] for pair in HYPOTHESES.values()]
-    compared = [compare(*pairs) for pairs in tests]
-    print("\n| | hypothesis | probability of improvement | p | adjusted p | verdict |\n|---|---|---:|---:|---:|---|")
-    adjusted = holm([p for *_, p in compared])
-    for (name, (better, than)), (value, low, high, p), own in zip(HYPOTHESES.items(), compared, adjusted, strict=True):
-        verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
-        claim = f"{label(better)} > {label(than)}, draws from π"
-        print(f"| {name} | {claim} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
-    counts = [list(map(len, group)) for group in tests[0]]
+    tests = {}
+    for name, pair in HYPOTHESES.items():
+        pairs = [[values(env, who, "draws") for env in useless] for who in pair]
+        tests[name] = (f"{' > '.join(map(label, pair))}, draws from π", compare(*pairs))
+    print_verdicts(tests)
+    counts = [list(map(len, group)) for group in pairs]
     detectable = detectable_improvement(*counts, level=0.05 / len(tests), power=0.8)
     print(f"\n{len(useless)} environments; so many runs detect {detectable} with a power of 80 %")
 

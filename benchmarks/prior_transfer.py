@@ -24,8 +24,7 @@ import torch as th
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import compare, detectable_improvement
 from sb3_mirl.bench.suites import SUITES
-from sb3_mirl.bench.variants import Variant, train_variants
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import Variant, stored_results, train_variants, write_results
 
 RESULTS = Path(__file__).parent.parent / "results" / "prior_transfer.json"
 #: Of MIRL
@@ -72,9 +71,7 @@ def run(steps: int, path: Path) -> None:
     :param steps: environment steps of each run
     :param path: of the results
     """
-    results = json.loads(path.read_text()) if path.exists() else []
-    if other := {result["steps"] for result in results} - {steps}:
-        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
+    results = stored_results(path, steps)
     for transferred in (False, True):
         for game, other in (GAMES, GAMES[::-1]):
             if any(r["game"] == game and (r["first_prior"] is not None) == transferred for r in results):
@@ -82,7 +79,7 @@ def run(steps: int, path: Path) -> None:
             learned = [r["prior"] for r in results if r["game"] == other and r["first_prior"] is None]
             prior = np.mean(learned, axis=0) if transferred else None
             results += train(game, None if prior is None else (prior / prior.sum()).tolist(), steps)
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            write_results(path, results)
             print(f"{game}, {'prior of the other game' if transferred else 'uniform first prior'}: done", flush=True)
 
 

@@ -21,8 +21,7 @@ from acting_in_minatar import ROOT, interval
 
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import CHOSEN, SUITES, constructor_arguments
-from sb3_mirl.bench.variants import Variant, train_variants
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import Variant, stored_results, train_variants, write_results
 
 ENV = "MinAtar/Asterix-v1"
 SEEDS = range(5000, 5003)
@@ -60,13 +59,11 @@ def run(path: Path, steps: int) -> None:
     :param path: of the results
     :param steps: environment steps of each run
     """
-    results = json.loads(path.read_text()) if path.exists() else []
-    if other := {result["steps"] for result in results} - {steps}:
-        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
+    results = stored_results(path, steps)
     for name in SETTINGS:
         if not any(result["setting"] == name for result in results):
             results += train(name, steps)
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            write_results(path, results)
             print(f"{name}: done", flush=True)
 
 

@@ -176,12 +176,21 @@ def report(plan: Plan, path: Path, image: Path) -> None:
         pairs = [[values(results, env, who, measure) for env in members if env in envs] for who in (better, than)]
         if pairs[0]:
             tests[name] = (f"{better} > {than}, {MEASURES[measure]}", compare(*pairs))
+    print_verdicts(tests)
+    draw(plan, results, envs, image)
+
+
+def print_verdicts(tests: dict[str, tuple[str, tuple[float, float, float, float]]]) -> None:
+    """
+    Print a table of hypotheses that are adjusted together.
+
+    :param tests: by name: the hypothesis in words, and what :func:`~sb3_mirl.bench.scores.compare` says of it
+    """
     print("\n| | hypothesis | probability of improvement | p | adjusted p | verdict |\n|---|---|---:|---:|---:|---|")
     adjusted = holm([p for _, (*_, p) in tests.values()])
     for (name, (text, (value, low, high, p))), own in zip(tests.items(), adjusted, strict=True):
         verdict = "open" if own > 0.05 else "holds" if value > 0.5 else "refuted"
         print(f"| {name} | {text} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} | {own:.2g} | {verdict} |")
-    draw(plan, results, envs, image)
 
 
 def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path) -> None:

@@ -77,6 +77,29 @@ def train_variants(variants: Sequence[Variant], callbacks: Sequence[BaseCallback
     return [TrainedVariant(*parts) for parts in zip(variants, managers, models, errors, strict=True)]
 
 
+def stored_results(path: Path, steps: int) -> list[dict[str, Any]]:
+    """
+    The results that an experiment has already.
+
+    :param path: of the results, a list in JSON; each has its ``steps``
+    :param steps: environment steps of each run
+    :return: none if there is no file
+    :raises ValueError: if the file has runs with another number of steps
+    """
+    results = json.loads(path.read_text()) if path.exists() else []
+    if other := {result["steps"] for result in results} - {steps}:
+        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
+    return results
+
+
+def write_results(path: Path, results: list[dict[str, Any]]) -> None:
+    """
+    :param path: of the results, replaced atomically
+    :param results: all of an experiment
+    """
+    write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+
+
 def run_environments(
     path: Path,
     envs: Iterable[str],
@@ -96,9 +119,7 @@ def run_environments(
     :param order: the key by which the results are sorted; None: as they finish
     :raises ValueError: if the file has runs with another number of steps
     """
-    results = json.loads(path.read_text()) if path.exists() else []
-    if other := {result["steps"] for result in results} - {steps}:
-        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
+    results = stored_results(path, steps)
     finished = {result["environment"] for result in results}
     tasks = [(env, steps) for env in envs if env not in finished]
     with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
@@ -106,5 +127,5 @@ def run_environments(
             results += more
             if order is not None:
                 results.sort(key=order)
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
+            write_results(path, results)
             print(f"{more[0]['environment']}: done", flush=True)

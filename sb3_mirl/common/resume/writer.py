@@ -219,7 +219,7 @@ class CheckpointWriter:
         model, own = self.model, own_objects(self.model)
         assert model.env is not None and model.replay_buffer is not None
         own_of_callbacks = own | own_environments(model)
-        # It is the environment's, unless models that are trained jointly got spaces of their own, or after set_env()
+        # Not the environment's after load() and set_env(), and where joint training gave models spaces of their own
         has_own_space = model.action_space is not model.env.action_space
         own_space = {"action_space": arrays.add(capture([model.action_space]))} if has_own_space else {}
         return {
