@@ -5,7 +5,8 @@ What do MIRL, SQL and DQN_mse earn while they learn, and what after it, where ma
     python benchmarks/while_learning.py report    # the tables of docs/results.md; draws docs/images/while_learning.png
 
 With ``--plan repeat`` the same for the plan that tests with other seeds what the first one suggested: results/acting.json,
-docs/images/acting.png.
+docs/images/acting.png. ``--plan without`` is its control, the same environments without useless actions:
+results/without_useless.json, docs/images/without_useless.png.
 
 β is 1 on CartPole and 30 on Acrobot, as was best there with useless actions in ``regularisation_strength.py``. MIRL has that
 script's α_ρ and one ten times as large. All else is as there; the seeds are used by nothing else. The return during training
@@ -27,19 +28,20 @@ from regularisation_strength import SHARED, DrawsFromPolicy, interval, with_fixe
 
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.report.scales import useless_actions
-from sb3_mirl.bench.scores import bootstrap_mean, compare, holm
+from sb3_mirl.bench.scores import bootstrap_mean, compare, holm, over_games, probability_of_improvement
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.bench.variants import TrainedVariant, Variant, run_environments, train_variants
 from sb3_mirl.common import colors
 
 ROOT = Path(__file__).parent.parent
-#: β by environment
+#: β by environment, with useless actions and without
 BETAS = {
     "Useless15/CartPole-v1": 1.0,
     "Useless63/CartPole-v1": 1.0,
     "Useless15/Acrobot-v1": 30.0,
     "Useless63/Acrobot-v1": 30.0,
 }
+BETAS_WITHOUT = {"CartPole-v1": 1.0, "Acrobot-v1": 30.0}
 CARTPOLE = [env for env in BETAS if "CartPole" in env]
 SLOW, FAST = "MIRL, α_ρ = 1e-4", "MIRL, α_ρ = 1e-3"
 #: The algorithm of each learner, what it does not share with the others, and its colour
@@ -63,12 +65,17 @@ class Plan:
     :param learners: of :data:`LEARNERS`
     :param seeds: those of each learner on each environment
     :param hypotheses: a measure, two learners of which the first one should be better, and environments, by name
+    :param betas: β by environment
+    :param control_of: a plan; the hypotheses are then that its probabilities of improvement, of the same measure and
+        learners, are larger than those of this plan
     """
 
     name: str
     learners: tuple[str, ...]
     seeds: range
     hypotheses: dict[str, tuple[str, str, str, list[str]]]
+    betas: dict[str, float]
+    control_of: str | None = None
 
 
 PLANS = {
@@ -83,6 +90,7 @@ PLANS = {
             "H11, SQL": ("argmax", "SQL", "DQN_mse", CARTPOLE),
             "H11, MIRL": ("argmax", FAST, "DQN_mse", CARTPOLE),
         },
+        BETAS,
     ),
     "repeat": Plan(
         "acting",
@@ -94,6 +102,18 @@ PLANS = {
             "H14": ("argmax", SLOW, "SQL", [*BETAS]),
             "H15": ("argmax", SLOW, "DQN", CARTPOLE),
         },
+        BETAS,
+    ),
+    "without": Plan(
+        "without_useless",
+        ("SQL", SLOW, FAST),
+        range(5000, 5032),
+        {
+            "H18": ("draws", SLOW, "SQL", [*BETAS_WITHOUT]),
+            "H19": ("draws", FAST, "SQL", [*BETAS_WITHOUT]),
+        },
+        BETAS_WITHOUT,
+        control_of="repeat",
     ),
 }
 
@@ -101,11 +121,11 @@ PLANS = {
 def variants_of(plan: Plan, env: str, steps: int) -> list[tuple[str, Variant]]:
     """
     :param plan: of :data:`PLANS`
-    :param env: of :data:`BETAS`
+    :param env: of the plan
     :param steps: environment steps of each run
     :return: the learner's name, and the run
     """
-    suite, beta = SUITES["classic-actions"], BETAS[env]
+    suite, beta = SUITES["classic-actions"], plan.betas[env]
     suite = replace(suite, steps={env: steps})
     runs = []
     for name in plan.learners:
@@ -158,7 +178,7 @@ def report(plan: Plan, path: Path, image: Path) -> None:
     :param image: to be written
     """
     results = json.loads(path.read_text())
-    envs = [env for env in BETAS if any(r["environment"] == env for r in results)]
+    envs = [env for env in plan.betas if any(r["environment"] == env for r in results)]
     print("| environment | β | learner | " + " | ".join(MEASURES.values()) + " | ρ on useless actions |")
     print("|---|---:|---|" + "---:|" * (len(MEASURES) + 1))
     for env in envs:
@@ -169,15 +189,52 @@ def report(plan: Plan, path: Path, image: Path) -> None:
             priors = np.array(
                 [r["prior"] for r in results if (r["environment"], r["learner"]) == (env, name) and "prior" in r]
             )
-            share = f"{priors[:, -n_useless:].sum(axis=1).mean():.0%}" if len(priors) else "–"
-            print(f"| {env} | {BETAS[env]:g} | {name} | " + " | ".join(cells) + f" | {share} |")
-    tests = {}
-    for name, (measure, better, than, members) in plan.hypotheses.items():
-        pairs = [[values(results, env, who, measure) for env in members if env in envs] for who in (better, than)]
-        if pairs[0]:
-            tests[name] = (f"{better} > {than}, {MEASURES[measure]}", compare(*pairs))
-    print_verdicts(tests)
+            share = f"{priors[:, -n_useless:].sum(axis=1).mean():.0%}" if len(priors) and n_useless else "–"
+            print(f"| {env} | {plan.betas[env]:g} | {name} | " + " | ".join(cells) + f" | {share} |")
+    if plan.control_of is None:
+        tests = {}
+        for name, (measure, better, than, members) in plan.hypotheses.items():
+            pairs = [[values(results, env, who, measure) for env in members if env in envs] for who in (better, than)]
+            if pairs[0]:
+                tests[name] = (f"{better} > {than}, {MEASURES[measure]}", compare(*pairs))
+        print_verdicts(tests)
+    else:
+        print_control(plan, PLANS[plan.control_of], results)
     draw(plan, results, envs, image)
+
+
+def print_control(plan: Plan, other: Plan, results: list[dict[str, Any]]) -> None:
+    """
+    Print the probabilities of improvement of a plan and of its control, and their differences.
+
+    :param plan: the control
+    :param other: its plan
+    :param results: of the control
+    """
+    results = results + json.loads((ROOT / "results" / f"{other.name}.json").read_text())
+    print("\n| | probability of improvement | with useless actions | without | difference | verdict |")
+    print("|---|---|---:|---:|---:|---|")
+    bases = [env for env in plan.betas if any(r["environment"] == env for r in results)]
+    with_useless = [env for env in other.betas if useless_actions(env)[0] in bases]
+    for name, (measure, better, than, _) in plan.hypotheses.items():
+        pairs = {env: [values(results, env, who, measure) for who in (better, than)] for env in (*with_useless, *bases)}
+        apart = [compare(*zip(*(pairs[env] for env in envs), strict=True)) for envs in (with_useless, bases)]
+        by_base = [[*(env for env in with_useless if useless_actions(env)[0] == base), base] for base in bases]
+        scores = [[runs for env in envs for runs in pairs[env]] for envs in by_base]
+        change = over_games(_less_control, *map(list, zip(*scores, strict=True)))
+        verdict = "holds" if change.low > 0 else "refuted" if change.high < 0 else "open"
+        cells = " | ".join(f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high, *_ in (*apart, change))
+        print(f"| {name} | {better} > {than}, {MEASURES[measure]} | {cells} | {verdict} |")
+
+
+def _less_control(*scores: np.ndarray) -> np.ndarray:
+    """
+    The mean probability of improvement less that of the last pair.
+
+    :param scores: those of one learner and of the other, for each environment in turn
+    """
+    *own, control = (probability_of_improvement(*pair) for pair in zip(scores[::2], scores[1::2], strict=True))
+    return np.mean(own, axis=0) - control
 
 
 def print_verdicts(tests: dict[str, tuple[str, tuple[float, float, float, float]]]) -> None:
@@ -204,7 +261,7 @@ def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path
                     mean, low, high = bootstrap_mean(numbers)
                     style = {"fmt": "o", "color": LEARNERS[name][-1], "capsize": 3, "label": name if k == 0 else None}
                     axis.errorbar(k + 0.15 * (place - 1.5), mean, [[mean - low], [high - mean]], **style)
-        axis.set(title=f"{env}, β = {BETAS[env]:g}", xticks=range(len(MEASURES)))
+        axis.set(title=f"{env}, β = {plan.betas[env]:g}", xticks=range(len(MEASURES)))
         axis.set_xticklabels(["during\ntraining", "draws\nfrom π", "argmax π"])
         axis.grid(alpha=0.3, axis="y")
     axes[0, 0].set_ylabel("return")
@@ -217,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "report"])
     parser.add_argument("--plan", choices=[*PLANS], default="first")
-    parser.add_argument("--envs", nargs="+", default=[*BETAS])
+    parser.add_argument("--envs", nargs="+", help="by default those of the plan")
     parser.add_argument("--steps", type=int, default=50_000, help="of the suite unless given")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, help="by default those of the plan in results/")
@@ -226,7 +283,7 @@ def main() -> None:
     plan = PLANS[args.plan]
     results = args.results or ROOT / "results" / f"{plan.name}.json"
     if args.command == "run":
-        run_environments(results, args.envs, args.steps, partial(train, plan), args.jobs)
+        run_environments(results, args.envs or [*plan.betas], args.steps, partial(train, plan), args.jobs)
     else:
         report(plan, results, args.figure or ROOT / "docs" / "images" / f"{plan.name}.png")
 
