@@ -31,6 +31,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
+from regularisation_strength import compare_by_seed
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -192,7 +193,10 @@ def worst_return(env_id: str) -> float:
 
 
 def report(path: Path) -> str:
-    """The table, in Markdown: mean returns, and the share of DQN's with a bootstrap interval over seeds."""
+    """
+    The table, in Markdown: mean returns, and the share of DQN's with a bootstrap interval over seeds; and the probability that
+    a run of MIRL is better than one of DQN, over the conditions of the table.
+    """
     results = [result for result in read(path) if "settings" not in result]
     generator = np.random.default_rng(0)
     worst = {env: worst_return(env) for env in ENVIRONMENTS}
@@ -202,6 +206,7 @@ def report(path: Path) -> str:
         "| random actions' share | DQN learned |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
+    compared: dict[bool, dict[str, list[list[np.ndarray]]]] = {True: {}, False: {}}
     for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:
         env, scale, condition = job["env"], job["scale"], job["condition"]
         rows = [r for r in results if (r["env"], r["scale"], r["condition"]) == (env, scale, condition)]
@@ -219,10 +224,22 @@ def report(path: Path) -> str:
         best = dqn.mean() - worst[env]
         share, of_random = ((value - worst[env]) / best if best > 0 else np.nan for value in (mirl.mean(), random[env]))
         learned = dqn.mean() - random[env] > 2 * dqn.std(ddof=1) / np.sqrt(len(dqn))
+        for learned_only in (True, False) if learned else (False,):
+            compared[learned_only].setdefault(env, []).append([mirl, dqn])
         counts = f"{len(dqn)}/{len(mirl)}"
         cells = f"{random[env]:.2f} | {_mean_and_spread(dqn)} | {_mean_and_spread(mirl)}"
         interval = f"{share:.2f} [{low:.2f}, {high:.2f}] | {of_random:.2f}"
         lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {interval} | {'yes' if learned else 'no'} |")
+    lines.append("")
+    for learned_only, by_env in compared.items():
+        if by_env:
+            mirl, dqn = ([np.stack([pair[k] for pair in pairs], axis=1) for pairs in by_env.values()] for k in (0, 1))
+            value, low, high, p = compare_by_seed(mirl, dqn)
+            which = "in which DQN learned" if learned_only else "of the table"
+            count = sum(map(len, by_env.values()))
+            lines.append(
+                f"MIRL better than DQN over the {count} conditions {which}: {value:.2f} [{low:.2f}, {high:.2f}], p = {p:.2g}  "
+            )
     return "\n".join(lines)
 
 

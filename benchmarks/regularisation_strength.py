@@ -17,7 +17,9 @@ trained jointly; what is in the file of results is skipped.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import torch as th
 from matplotlib import pyplot as plt
 
 from sb3_mirl.bench.jobs import Job
-from sb3_mirl.bench.scores import bootstrap_mean, compare
+from sb3_mirl.bench.scores import SAMPLES, SAMPLES_OF_TESTS, bootstrap_mean, probability_of_improvement
 from sb3_mirl.bench.suites import SUITES, label
 from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 from sb3_mirl.common import colors
@@ -188,12 +190,39 @@ def report(path: Path, image: Path) -> None:
     for with_useless in (True, False):
         group = [env for env in envs if env.startswith("Useless") == with_useless]
         for way, name in ACTING.items() if group else ():
-            pairs = [(env, beta) for env in group for beta in BETAS]
-            mirl, sql = ([scores(results, *pair[:1], who, pair[1], way) for pair in pairs] for who in ("mirl", "sql"))
-            value, low, high, p = compare(mirl, sql)
+            mirl, sql = (
+                [np.stack([scores(results, env, who, beta, way) for beta in BETAS], axis=1) for env in group]
+                for who in ("mirl", "sql")
+            )
+            value, low, high, p = compare_by_seed(mirl, sql)
             kind = "with" if with_useless else "without"
             print(f"| {kind} useless actions | {name} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} |")
     draw(results, envs, image)
+
+
+def compare_by_seed(scores: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
+    """
+    As :func:`sb3_mirl.bench.scores.compare`, for environments with several conditions, such as several β. Runs with one seed
+    are resampled and exchanged together: they have the same first weights in each condition, and are not independent.
+
+    :param scores: of each environment, [seeds, conditions]; all conditions weigh the same
+    :param others: those of the other algorithm
+    :return: the probability of improvement, the ends of its interval, and p
+    """
+    random = np.random.default_rng(0)
+    values, resampled, permuted = [], [], []
+    for ours, theirs in zip(scores, others, strict=True):
+        values.append(probability_of_improvement(ours, theirs))
+        drawn = (own[random.integers(len(own), size=(SAMPLES, len(own)))] for own in (ours, theirs))
+        resampled.append(probability_of_improvement(*drawn))
+        both = np.concatenate([ours, theirs])
+        order = random.permuted(np.tile(np.arange(len(both)), (SAMPLES_OF_TESTS, 1)), axis=1)
+        permuted.append(probability_of_improvement(both[order[:, : len(ours)]], both[order[:, len(ours) :]]))
+    average = partial(np.average, axis=0, weights=[own.shape[1] for own in scores])
+    value = average(values)
+    low, high = np.quantile(average(resampled), [0.025, 0.975])
+    as_far = np.abs(average(permuted) - 0.5) >= abs(value - 0.5) - 1e-9
+    return float(value), float(low), float(high), float((1 + as_far.sum()) / (1 + SAMPLES_OF_TESTS))
 
 
 def interval(values: np.ndarray) -> str:

@@ -17,17 +17,17 @@ WORLDS = {"corridor": CORRIDOR, "wide_corridor": WIDE_CORRIDOR, "square": SQUARE
 RESERVED_NAMES = ("returns", "exact", "ablation")
 
 
-def _number(kind: Callable[[str], float], low: float, high: float = np.inf) -> Callable[[str], float]:
-    """An argparse type: a number in [low, high]."""
+def _number(kind: Callable[[str], float], low: float, high: float = np.inf, infinite: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number in [low, high], or infinity as well."""
 
     def parse_number(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = np.nan
-        if not low <= value <= high:
-            whole = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {whole} in [{low:g}, {high:g}]")
+        if not low <= value <= high and not (infinite and value == np.inf):
+            whole, more = "a whole number" if kind is int else "a number", " or inf" if infinite else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {whole} in [{low:g}, {high:g}]{more}")
         return value
 
     return parse_number
@@ -54,7 +54,7 @@ def make_parser() -> CommandParser:
         ),
     )
     share, positive, count = _number(float, 0.0, 1.0), _number(float, 0.0, 1e100), _number(int, 1)
-    beta = _number(float, 0.0)
+    beta = _number(float, 0.0, 1e100, infinite=True)
     several: dict[str, Any] = {"nargs": "+", "action": _Distinct}
     algorithms = list(TABULAR_ALGORITHMS)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS), help=f"{', '.join(WORLDS)}, or files with a map")
@@ -97,8 +97,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     names = [_world_name(world) for world in args.worlds]
     for name in {name for name in names if names.count(name) > 1 or name in RESERVED_NAMES}:
         parser.error(f"argument --worlds: more than one result would be named {name!r}")
-    if args.out.exists() and not args.out.is_dir():
-        parser.error(f"argument --out: {str(args.out)!r} is not a folder")
+    if not_folder := next((path for path in (args.out, *args.out.parents) if path.exists() and not path.is_dir()), None):
+        parser.error(f"argument --out: {str(not_folder)!r} is not a folder")
     args.worlds = list(args.maps)
     if args.eval_every > args.steps:
         parser.error(f"argument --eval-every: {args.eval_every} is more than --steps {args.steps}")

@@ -121,5 +121,8 @@ def onnx_main(arguments: list[str]) -> int:
         model.export_onnx(args.output)
     except (ValueError, OSError, ImportError) as error:
         return fail("export-onnx", error)
+    except KeyError as missing:
+        # SB3 leaves out what it cannot unpickle
+        return fail("export-onnx", ValueError(f"{args.model}: {missing} cannot be read, perhaps of a class that is not here"))
     print(f"Wrote {args.output}")
     return 0

@@ -1,5 +1,6 @@
 """ρ(a|x) as arrows on the map of a grid world, where x is the cell: ``sb3-mirl prior --map``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ def read_world(name: str) -> GridWorld:
     return world
 
 
-def panels(tables: dict[str, np.ndarray], names: Any, world: GridWorld, map_name: str) -> dict[str, np.ndarray]:
+def panels(
+    tables: dict[str, np.ndarray], names: Any, world: GridWorld, map_name: str, view: Any = None
+) -> dict[str, np.ndarray]:
     """
     :param tables: of a model file, by name: ``table`` [n_x, n_actions], or ``low`` [n_skills, n_x, n_actions]
     :param names: of the actions in the file, if any
     :param world: whose cells are the values of x
     :param map_name: of the world, for messages
+    :param view: ``prior_observation`` of the model, which says what x is; of skills by level
     :return: ρ(·|x) by the titles of panels, each [n_cells, n_actions]
     :raises ValueError: if x is not the cell of this world, or if the actions are not its moves
     """
@@ -50,6 +54,12 @@ def panels(tables: dict[str, np.ndarray], names: Any, world: GridWorld, map_name
     found |= {f"ρ(a|z={skill}, x)": table for skill, table in enumerate(tables.get("low", ()))}
     if not found:
         raise ValueError("argument --map: needs a table ρ(a|x), and the prior of this file is a network")
+    if isinstance(view, Mapping):
+        view = view.get("low")
+    keys = [view] if isinstance(view, str) else view if isinstance(view, list) else []
+    # A grid world's own observation is the cell
+    if any(isinstance(key, str) and key not in ("position", "all") for key in keys):
+        raise ValueError(f"argument --map: x must be the cell, the entry 'position' of an observation, and x is {view!r}")
     n_x, n_actions = next(iter(found.values())).shape
     if n_x != len(world.positions):
         raise ValueError(

@@ -38,7 +38,8 @@ def show_state_prior(
     arguments = {name: found["arguments"].get(name) for name in ("prior_type", "prior_observation")}
     if figure is not None and grid_map is not None:
         world = read_world(grid_map)
-        draw_map(panels(tables, found["action_names"], world, grid_map), world, Path(path).name, figure)
+        view = arguments["prior_observation"]
+        draw_map(panels(tables, found["action_names"], world, grid_map, view), world, Path(path).name, figure)
     elif figure is not None:
         _draw(tables, actions, path, figure)
     if as_json:

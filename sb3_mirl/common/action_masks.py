@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from sb3_contrib.common.maskable.utils import EXPECTED_METHOD_NAME, get_action_masks, is_masking_supported
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.type_aliases import GymEnv
@@ -19,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 MASK_IN_INFO = "action_masks"
 
 
-class ActionMaskInfo(gym.Wrapper):
+class ActionMaskInfo(gym.Wrapper, RecordConstructorArgs):
     """
     Writes which actions are valid in the new state into ``info["action_masks"]`` at each step, bool [n_actions].
 
@@ -37,7 +38,8 @@ class ActionMaskInfo(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, info_key: str | None = None) -> None:
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, info_key=info_key)
+        gym.Wrapper.__init__(self, env)
         if not isinstance(env.action_space, spaces.Discrete):
             raise ValueError(f"env must have a Discrete action space for ActionMaskInfo, got {env.action_space} of {env}")
         if info_key is not None and not isinstance(info_key, str):
@@ -99,10 +101,10 @@ def checked_masks(masks: Any, shape: tuple[int, ...], name: str = "action_masks"
     :param masks: True or 1 for valid actions, False or 0 for others, [..., n_actions]
     :param shape: the shape that is needed
     :param name: for the error
-    :return: bool, of this shape
+    :return: bool, of this shape; a copy, since an environment may change its own array at the next step
     :raises ValueError: for another shape, other values, or a state without a valid action
     """
-    given = np.asarray(masks)
+    given = np.array(masks)
     accepted = f"{name} must be True or 1 for valid actions and False or 0 for others, of shape {shape}"
     if given.shape != shape:
         raise ValueError(f"{accepted}, got shape {given.shape}: {masks!r}")

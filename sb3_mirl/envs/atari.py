@@ -37,6 +37,9 @@ _Step = tuple[np.ndarray, float, bool, dict[str, Any]]
 NOOP, FIRE, SECOND = np.array([[0], [1], [2]])
 # Arguments of a Gymnasium environment that AtariVectorEnv supports
 _GAME_ARGUMENTS = ("full_action_space", "repeat_action_probability", "max_num_frames_per_episode")
+# What gymnasium.make, SB3 and rl-zoo3 put around a game; AtariVecEnv does their work
+_REPLACED_WRAPPERS = ("Monitor", "TimeLimit", "PatchedTimeLimit", "OrderEnforcing", "PassiveEnvChecker")
+_PACKAGES_OF_WRAPPERS = ("gymnasium", "stable_baselines3", "rl_zoo3")
 _IGNORED_ARGUMENTS = ("game", "obs_type", "frameskip", "render_mode")
 
 
@@ -208,8 +211,9 @@ class AtariVecEnv(VecEnv):
             "img_height": screen_size,
             "img_width": screen_size,
         }
-        if n_envs < 1:
-            raise ValueError(f"n_envs must be at least 1, got {n_envs}")
+        for name, value in (("n_envs", n_envs), ("frame_skip", frame_skip), ("screen_size", screen_size)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         self.clip_reward = clip_reward
         self.games = []
         for rank in range(n_envs):
@@ -233,8 +237,12 @@ class AtariVecEnv(VecEnv):
         return frames
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Send actions [n_envs] to the emulators."""
-        each_action = np.asarray(actions, dtype=np.int64).reshape(-1, 1)
+        """Send actions [n_envs] to the emulators; raises ValueError if one is not an action of the game."""
+        given, n_actions = np.asarray(actions), int(self.action_space.n)  # type: ignore[attr-defined]
+        # The emulator would never answer
+        if given.size != self.num_envs or given.dtype.kind not in "iu" or not ((given >= 0) & (given < n_actions)).all():
+            raise ValueError(f"actions must be {self.num_envs} whole numbers from 0 to {n_actions - 1}, got {actions!r}")
+        each_action = given.astype(np.int64).reshape(-1, 1)
         self._courses = [game.step(action) for game, action in zip(self.games, each_action, strict=True)]
         for course in self._courses:
             next(course)
@@ -303,9 +311,10 @@ def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:
 
     If the environments have a ``render_mode``, to be shown or recorded, they are wrapped in ``AtariWrapper`` instead.
 
-    :param venv: a ``DummyVecEnv`` of Atari games; its ids, seeds, arguments and monitor files are used
+    :param venv: a ``DummyVecEnv`` of one Atari game; its id, seeds, arguments, time limit and monitor files are used
     :param kwargs: arguments of SB3's ``AtariWrapper`` (without ``action_repeat_probability``)
-    :raises ValueError: if ``venv`` is another kind of vector environment
+    :raises ValueError: if ``venv`` is another kind of vector environment, if its games differ, or if they have wrappers, which
+        would be lost
     """
     if not isinstance(venv, DummyVecEnv):
         raise ValueError(f"native_atari needs a DummyVecEnv (its games are parallel anyway), got {type(venv).__name__}")
@@ -314,9 +323,32 @@ def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:
         wrapped = DummyVecEnv([lambda env=env: AtariWrapper(env, **kwargs) for env in venv.envs])  # type: ignore[misc]
         wrapped._seeds = venv._seeds
         return wrapped
-    native = AtariVecEnv(spec.id, venv.num_envs, env_kwargs=spec.kwargs, **kwargs)  # type: ignore[union-attr]
+    native = AtariVecEnv(spec.id, venv.num_envs, env_kwargs=_replaceable(venv.envs), **kwargs)  # type: ignore[union-attr]
     native._seeds = venv._seeds
     for game, env in zip(native.games, venv.envs, strict=True):
         game.writer = getattr(env, "results_writer", None)  # of a Monitor
         env.unwrapped.close()  # not the Monitor, whose file is used on
     return native
+
+
+def _replaceable(envs: Sequence[gym.Env]) -> dict[str, Any]:
+    """The arguments with which native code makes games as these are; raises ValueError if it cannot."""
+    games = []
+    for env in envs:
+        layer = env
+        while isinstance(layer, gym.Wrapper):
+            kind = type(layer)
+            if kind.__name__ not in _REPLACED_WRAPPERS or kind.__module__.partition(".")[0] not in _PACKAGES_OF_WRAPPERS:
+                raise ValueError(
+                    f"native_atari needs games without wrappers, which would be lost, got {kind.__name__} in {env}: "
+                    "use AtariWrapper instead"
+                )
+            layer = layer.env
+        spec = env.spec
+        assert spec is not None
+        limits = (spec.max_episode_steps, spec.kwargs.get("max_num_frames_per_episode"))
+        limit = min((limit for limit in limits if limit), default=None)
+        games.append((spec.id, {**spec.kwargs, "max_num_frames_per_episode": limit}))
+    if any(game != games[0] for game in games):
+        raise ValueError(f"native_atari needs environments of one game with the same arguments, got {games}")
+    return games[0][1]

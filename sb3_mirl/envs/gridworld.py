@@ -292,9 +292,11 @@ class FourRooms(GridWorld):
     def __init__(self, goal: tuple[int, int] = (8, 9), **options: Any) -> None:
         rows = [list(row) for row in FOUR_ROOMS.strip("\n").split("\n")]
         free = {(row, column) for row, cells in enumerate(rows) for column, cell in enumerate(cells) if cell == START}
-        if tuple(goal) not in free:
+        # 8.0 equals 8 but is no index
+        cell = next((cell for cell in free if np.array_equal(goal, cell)), None)
+        if cell is None:
             raise ValueError(f"goal must be the row and column of a free cell of FOUR_ROOMS, got {goal!r}")
-        rows[goal[0]][goal[1]] = GOAL
+        rows[cell[0]][cell[1]] = GOAL
         super().__init__(["".join(row) for row in rows], **options)
 
 

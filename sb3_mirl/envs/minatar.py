@@ -38,6 +38,12 @@ class MinAtarWrapper(gym.Wrapper, RecordConstructorArgs):
         RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
 
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """That of the game. With a seed the episode depends on it alone; MinAtar may repeat the action before the reset."""
+        if kwargs.get("seed") is not None:
+            self.unwrapped.game.last_action = 0  # type: ignore[attr-defined]
+        return self.env.reset(**kwargs)
+
     def get_action_meanings(self) -> list[str]:
         """Names of the actions, as Atari environments give them. A wrapper inside may have other actions, and names them."""
         if self.env.has_wrapper_attr("get_action_meanings"):

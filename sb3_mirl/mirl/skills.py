@@ -6,10 +6,14 @@ https://arxiv.org/abs/1903.07438. Of it this is the bound with a discrete latent
 and continuous ones, are left out.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs
 
+from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import update_prior
 from sb3_mirl.mirl.state_priors import StatePrior, mean_entropy, uniform_table
 from sb3_mirl.mirl.views import View
@@ -76,6 +80,16 @@ class Skills(StatePrior):
         total = joint.sum(dim=1, keepdim=True)
         posterior = th.where(total > 0, joint / total, self.high[self.high_view(obs)].unsqueeze(2))
         return policy.unsqueeze(1) * posterior
+
+    def start_from(self, parts: Mapping[str, Any]) -> None:
+        """As for all priors; raises ValueError as well if all skills are equal."""
+        super().start_from(parts)
+        if "low" not in parts or len(self.low) == 1:
+            return
+        low = np.asarray(parts["low"])
+        if low.shape != tuple(self.low.shape) or (low == low[0]).all():
+            shown = shortened(low.tolist())
+            raise ValueError(f"prior_init: low must differ between skills, because equal skills stay equal, got {shown}")
 
     def move(self, obs: PyTorchObs, policy: th.Tensor, step_size: float) -> None:
         """One step of expectation-maximisation."""

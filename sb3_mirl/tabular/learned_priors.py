@@ -82,7 +82,8 @@ class _Priors:
         self._hard = np.array([run.hard for run in runs])
 
     def low(self, run: int) -> np.ndarray:
-        """A copy of ρ(a|z,x_L) of one run, [K, G_L, A]."""
+        """A copy of ρ(a|z,x_L) of one run, [K, G_L, A]; -1 is the last run."""
+        run = range(len(self._runs))[run]
         first, (n_skills, n_groups, n_actions) = self._first_low[run], self._runs[run].low.shape
         return self._low[first : first + n_groups, :n_skills, :n_actions].transpose(1, 0, 2).copy()
 
@@ -161,7 +162,8 @@ class SkillPriors(_Priors):
         return self._high[self._high_row[state], :, None] * self._low[self._low_row[state]]
 
     def high(self, run: int) -> np.ndarray:
-        """A copy of ρ(z|x_H) of one run, [G_H, K]."""
+        """A copy of ρ(z|x_H) of one run, [G_H, K]; -1 is the last run."""
+        run = range(len(self._runs))[run]
         first, (n_groups, n_skills) = self._first_high[run], self._runs[run].high.shape
         return self._high[first : first + n_groups, :n_skills].copy()
 

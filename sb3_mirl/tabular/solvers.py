@@ -398,8 +398,8 @@ def _alternate(
     """The alternation of :func:`optimize_prior`: the last prior and its optimum, the objective, and convergence."""
     beta = check_beta(beta)
     initial = as_distribution("initial_distribution", initial_distribution, mdp.reward.shape[:1])
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations!r}")
+    if not isinstance(max_iterations, int | np.integer) or max_iterations < 1:
+        raise ValueError(f"max_iterations must be a whole number of at least 1, got {max_iterations!r}")
     _check_tolerance(tolerance)
     objective: list[float] = []
     rho = prior.of_states()

@@ -15,7 +15,8 @@ SKILLS = {"prior_type": "skills", "n_skills": 2, "prior_observation": {"high": N
 
 
 def file_of(tmp_path, env="MIRLSquare-v0", **settings):
-    return str(MIRL("MlpPolicy", env, **SMALL, **settings).export(tmp_path / "model"))
+    policy = "MultiInputPolicy" if "Goals" in env else "MlpPolicy"
+    return str(MIRL(policy, env, **SMALL, **settings).export(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("settings", [CELLS, SKILLS])
@@ -49,6 +50,12 @@ def test_panels_are_the_table_or_the_skills():
         ("MIRLSquare-v0", CELLS, ["--map", "MIRLSquar-v0"], "got 'MIRLSquar-v0', did you mean 'MIRLSquare-v0'?"),
         ("MIRLSquare-v0", CELLS, ["--map", "CartPole-v1"], "'CartPole-v1' is no grid world, choose one of MIRLCorridor-v0, "),
         ("MIRLSquare-v0", CELLS, ["--map", "MIRLFourRoomsGoals-v0"], "choose one of MIRLCorridor-v0, MIRLWideCorridor-v0, "),
+        (
+            "MIRLFourRoomsGoals-v0",
+            {"prior_type": "conditional", "prior_observation": "goal"},
+            ["--map", "MIRLFourRooms-v0"],
+            "x must be the cell, the entry 'position' of an observation, and x is 'goal'",
+        ),
         ("MIRLSquare-v0", {}, ["--map", "MIRLSquare-v0"], "needs a prior that depends on x, the cell"),
         (
             "CartPole-v1",

@@ -1,5 +1,7 @@
 """The wrapper that makes masks a part of transitions, and what is refused."""
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from probes import ConstantReward
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
 from sb3_mirl import MIRL, ActionMaskInfo
 from sb3_mirl.common.action_masks import (
@@ -31,6 +33,47 @@ class Fixed(ConstantReward):
 
     def action_masks(self):
         return self.mask
+
+
+class Reused(ConstantReward):
+    """State t forbids action t. The mask is one array, which changes in place."""
+
+    def __init__(self):
+        super().__init__(n_actions=4)
+        self.mask = np.ones(4, dtype=bool)
+
+    def _forbid(self, action):
+        self.mask[:] = True
+        self.mask[action] = False
+
+    def reset(self, **kwargs):
+        self._forbid(0)
+        self.t = 0
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.t += 1
+        self._forbid(self.t)
+        return super().step(action)
+
+    def action_masks(self):
+        return self.mask
+
+
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, partial(SubprocVecEnv, start_method="fork")])
+def test_mask_of_a_truncated_state_is_not_that_of_the_next_episode(vec_env):
+    env = vec_env([lambda: ActionMaskInfo(gym.wrappers.TimeLimit(Reused(), 3))])
+    env.reset()
+    for _ in range(3):
+        *_, infos = env.step(np.array([0]))
+    assert infos[0]["TimeLimit.truncated"]
+    assert infos[0][MASK_IN_INFO].tolist() == [True, True, True, False]
+    env.close()
+
+
+def test_the_wrapper_is_in_the_environments_spec():
+    env = ActionMaskInfo(gym.make("Taxi-v4"), info_key="action_mask")
+    assert gym.make(env.spec).get_wrapper_attr("info_key") == "action_mask"
 
 
 def walk(env, steps, seed=0):

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFram
 from sb3_mirl import MIRL
 from sb3_mirl.common.buffers import FrameReplayBuffer
 from sb3_mirl.envs.atari import AtariVecEnv, native_atari
+from sb3_mirl.envs.useless_actions import UselessActions
 from sb3_mirl.zoo.command import main
 from sb3_mirl.zoo.register import hyperparams_file
 
@@ -237,12 +238,49 @@ def test_mirl_trains_and_is_evaluated():
         ({"env_id": "ALE/Pong-v5"}, "without frame skip.*frameskip=4"),
         ({"env_id": BREAKOUT, "env_kwargs": {"mode": 4}}, r"env_kwargs must be among .*got \['mode'\]"),
         ({"env_id": BREAKOUT, "env_kwargs": {"obs_type": "ram"}}, "obs_type at 'rgb', got 'ram'"),
-        ({"env_id": BREAKOUT, "n_envs": 0}, "n_envs must be at least 1, got 0"),
+        ({"env_id": BREAKOUT, "n_envs": 0}, "n_envs must be a whole number of at least 1, got 0"),
+        ({"env_id": BREAKOUT, "n_envs": 2.0}, "n_envs must be a whole number of at least 1, got 2.0"),
+        ({"env_id": BREAKOUT, "screen_size": 0}, "screen_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_unsupported_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AtariVecEnv(**arguments)
+
+
+@pytest.mark.parametrize("actions", [[4, 0], [-1, 0], [0.5, 0.0], [0], [0, 0, 0]])
+def test_actions_that_the_game_does_not_have_are_refused(actions):
+    """The emulator would never answer."""
+    env = AtariVecEnv(BREAKOUT, 2, screen_size=42)
+    env.reset()
+    with pytest.raises(ValueError, match="actions must be 2 whole numbers from 0 to 3, got"):
+        env.step(np.array(actions))
+    assert env.step(np.array([3, 0]))[0].shape == (2, 1, 42, 42)
+
+
+def test_native_atari_keeps_the_time_limit_of_the_games():
+    venv = make_vec_env(lambda **kwargs: gym.make(BREAKOUT, max_episode_steps=200, **kwargs))
+    native = native_atari(venv, noop_max=0, terminal_on_life_loss=False)
+    native.reset()
+    infos = [native.step(np.zeros(1, dtype=np.int64))[3][0] for _ in range(60)]
+    ends = [info for info in infos if "episode" in info]
+    assert [info["episode"]["l"] for info in ends] == [200] and ends[0]["TimeLimit.truncated"]
+
+
+@pytest.mark.parametrize(
+    "games, message",
+    [
+        ([lambda: UselessActions(gym.make(BREAKOUT), 3, 0)], "without wrappers, which would be lost, got UselessActions in"),
+        ([lambda: gym.make(BREAKOUT), lambda: gym.make("PongNoFrameskip-v4")], "needs environments of one game"),
+        (
+            [lambda: gym.make(BREAKOUT, repeat_action_probability=0.1), lambda: gym.make(BREAKOUT)],
+            "with the same arguments, got",
+        ),
+    ],
+)
+def test_native_atari_refuses_what_it_would_lose(games, message):
+    with pytest.raises(ValueError, match=message):
+        native_atari(DummyVecEnv(games))
 
 
 def test_native_atari_replaces_a_dummy_vec_env(tmp_path):

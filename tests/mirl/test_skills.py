@@ -77,9 +77,18 @@ def test_equal_skills_stay_equal():
     assert (prior.low - prior.low[:1]).abs().max() < 1e-15 and not np.allclose(prior.low[0, 0], prior.low[0, 2])
 
 
+@pytest.mark.parametrize("low", [np.full(4, 0.25), np.full((2, 3, 4), 0.25)])
+def test_learning_does_not_begin_with_equal_skills(low):
+    with pytest.raises(ValueError, match="prior_init: low must differ between skills, because equal skills stay equal, got"):
+        skills(2).start_from({"low": low})
+    # One skill has none to differ from
+    skills(1).start_from({"low": low[:1]} if low.ndim == 3 else {"low": low})
+
+
 def test_an_action_that_no_skill_has_is_shared_by_the_high_level():
     prior = skills(2, high="all", low=None, n_actions=2)
-    prior.start_from({"low": [1.0, 0.0], "high": [0.25, 0.75]})
+    prior.low.copy_(th.tensor([1.0, 0.0]))
+    prior.start_from({"high": [0.25, 0.75]})
     joint = prior.skill_probabilities(th.tensor([0]), th.tensor([[0.5, 0.5]], dtype=th.float64))
     assert joint[0].tolist() == [[0.125, 0.125], [0.375, 0.375]]
 

@@ -306,6 +306,18 @@ def test_prior_of_runs_with_masks_is_the_marginal():
     np.testing.assert_allclose(learners.prior_probabilities(0), weights / weights.sum(axis=1, keepdims=True))
 
 
+def test_the_last_run_is_minus_one():
+    plain, skills = (TabularRun(WORLD, replace(FAST, n_skills=skills), 0, **GROUPS) for skills in (1, 2))
+    learners = TabularLearners([skills, plain])
+    np.testing.assert_array_equal(learners.prior_table(-1), np.full((3, 4), 0.25))
+    learners = TabularLearners([plain, skills])
+    for last, same in zip(learners.skills(-1), learners.skills(1), strict=True):
+        assert len(last)
+        np.testing.assert_array_equal(last, same)
+    with pytest.raises(IndexError):
+        learners.prior_table(2)
+
+
 # Bad input
 
 

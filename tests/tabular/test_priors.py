@@ -471,7 +471,7 @@ def test_invalid_groups_and_masks_are_refused(change, message):
         ({"high": [0.5, 0.5]}, r"high must have the shape \(1, 2\), got \(2,\)"),
         ({"low": np.full((2, 3), 1 / 3)}, r"low must have the shape \(2, 1, 3\), got \(2, 3\)"),
         ({"low": np.full((2, 1, 3), 0.5)}, "low must not be negative and sum to 1"),
-        ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
+        ({"max_iterations": 0}, "max_iterations must be a whole number of at least 1, got 0"),
     ],
 )
 def test_invalid_skills_are_refused(change, message):

@@ -531,5 +531,6 @@ def test_invalid_arguments_of_the_other_functions_are_refused():
         discounted_visitation(transition, 1.0, policy, [0.5, 0.5])
     with pytest.raises(ValueError, match="initial_distribution must have the shape"):
         optimize_prior(transition, reward, 0.9, 1.0, [1.0])
-    with pytest.raises(ValueError, match="max_iterations must be at least 1, got 0"):
-        optimize_prior(transition, reward, 0.9, 1.0, [0.5, 0.5], max_iterations=0)
+    for wrong in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=f"max_iterations must be a whole number of at least 1, got {wrong}"):
+            optimize_prior(transition, reward, 0.9, 1.0, [0.5, 0.5], max_iterations=wrong)

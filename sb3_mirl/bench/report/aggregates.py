@@ -1,8 +1,8 @@
 """
 Rows of statistics over several environments, after Agarwal et al. 2021: aggregates, performance profiles, sample efficiency.
 
-They are over :meth:`Bench.common_envs <sb3_mirl.bench.report.content.Bench.common_envs>`. If environments have different
-numbers of runs, the smallest number counts in all of them, by seed.
+They are over :func:`~sb3_mirl.bench.report.scales.envs_with_scale`. If environments have different numbers of runs, the
+smallest number counts in all of them, by seed.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 
 from sb3_mirl.bench.report.content import Bench, Row, columns
 from sb3_mirl.bench.report.curves import learning_curve
-from sb3_mirl.bench.report.scales import ALL, groups, matrices, on_scale, scales, useless_actions
+from sb3_mirl.bench.report.scales import ALL, envs_with_scale, groups, matrices, on_scale, scales, useless_actions
 from sb3_mirl.bench.scores import bootstrap, interquartile_mean, mean, median, optimality_gap, performance_profile
 
 #: Thresholds of a performance profile, and points of a curve of sample efficiency
@@ -35,7 +35,7 @@ def statistics(scale: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 def aggregate_rows(bench: Bench) -> list[Row]:
     """Each of :func:`statistics` for each algorithm, over each of the :func:`~sb3_mirl.bench.report.scales.groups`."""
     rows = []
-    common = bench.common_envs()
+    common = envs_with_scale(bench)
     for scale in scales(bench):
         for group, members in groups(bench).items():
             envs = [env for env in members if env in common]
@@ -53,7 +53,7 @@ def useless_action_rows(bench: Bench) -> list[Row]:
     The interquartile mean of each algorithm by the number of useless actions, over the environments in which every algorithm
     has runs with every number, so that the numbers are comparable. No rows if the suite has a single number.
     """
-    common, scale = bench.common_envs(), scales(bench)[0]
+    common, scale = envs_with_scale(bench), scales(bench)[0]
     numbers = {group: [env for env in members if env in common] for group, members in groups(bench).items() if group != ALL}
     # The others have no runs yet
     numbers = {group: members for group, members in numbers.items() if members}
@@ -74,7 +74,7 @@ def profile_rows(bench: Bench) -> list[Row]:
     Performance profiles: the share of runs above each of :data:`THRESHOLDS` thresholds on the first scale. These are from 0 to
     1 for relative scores, and from 0 to the larger of 1 and the 95 % quantile of all runs for human-normalised ones.
     """
-    envs, scale = bench.common_envs(), scales(bench)[0]
+    envs, scale = envs_with_scale(bench), scales(bench)[0]
     by_algorithm = matrices(bench, scale, envs)
     if not by_algorithm:
         return []
@@ -99,7 +99,7 @@ def efficiency_rows(bench: Bench) -> list[Row]:
     each of its runs has one; there is no curve if a run has no episode. ``step`` is missing if environments have different
     numbers of steps. The same runs are drawn for all steps.
     """
-    envs, scale, rows = bench.common_envs(), scales(bench)[0], []
+    envs, scale, rows = envs_with_scale(bench), scales(bench)[0], []
     totals = {bench.suite.steps[env] for env in envs}
     for algorithm in bench.algorithms:
         if not envs or not bench.runs(algorithm, envs[0]):

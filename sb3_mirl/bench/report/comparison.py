@@ -7,7 +7,7 @@ from sb3_mirl.bench.report.aggregates import statistics
 from sb3_mirl.bench.report.cells import Figure, Note, Table, at_least, estimate, missing, number, plural
 from sb3_mirl.bench.report.claims import ABLATION, LEVEL, POWER, advantages
 from sb3_mirl.bench.report.content import Bench, Row, grouped
-from sb3_mirl.bench.report.scales import ALL, factor, groups, scales
+from sb3_mirl.bench.report.scales import ALL, envs_with_scale, factor, groups, scales
 from sb3_mirl.bench.suites import label
 
 SCALE_NAMES = {
@@ -25,13 +25,15 @@ def aggregates_section(bench: Bench, tables: Tables, figures: Mapping[str, bytes
     :param figures: of :func:`sb3_mirl.bench.report.figures.draw`
     :return: what the template ``aggregates.html`` shows
     """
-    common, improvement = bench.common_envs(), tables["improvement"]
+    common, with_scale, improvement = bench.common_envs(), envs_with_scale(bench), tables["improvement"]
     started = [algorithm for algorithm in bench.algorithms if any(bench.runs(algorithm, env) for env in bench.envs)]
     without = {env: [label(algorithm) for algorithm in started if not bench.runs(algorithm, env)] for env in bench.envs}
+    left_out = [f"{bench.name(env)} (no run of {', '.join(names)})" for env, names in without.items() if names]
+    left_out += [f"{bench.name(env)} (all runs have the same score)" for env in common if env not in with_scale]
     by_group = [_group(bench, tables, group) for group in groups(bench)]
     return {
-        "common": plural(len(common), "environment") if common else "",
-        "left_out": [f"{bench.name(env)} (no run of {', '.join(names)})" for env, names in without.items() if names],
+        "common": plural(len(with_scale), "environment") if common else "",
+        "left_out": left_out,
         "useless_actions": _useless_actions(tables["useless_actions"]),
         "trends": _trends(tables["trends"]),
         "all": by_group[0],

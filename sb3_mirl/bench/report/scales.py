@@ -63,8 +63,26 @@ def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarr
     alike = [one for one in bench.envs if useless_actions(one)[0] == base]
     pooled = np.concatenate([bench.scores(algorithm, one) for algorithm in bench.algorithms for one in alike])
     low, span = pooled.min(), np.ptp(pooled)
-    # All runs are in the middle if their scores are equal
+    # No difference between algorithms if all runs have the same score
     return (scores - low) / span if span else np.where(np.isnan(scores), np.nan, 0.5)
+
+
+def envs_with_scale(bench: Bench) -> list[str]:
+    """
+    Environments of aggregates: those in which every algorithm has a run and whose scores have a scale. There is no relative
+    scale where all runs have the same score, because none learns or all solve the environment.
+
+    :param bench: of :func:`sb3_mirl.bench.report.content.read`
+    :return: some of :meth:`Bench.common_envs <sb3_mirl.bench.report.content.Bench.common_envs>`
+    """
+    envs = bench.common_envs()
+    if bench.atari:
+        return envs
+    scores: dict[str, set[float]] = {}
+    for env in bench.envs:
+        own = (bench.scores(algorithm, env).tolist() for algorithm in bench.algorithms)
+        scores.setdefault(useless_actions(env)[0], set()).update(*own)
+    return [env for env in envs if len(scores[useless_actions(env)[0]]) > 1]
 
 
 def matrices(bench: Bench, scale: str, envs: Sequence[str]) -> dict[str, np.ndarray]:
