@@ -27,6 +27,7 @@ import numpy as np
 import torch as th
 from matplotlib import pyplot as plt
 
+from sb3_mirl import DrawsFromPolicy
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.scores import SAMPLES, SAMPLES_OF_TESTS, bootstrap_mean, probability_of_improvement
 from sb3_mirl.bench.suites import SUITES, label
@@ -58,19 +59,6 @@ COLORS = {
     "mirl": colors.VERMILION,
     "dqn_mse": colors.GRAY,
 }
-
-
-class DrawsFromPolicy:
-    """A model whose ``predict`` draws from π(·|s)."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
-        return self.model.policy.sample_policy(observation), state
 
 
 def solve(world: str, n_useless: int, beta: float) -> dict[str, dict[str, float]]:

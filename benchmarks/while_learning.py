@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch as th
 from matplotlib import pyplot as plt
-from regularisation_strength import SHARED, DrawsFromPolicy, interval, with_fixed
+from regularisation_strength import SHARED, interval, with_fixed
 
+from sb3_mirl import DrawsFromPolicy
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.report.scales import useless_actions
 from sb3_mirl.bench.scores import bootstrap_mean, compare, holm, over_games, probability_of_improvement

@@ -4,7 +4,7 @@ import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from sb3_mirl.envs import gridworld  # noqa: F401 (registers the environments)
+from sb3_mirl.envs import gridworld, useless_actions  # noqa: F401 (they register environments)
 
 if TYPE_CHECKING:
     from sb3_mirl.common.action_masks import ActionMaskInfo
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sb3_mirl.envs.gridworld import GridWorld
     from sb3_mirl.joint.resume import resume_jointly
     from sb3_mirl.joint.training import train_jointly
+    from sb3_mirl.mirl.acting import DrawsFromPolicy
     from sb3_mirl.mirl.arguments import PAPER_ATARI
     from sb3_mirl.mirl.callbacks import BetaUpdateCallback, MIRLCallback, PriorInfluenceCallback, PriorUpdateCallback
     from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
@@ -42,6 +43,7 @@ _MODULES = {
     "SQL": "mirl.mirl",
     "SQLDecoupled": "mirl.mirl",
     "SQLm": "mirl.mirl",
+    "DrawsFromPolicy": "mirl.acting",
     "PAPER_ATARI": "mirl.arguments",
     "BetaUpdateCallback": "mirl.callbacks",
     "MIRLCallback": "mirl.callbacks",
@@ -81,6 +83,7 @@ __all__ = [
     "BetaUpdateCallback",
     "CheckpointCallback",
     "DeviceReplayBuffer",
+    "DrawsFromPolicy",
     "FrameReplayBuffer",
     "GradientStepCallback",
     "GridWorld",

@@ -16,6 +16,8 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
+from sb3_mirl.common.inputs import UnsupportedError
+
 #: Where :class:`ActionMaskInfo` writes the mask of the new state, in the ``info`` of a step
 MASK_IN_INFO = "action_masks"
 
@@ -45,9 +47,10 @@ class ActionMaskInfo(gym.Wrapper, RecordConstructorArgs):
         if info_key is not None and not isinstance(info_key, str):
             raise ValueError(f"info_key must be None or a key of the environment's info, got {info_key!r}")
         if info_key is None and not is_masking_supported(env):
-            raise ValueError(
+            raise UnsupportedError(
                 f"env must have a method {EXPECTED_METHOD_NAME}(), as sb3_contrib's ActionMasker adds one, got {env}. For "
-                "masks in the environment's info: ActionMaskInfo(env, info_key=...)"
+                "masks in the environment's info: ActionMaskInfo(env, info_key=...), in the zoo env_wrapper: "
+                "[{sb3_mirl.ActionMaskInfo: {info_key: ...}}]"
             )
         if info_key is None and not callable(method := env.get_wrapper_attr(EXPECTED_METHOD_NAME)):
             raise ValueError(f"env must have a method {EXPECTED_METHOD_NAME}(), got the attribute {method!r} of {env}")

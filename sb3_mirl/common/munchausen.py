@@ -7,7 +7,7 @@ import torch as th
 
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.common.gradient import regression_loss
-from sb3_mirl.common.inputs import LARGEST, UNIT_INTERVAL, Rule, number
+from sb3_mirl.common.inputs import LARGEST, UNIT_INTERVAL, Rule, UnsupportedError, number
 
 
 def soft_maximum(q_values: th.Tensor, temperature: th.Tensor | float) -> th.Tensor:
@@ -141,9 +141,9 @@ class MDQN(BaseDQN):
 
     def _setup_model(self) -> None:
         if self.uses_action_masks:
-            raise ValueError(
+            raise UnsupportedError(
                 "env must be without action masks for MDQN, whose target needs the mask of s, which replay buffers do not "
-                f"store, got {self.env} with them. BaseDQN and DQNMSE support them"
+                "store. BaseDQN and DQNMSE support them"
             )
         super()._setup_model()
 

@@ -45,8 +45,11 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """
     :param given: a name that is not one of ``known``
     :param known: the names that are accepted
-    :return: ``", did you mean 'x'?"`` with the nearest of them, whatever its case; empty if none is near
+    :return: ``", did you mean 'x'?"`` with the nearest of them, whatever its case, or with those of which it is the first word
+        or has the initials; empty if none is near
     """
-    by_lower_case = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(given).lower(), by_lower_case, n=1)
-    return f", did you mean {by_lower_case[close[0]]!r}?" if close else ""
+    by_lower_case, text = {name.lower(): name for name in known}, str(given).lower()
+    close = [name for name in by_lower_case if name.startswith(f"{text}_")]
+    close = close or [name for name in by_lower_case if text == "".join(word[:1] for word in name.split("_"))]
+    close = close or difflib.get_close_matches(text, by_lower_case, n=1)
+    return f", did you mean {' or '.join(repr(by_lower_case[name]) for name in close)}?" if close else ""

@@ -1,7 +1,7 @@
 """
 Actions that do nothing, added to the actions of an environment: :class:`UselessActions`.
 
-Importing this module registers ``Useless15/CartPole-v1``, ``Useless63/CartPole-v1``, the same for Acrobot, MountainCar and
+``import sb3_mirl`` registers ``Useless15/CartPole-v1``, ``Useless63/CartPole-v1``, the same for Acrobot, MountainCar and
 LunarLander, and ``Useless12/MinAtar-Asterix-v1`` with the other games of MinAtar. An environment's own packages (Box2D,
 MinAtar) are needed when it is made. The registered environments have the limits of time of those that they extend; MinAtar's
 games, which have none, end after 10,000 steps.

@@ -1,4 +1,7 @@
-"""How MIRL acts, as functions of Q(s, ·): the policy π, draws from distributions, and the module of ONNX files."""
+"""
+How MIRL acts, as functions of Q(s, ·): the policy π, draws from distributions, and the module of ONNX files; and
+:class:`DrawsFromPolicy`, a model that acts by draws from π.
+"""
 
 from typing import Any
 
@@ -46,3 +49,48 @@ class SoftActing(Acting):
         prior = prior if masks is None else masked_prior(prior, masks)  # type: ignore[arg-type]
         probabilities = soft_policy(q_values.double(), prior, self.beta)  # type: ignore[arg-type]
         return probabilities.argmax(dim=1) + self.first_action, probabilities, q_values
+
+
+class DrawsFromPolicy:
+    """
+    A model that acts by draws from π(·|s), for what calls ``predict``: SB3's ``evaluate_policy``, or a loop of your own.
+
+    ``MIRL.predict`` itself acts as DQN's does: by argmaxₐ π(a|s), and with ``deterministic=False`` it explores.
+
+    :param model: one of :class:`~sb3_mirl.MIRL` or a subclass, such as SQL. Its other attributes are those of this object
+    :raises ValueError: for other models, which have no π(·|s)
+    """
+
+    def __init__(self, model: Any) -> None:
+        if not hasattr(getattr(model, "policy", None), "sample_policy"):
+            raise ValueError(f"model must be MIRL, SQL, SQLDecoupled, SQLm or a subclass, got {type(model).__name__}")
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # while this object is unpickled
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Draw with NumPy's global generator.
+
+        :param observation: one, or several with a batch axis
+        :param state: is returned as it is
+        :param episode_start: has no effect
+        :param deterministic: has no effect: actions are always drawn
+        :param action_masks: which actions are valid, bool [batch, n_actions] or [n_actions]; None: all
+        :return: actions, int64 [batch], or [] for a single observation; and ``state``
+        """
+        policy = self.model.policy
+        vectorized = policy.obs_to_tensor(observation)[1]
+        masks = None if action_masks is None else np.asarray(action_masks).reshape(-1, int(policy.action_space.n))
+        actions = policy.sample_policy(observation, masks)
+        return actions if vectorized else actions.squeeze(axis=0), state

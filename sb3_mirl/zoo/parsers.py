@@ -207,7 +207,10 @@ class StoreDict(rl_zoo3.train.StoreDict):
             try:
                 super().__call__(parser, single, [value], option_string)
             except Exception as error:
-                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({printable(error)})")
+                key, _, text = value.partition(":")
+                quotes = f"; a text needs both quotes: {key}:\"'{text}'\"" if isinstance(error, NameError) else ""
+                reason = f"{printable(error)}{printable(quotes)}"
+                parser.error(f"{option_string} takes key:value with a value in Python, got {value!r} ({reason})")
             evaluated |= vars(single)[self.dest]
         setattr(namespace, self.dest, evaluated)
 

@@ -57,7 +57,10 @@ def test_long_values_are_shortened():
         ("clasic", ["classic", "minatar"], ", did you mean 'classic'?"),
         ("MIRL", ["mirl", "sql"], ", did you mean 'mirl'?"),
         ("cartpole-v1", ["CartPole-v0", "CartPole-v1"], ", did you mean 'CartPole-v1'?"),
+        ("lr", ["learning_rate", "beta_lr"], ", did you mean 'learning_rate'?"),
+        ("beta", ["beta_init", "beta_lr", "tau"], ", did you mean 'beta_init' or 'beta_lr'?"),
         ("zzz", ["mirl", "sql"], ""),
+        ("", ["mirl", "sql"], ""),
         (3, ["mirl"], ""),
     ],
 )

@@ -1,12 +1,18 @@
 """Acting as functions of Q(s, ·)."""
 
+import pickle
+
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from masked import MaskedProbe
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
 
-from sb3_mirl import MIRL, SQLm
-from sb3_mirl.mirl.acting import SoftActing, draw, soft_actions
+from sb3_mirl import MDQN, MIRL, SQLm
+from sb3_mirl.mirl.acting import DrawsFromPolicy, SoftActing, draw, soft_actions
 
 Q_VALUES = th.tensor([[0.0, 2.0, 5.0], [1.0, 0.0, 9.0]])
 PRIOR = th.tensor([0.9, 0.1, 0.0], dtype=th.float64)
@@ -39,3 +45,71 @@ def test_the_module_of_onnx_files_acts_as_the_policy(algorithm, kind):
     assert actions.tolist() == model.predict(states, deterministic=True, action_masks=env.masks)[0].tolist()
     th.testing.assert_close(probabilities.float(), model.policy.action_probabilities(states, env.masks))
     th.testing.assert_close(q_values, model.policy.q_values(states))
+
+
+@pytest.fixture(scope="module")
+def cartpole():
+    return MIRL("MlpPolicy", "CartPole-v1", beta_init=1.0, buffer_size=10, prior_init=[0.2, 0.8], seed=0)
+
+
+def test_a_model_acts_by_draws_from_its_policy(cartpole):
+    drawing, observations = DrawsFromPolicy(cartpole), np.zeros((2000, 4), dtype=np.float32)
+    np.random.seed(0)
+    actions, state = drawing.predict(observations, state=(), deterministic=True)
+    # A network without training has Q near 0, and one action by argmax
+    expected = cartpole.policy.action_probabilities(observations[:1])[0, 1].item()
+    assert state == () and actions.mean() == pytest.approx(expected, abs=0.04) and 0.5 < expected < 0.95
+    single, _ = drawing.predict(observations[0])
+    assert single.shape == () and drawing.env.action_space.contains(int(single))
+    assert drawing.num_timesteps == cartpole.num_timesteps
+
+
+def test_draws_are_evaluated_by_sb3(cartpole):
+    class EvalByDraws(EvalCallback):
+        def _init_callback(self):
+            super()._init_callback()
+            self.model = DrawsFromPolicy(self.model)
+
+    returns = []
+    for _ in range(2):
+        np.random.seed(1)
+        env = Monitor(gym.make("CartPole-v1"))
+        env.reset(seed=2)
+        returns.append(evaluate_policy(DrawsFromPolicy(cartpole), env, n_eval_episodes=3, return_episode_rewards=True)[0])
+    assert returns[0] == returns[1]
+    evaluation = EvalByDraws(Monitor(gym.make("CartPole-v1")), eval_freq=50, n_eval_episodes=2, verbose=0)
+    cartpole.learn(100, callback=evaluation)
+    assert evaluation.n_calls == 100 and evaluation.best_mean_reward > 0 and cartpole.num_timesteps == 100
+
+
+def test_draws_are_among_the_valid_actions():
+    env = MaskedProbe(observation="number", start=3)
+    drawing = DrawsFromPolicy(MIRL("MlpPolicy", env, buffer_size=20, seed=0))
+    states = np.arange(env.n_states).repeat(20)
+    actions, _ = drawing.predict(states, action_masks=env.masks[states])
+    assert env.masks[states, actions - 3].all()
+    single, _ = drawing.predict(0, action_masks=env.masks[0])
+    assert single.shape == () and env.masks[0, int(single) - 3]
+
+
+def test_a_model_without_a_policy_of_that_kind_is_refused():
+    with pytest.raises(ValueError, match="model must be MIRL, SQL, SQLDecoupled, SQLm or a subclass, got MDQN"):
+        DrawsFromPolicy(MDQN("MlpPolicy", "CartPole-v1", buffer_size=10))
+
+
+def test_a_drawing_model_is_pickled(cartpole):
+    drawing = pickle.loads(pickle.dumps(DrawsFromPolicy(Held())))
+    assert drawing.policy.name == "policy"
+    with pytest.raises(AttributeError, match="nothing"):
+        drawing.nothing  # noqa: B018
+
+
+class Held:
+    """Stands for a model, which is not pickled."""
+
+    class policy:
+        name = "policy"
+
+        @staticmethod
+        def sample_policy():
+            return None

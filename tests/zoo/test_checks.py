@@ -160,7 +160,12 @@ def test_no_run_folder_is_left_by_what_cannot_be_trained(in_runs, tmp_path, refu
         f"-i must be a model with the spaces of Acrobot-v1 and its wrappers, got {model!r}: Observation spaces do" in printed
     )
     assert "action_space must be Discrete" in refused("train", "--algo", "mirl", "--env", "Pendulum-v1", "-f", str(tmp_path))
-    assert [path.name for path in tmp_path.rglob("*")] == ["mirl"]
+    taxi = ("--env", "Taxi-v4", "-f", str(tmp_path), "-params")
+    printed = refused("train", "--algo", "mirl", *taxi, "env_wrapper:'sb3_mirl.ActionMaskInfo'")
+    assert "in the zoo env_wrapper: [{sb3_mirl.ActionMaskInfo: {info_key: ...}}]" in printed
+    printed = refused("train", "--algo", "mdqn", *taxi, "env_wrapper:[{'sb3_mirl.ActionMaskInfo':{'info_key':'action_mask'}}]")
+    assert "env must be without action masks for MDQN" in printed
+    assert {path.name for path in tmp_path.rglob("*")} == {"mirl", "mdqn"}
 
 
 def test_a_folder_of_another_run_stays(here, monkeypatch):

@@ -196,9 +196,9 @@ def test_only_the_section_of_the_environment_is_checked(errors):
 def test_mistakes_in_params_are_reported(errors):
     assert "\n-params: tau must be a number in [0, 1], got 7 (CartPole-v1)\n" in errors(GOOD, "-params", "tau:7")
     assert "-params: taus is not a hyper-parameter, did you mean 'tau'?" in errors(GOOD, "-params", "taus:0.5")
-    assert "-params takes key:value with a value in Python, got 'beta_lr:fast' (name 'fast'" in errors(
-        GOOD, "-params", "tau:1", "beta_lr:fast"
-    )
+    printed = errors(GOOD, "-params", "tau:1", "beta_schedule:linear")
+    assert "-params takes key:value with a value in Python, got 'beta_schedule:linear' (name 'linear'" in printed
+    assert "a text needs both quotes: beta_schedule:\"'linear'\")" in printed
 
 
 def test_priors_that_see_something_are_settings(tmp_path, monkeypatch):

@@ -113,6 +113,8 @@ class ExportableDQN(ExportableModel):
         :raises ValueError: if the file was saved by another algorithm, or an argument is not accepted
         """
         check_argument("device", {"device": device}, cls.argument_rules)
+        if isinstance(path, str | Path) and Path(path).suffix == ".safetensors":
+            raise ValueError(f"path must be a file of save(), got {str(path)!r}: {cls.__name__}.load_exported reads exports")
         model = super().load(path, env, device, custom_objects, print_system_info, force_reset, **kwargs)
         unknown = kwargs.keys() - constructor_signature(cls).parameters.keys() - {*model._excluded_save_params()}
         # A file object is read already
