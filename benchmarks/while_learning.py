@@ -262,9 +262,16 @@ def draw(plan: Plan, results: list[dict[str, Any]], envs: list[str], image: Path
                     mean, low, high = bootstrap_mean(numbers)
                     style = {"fmt": "o", "color": LEARNERS[name][-1], "capsize": 3, "label": name if k == 0 else None}
                     axis.errorbar(k + 0.15 * (place - 1.5), mean, [[mean - low], [high - mean]], **style)
-        axis.set(title=f"{env}, β = {plan.betas[env]:g}", xticks=range(len(MEASURES)))
+        axis.set_title(f"{env}, β = {plan.betas[env]:g}", fontsize="medium")
+        axis.set_xticks(range(len(MEASURES)))
         axis.set_xticklabels(["during\ntraining", "draws\nfrom π", "argmax π"])
         axis.grid(alpha=0.3, axis="y")
+    # One scale for each environment, whatever the number of useless actions
+    for base in {useless_actions(env)[0] for env in envs}:
+        alike = [axis for axis, env in zip(axes[0], envs, strict=True) if useless_actions(env)[0] == base]
+        low, high = zip(*(axis.get_ylim() for axis in alike), strict=True)
+        for axis in alike:
+            axis.set_ylim(min(low), max(high))
     axes[0, 0].set_ylabel("return")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)

@@ -54,6 +54,27 @@ def test_returns_while_learning_run(tmp_path, run_script):
 
 
 @pytest.mark.slow
+def test_control_without_useless_actions_runs(tmp_path, run_script):
+    script, options = ROOT / "benchmarks" / "while_learning.py", ("--plan", "without", "--results", tmp_path / "results.json")
+    done = run_script(script, "run", "--steps", "300", "--envs", "CartPole-v1", *options)
+    assert done.returncode == 0 and "CartPole-v1: done" in done.stdout, done.stderr
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 96
+    done = run_script(script, "report", *options, "--figure", tmp_path / "figure.png")
+    # The published runs with useless actions, of CartPole alone
+    assert done.returncode == 0 and "| H19 | MIRL, α_ρ = 1e-3 > SQL, after it, draws from π | 0.73 [" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_sql_with_the_settings_of_mirl_runs(tmp_path, run_script):
+    script, options = ROOT / "benchmarks" / "sql_with_mirl_settings.py", ("--results", tmp_path / "results.json")
+    done = run_script(script, "run", "--steps", "300", "--envs", "Useless15/CartPole-v1", *options)
+    assert done.returncode == 0 and "Useless15/CartPole-v1: done" in done.stdout, done.stderr
+    assert [result["seed"] for result in json.loads((tmp_path / "results.json").read_text())] == [*range(10)]
+    done = run_script(script, "report", *options)
+    assert done.returncode == 0 and "| 15 | MIRL > SQL | " in done.stdout, done.stderr
+
+
+@pytest.mark.slow
 def test_models_of_minatar_act_by_draws(tmp_path, run_script):
     bench, file, script = tmp_path / "bench", tmp_path / "results.json", ROOT / "benchmarks" / "acting_in_minatar.py"
     command = ["bench", "run", "minatar-actions", "--envs", "Useless12/MinAtar-Breakout-v1", "--out", str(bench)]
