@@ -31,13 +31,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from regularisation_strength import compare_by_seed
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_mirl import MIRL, BaseDQN, train_jointly
+from sb3_mirl.bench.scores import compare_by_seed
 
 RESULTS = Path(__file__).parent.parent / "results" / "defaults.json"
 STEPS = 50_000

@@ -17,9 +17,7 @@ trained jointly; what is in the file of results is skipped.
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from matplotlib import pyplot as plt
 
 from sb3_mirl import DrawsFromPolicy
 from sb3_mirl.bench.jobs import Job
-from sb3_mirl.bench.scores import SAMPLES, SAMPLES_OF_TESTS, bootstrap_mean, probability_of_improvement
+from sb3_mirl.bench.scores import bootstrap_mean, compare_by_seed
 from sb3_mirl.bench.suites import SUITES, label
 from sb3_mirl.bench.variants import Variant, run_environments, train_variants
 from sb3_mirl.common import colors
@@ -186,31 +184,6 @@ def report(path: Path, image: Path) -> None:
             kind = "with" if with_useless else "without"
             print(f"| {kind} useless actions | {name} | {value:.2f} [{low:.2f}, {high:.2f}] | {p:.2g} |")
     draw(results, envs, image)
-
-
-def compare_by_seed(scores: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
-    """
-    As :func:`sb3_mirl.bench.scores.compare`, for environments with several conditions, such as several β. Runs with one seed
-    are resampled and exchanged together: they have the same first weights in each condition, and are not independent.
-
-    :param scores: of each environment, [seeds, conditions]; all conditions weigh the same
-    :param others: those of the other algorithm
-    :return: the probability of improvement, the ends of its interval, and p
-    """
-    random = np.random.default_rng(0)
-    values, resampled, permuted = [], [], []
-    for ours, theirs in zip(scores, others, strict=True):
-        values.append(probability_of_improvement(ours, theirs))
-        drawn = (own[random.integers(len(own), size=(SAMPLES, len(own)))] for own in (ours, theirs))
-        resampled.append(probability_of_improvement(*drawn))
-        both = np.concatenate([ours, theirs])
-        order = random.permuted(np.tile(np.arange(len(both)), (SAMPLES_OF_TESTS, 1)), axis=1)
-        permuted.append(probability_of_improvement(both[order[:, : len(ours)]], both[order[:, len(ours) :]]))
-    average = partial(np.average, axis=0, weights=[own.shape[1] for own in scores])
-    value = average(values)
-    low, high = np.quantile(average(resampled), [0.025, 0.975])
-    as_far = np.abs(average(permuted) - 0.5) >= abs(value - 0.5) - 1e-9
-    return float(value), float(low), float(high), float((1 + as_far.sum()) / (1 + SAMPLES_OF_TESTS))
 
 
 def interval(values: np.ndarray) -> str:

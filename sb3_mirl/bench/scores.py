@@ -9,7 +9,7 @@ Results agree with their package rliable.
 
 import csv
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from statistics import NormalDist
 from typing import NamedTuple
@@ -249,6 +249,44 @@ def compare(
     permuted = _permuted(_games(scores, others), samples, np.random.default_rng(seed))
     # The observed scores count as a permutation. Sums differ by rounding
     as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
+    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+
+
+def compare_by_seed(
+    scores: Sequence[np.ndarray], others: Sequence[np.ndarray], samples: int = SAMPLES_OF_TESTS, seed: int = 0
+) -> Comparison:
+    """
+    As :func:`compare`, for games with several conditions, such as several settings, that have the same seeds. Runs with one
+    seed are resampled and exchanged together: they begin with the same weights in each condition, and are not independent.
+
+    :param scores: the scores of each game, [seeds, conditions]; all conditions of all games weigh the same
+    :param others: those of the other algorithm, [other seeds, conditions]
+    :param samples: permutations of the test
+    :param seed: of resamples and permutations
+    :return: as :func:`compare`; the interval is too narrow for few seeds
+    :raises ValueError: if the scores are not [seeds, conditions] of the same games and conditions
+    """
+    shapes = [[np.shape(game) for game in games] for games in (scores, others)]
+    pairs = list(zip(*shapes, strict=False))
+    if (
+        len(shapes[0]) != len(shapes[1])
+        or not pairs
+        or any(len(ours) != 2 or len(theirs) != 2 or ours[1:] != theirs[1:] or 0 in ours + theirs for ours, theirs in pairs)
+    ):
+        raise ValueError(f"scores must be [seeds, conditions] of the same games and conditions, got shapes {shapes}")
+    random = np.random.default_rng(seed)
+    values, resampled, permuted = [], [], []
+    for ours, theirs in zip(scores, others, strict=True):
+        values.append(probability_of_improvement(ours, theirs))
+        drawn = (own[random.integers(len(own), size=(SAMPLES, len(own)))] for own in (ours, theirs))
+        resampled.append(probability_of_improvement(*drawn))
+        both = np.concatenate([ours, theirs])
+        order = random.permuted(np.tile(np.arange(len(both)), (samples, 1)), axis=1)
+        permuted.append(probability_of_improvement(both[order[:, : len(ours)]], both[order[:, len(ours) :]]))
+    average = partial(np.average, axis=0, weights=[ours[1] for ours, _ in pairs])
+    single = any(1 in (ours[0], theirs[0]) for ours, theirs in pairs)
+    estimate = _estimate(average(values), average(resampled), single)
+    as_far = np.abs(average(permuted) - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
     return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
 
 

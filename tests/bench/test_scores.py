@@ -11,6 +11,7 @@ from sb3_mirl.bench.scores import (
     bootstrap,
     bootstrap_mean,
     compare,
+    compare_by_seed,
     detectable_improvement,
     holm,
     human_normalized,
@@ -275,3 +276,48 @@ def test_holm_by_hand():
     # The smallest times three, the next one times two, the largest times one but not below the one before it
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0]) and holm([]).shape == (0,)
+
+
+def test_comparison_by_seed_with_one_condition_is_the_plain_one():
+    random = np.random.default_rng(0)
+    ours, theirs = ([random.normal(shift, 1.0, 8) for _ in range(3)] for shift in (0.5, 0.0))
+    by_seed = compare_by_seed(*([game[:, None] for game in games] for games in (ours, theirs)))
+    plain = compare(ours, theirs)
+    assert by_seed.value == plain.value
+    assert by_seed[1:] == pytest.approx(plain[1:], abs=0.02)
+
+
+def test_conditions_weigh_the_same():
+    wins, loses = np.ones((2, 3)), np.zeros((2, 1))
+    assert compare_by_seed([wins, loses], [np.zeros((2, 3)), np.ones((2, 1))]).value == 0.75
+
+
+def test_the_test_by_seed_keeps_its_level_where_conditions_depend_on_each_other():
+    """Four conditions whose scores share their seed's part: exchanging runs of single conditions rejects far too often."""
+    rejected = np.zeros(2)
+    for experiment in range(300):
+        random = np.random.default_rng(experiment)
+        ours, theirs = (0.9 * random.normal(size=(5, 1)) + 0.44 * random.normal(size=(5, 4)) for _ in range(2))
+        by_seed = compare_by_seed([ours], [theirs], samples=400).p
+        rejected += [by_seed < 0.05, compare([*ours.T], [*theirs.T], samples=400).p < 0.05]
+    assert rejected[0] / 300 < 0.08 and rejected[1] / 300 > 0.2
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ([], []),
+        ([np.ones(3)], [np.ones((3, 1))]),
+        ([np.ones((3, 2))], [np.ones((3, 1))]),
+        ([np.ones((3, 2))], [np.ones((3, 2))] * 2),
+        ([np.ones((0, 2))], [np.ones((3, 2))]),
+    ],
+)
+def test_scores_by_seed_of_other_shapes_are_refused(ours, theirs):
+    with pytest.raises(ValueError, match=r"scores must be \[seeds, conditions\] of the same games and conditions, got shapes"):
+        compare_by_seed(ours, theirs)
+
+
+def test_a_single_seed_has_no_interval():
+    one = compare_by_seed([np.ones((1, 2))], [np.zeros((3, 2))])
+    assert one.value == 1.0 and np.isnan(one.low) and np.isnan(one.high)
