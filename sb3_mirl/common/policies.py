@@ -14,6 +14,7 @@ from stable_baselines3.dqn.policies import QNetwork
 from sb3_mirl.common.action_masks import checked_masks
 from sb3_mirl.common.export.onnx import Acting
 from sb3_mirl.common.gradient import CompiledActing, channels_last
+from sb3_mirl.common.inputs import is_number
 
 
 def greedy_actions(q_values: th.Tensor) -> list[th.Tensor]:
@@ -44,7 +45,10 @@ class DQNPolicy(policies.DQNPolicy):
         self.needs_action_masks = needs_action_masks
 
     def make_q_net(self) -> QNetwork:
-        """SB3's network, with images in channels-last format."""
+        """SB3's network, with images in channels-last format; raises ValueError if ``net_arch`` is that of another algorithm."""
+        layers = self.net_args["net_arch"]
+        if not isinstance(layers, list | tuple) or not all(is_number(layer) for layer in layers):
+            raise ValueError(f"policy_kwargs['net_arch'] must be a list of integers >= 1 with DQN's network, got {layers!r}")
         net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         return _QNetwork(**net_args).to(self.device)
 

@@ -167,6 +167,8 @@ def test_invalid_arguments_are_named(name, data):
     "policy_kwargs, message",
     [
         ({"net_arch": "64"}, r"policy_kwargs\['net_arch'\] must be a list of integers >= 1, got '64'"),
+        ({"net_arch": ["64"]}, r"policy_kwargs\['net_arch'\] must be a list of integers >= 1 .*, got \['64'\]"),
+        ({"net_arch": {"pi": [64], "vf": [64]}}, r"must be a list of integers >= 1 with DQN's network, got \{'pi'"),
         ({"net_arch": 64}, r"policy_kwargs\['net_arch'\] must be a list of integers >= 1, got 64"),
         ({"net_arch": [8, -3]}, "policy_kwargs: net_arch must be an integer >= 1, got -3"),
         ({"net_arch": [8.5]}, r"policy_kwargs: net_arch must be an integer >= 1, got 8\.5"),
