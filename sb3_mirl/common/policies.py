@@ -45,7 +45,7 @@ class DQNPolicy(policies.DQNPolicy):
         self.needs_action_masks = needs_action_masks
 
     def make_q_net(self) -> QNetwork:
-        """SB3's network, with images in channels-last format; raises ValueError if ``net_arch`` is that of another algorithm."""
+        """SB3's network, with images in channels-last format; raises ValueError for the ``net_arch`` of other algorithms."""
         layers = self.net_args["net_arch"]
         if not isinstance(layers, list | tuple) or not all(is_number(layer) for layer in layers):
             raise ValueError(f"policy_kwargs['net_arch'] must be a list of integers >= 1 with DQN's network, got {layers!r}")
