@@ -27,6 +27,10 @@ _KNOWN_BUFFERS = (
     *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer),
     *MASKED_BUFFERS.values(),
 )
+#: Dtypes that NumPy, torch and safetensors have in common
+_STORABLE_DTYPES = frozenset(
+    "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split(),
+)
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
 
@@ -59,10 +63,15 @@ class ReplayLog:
         :param buffer: to be logged
         :param replay: entry of the manifest whose content ``buffer`` includes; None if there is none
         """
-        if type(buffer) not in _KNOWN_BUFFERS:
+        is_known, left_out = (
+            type(buffer) in _KNOWN_BUFFERS,
+            [name for name, array in _row_arrays(buffer) if not _is_storable(array)],
+        )
+        if not is_known or left_out:
+            names = f", without {', '.join(left_out)}, whose dtype cannot be written" if left_out else ""
             warnings.warn(
-                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot, and nothing else that "
-                "it adds to SB3's replay buffers",
+                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot{names}, and nothing else "
+                "that it adds to SB3's replay buffers. Each checkpoint writes all of these rows",
                 stacklevel=4,
             )
         self._buffer = buffer
@@ -84,6 +93,8 @@ class ReplayLog:
             first = count - (size if buffer.full else buffer.pos)
         else:
             first = max(self.count - self.n_changed, count - size, 0)
+        if type(buffer) not in _KNOWN_BUFFERS:  # any row may have changed, such as the weights of earlier transitions
+            first, segments = max(count - size, 0), []
         segments = [segment for segment in segments if segment["last"] > count - size]
         new: list[dict[str, Any]] = []
         self._new_images = []
@@ -132,7 +143,18 @@ def _file_number(segment: dict[str, Any]) -> int:
 
 
 def slot_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
-    """The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers."""
+    """
+    The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers. Without those of dtypes
+    that safetensors does not know, such as ``object``.
+    """
+    return ((name, array) for name, array in _row_arrays(buffer) if _is_storable(array))
+
+
+def _is_storable(array: Any) -> bool:
+    return str(array.dtype).removeprefix("torch.") in _STORABLE_DTYPES
+
+
+def _row_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
     for name, value in vars(buffer).items():
         if name in _HINDSIGHT_ARRAYS:
             continue

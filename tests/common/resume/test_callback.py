@@ -78,3 +78,9 @@ def test_last_checkpoint_is_intact_after_a_nan_observation(tmp_path, monkeypatch
 def test_other_algorithms_are_refused(tmp_path):
     with pytest.raises(TypeError, match="works with the algorithms of sb3_mirl, not with DQN"):
         DQN("MlpPolicy", "CartPole-v1", buffer_size=10).learn(10, CheckpointCallback(10, tmp_path))
+
+
+@pytest.mark.parametrize("name_prefix", ["sub/a", "/a"])
+def test_prefix_with_a_folder_is_refused(tmp_path, name_prefix):
+    with pytest.raises(ValueError, match=f"name_prefix must be a part of a file name, without /, got '{name_prefix}'"):
+        CheckpointCallback(10, tmp_path, name_prefix)
