@@ -44,6 +44,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._due = False
         self._in_rollout = True
         self._saved_at = -1
+        self._written: Path | None = None
         self._writer: CheckpointWriter | None = None
 
     def _init_callback(self) -> None:
@@ -76,6 +77,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
 
     def _on_rollout_start(self) -> None:
         self._in_rollout = True
+        self._announce()
 
     def _on_rollout_end(self) -> None:
         self._in_rollout = False
@@ -87,6 +89,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
             return
         if self._saved_at != self.model.num_timesteps:
             self._save()
+            self._announce()
 
     def _save(self) -> None:
         self._due = False
@@ -100,9 +103,13 @@ class CheckpointCallback(callbacks.CheckpointCallback):
                 stacklevel=2,
             )
             return
-        self._saved_at = self.model.num_timesteps
-        if self.verbose >= 1:
-            print(f"Checkpoint {path}")
+        self._saved_at, self._written = self.model.num_timesteps, path
+
+    def _announce(self) -> None:
+        """Print what was written, as a part of this callback's own event: other callbacks may label its output."""
+        if self._written is not None and self.verbose >= 1:
+            print(f"Checkpoint {self._written}")
+        self._written = None
 
 
 class DueCheckpoints(callbacks.BaseCallback):

@@ -343,8 +343,8 @@ class Restore:
         """The environment that takes the place of a captured one; ``old`` is in its place."""
         env = self._environments.get(node["id"], old)
         part = ("object", node["id"])
-        is_same_class = node.get("class") in (None, qualified_name(type(env)))
-        if is_same_class and self._used.setdefault(id(env), (part, env))[0] != part:
+        fits = node["is"] == "workers" or node.get("class") == qualified_name(type(env))
+        if fits and self._used.setdefault(id(env), (part, env))[0] != part:
             raise self.unknown(path, "an environment of its own, which here is also in another place")
         return env
 
