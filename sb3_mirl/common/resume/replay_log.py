@@ -27,10 +27,8 @@ _KNOWN_BUFFERS = (
     *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer),
     *MASKED_BUFFERS.values(),
 )
-#: Dtypes that NumPy, torch and safetensors have in common
-_STORABLE_DTYPES = frozenset(
-    "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split(),
-)
+#: Dtypes that NumPy, torch and safetensors have in common. Others of NumPy are written as bytes
+_COMMON_DTYPES = frozenset("bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split())
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
 
@@ -144,14 +142,18 @@ def _file_number(segment: dict[str, Any]) -> int:
 
 def slot_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
     """
-    The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers. Without those of dtypes
-    that safetensors does not know, such as ``object``.
+    The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers. Without those that
+    cannot be written, such as arrays of objects.
     """
     return ((name, array) for name, array in _row_arrays(buffer) if _is_storable(array))
 
 
 def _is_storable(array: Any) -> bool:
-    return str(array.dtype).removeprefix("torch.") in _STORABLE_DTYPES
+    return _is_common(array) or (isinstance(array, np.ndarray) and not array.dtype.hasobject)
+
+
+def _is_common(array: Any) -> bool:
+    return str(array.dtype).removeprefix("torch.") in _COMMON_DTYPES
 
 
 def _row_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
@@ -173,8 +175,22 @@ def _slots(buffer: ReplayBuffer, first: int, last: int) -> np.ndarray:
 
 
 def _rows(buffer: ReplayBuffer, slots: np.ndarray) -> dict[str, np.ndarray]:
-    rows = {name: array[slots] for name, array in slot_arrays(buffer)}
-    return {name: row.cpu().numpy() if isinstance(row, th.Tensor) else row for name, row in rows.items()}
+    return {name: _as_written(array[slots]) for name, array in slot_arrays(buffer)}
+
+
+def _as_written(rows: Any) -> np.ndarray:
+    if isinstance(rows, th.Tensor):
+        return rows.cpu().numpy()
+    return rows if _is_common(rows) else np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)
+
+
+def _as_stored(rows: np.ndarray, target: Any) -> Any:
+    """The counterpart of :func:`_as_written`."""
+    if isinstance(target, th.Tensor):
+        return th.as_tensor(rows, device=target.device)
+    if _is_common(target):
+        return rows
+    return np.frombuffer(rows.tobytes(), target.dtype).reshape(len(rows), *target.shape[1:])
 
 
 def _bytes_of_a_step(buffer: ReplayBuffer) -> int:
@@ -210,8 +226,7 @@ def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> No
             buffer.planes.load(arrays.pop("image_numbers"), arrays.pop("images"), _file_number(segment))
         slots = _slots(buffer, segment["first"], segment["last"])
         for name, rows in arrays.items():
-            target = targets[name]
-            target[slots] = th.as_tensor(rows, device=target.device) if isinstance(target, th.Tensor) else rows
+            targets[name][slots] = _as_stored(rows, targets[name])
 
 
 def set_values_beside_slots(buffer: ReplayBuffer, values: dict[str, Any]) -> None:

@@ -56,13 +56,30 @@ def test_rows_that_an_unknown_buffer_changes_later_are_written_again(tmp_path):
     np.testing.assert_array_equal(resumed.replay_buffer.weights, model.replay_buffer.weights)
 
 
-@pytest.mark.parametrize("dtype", ["object", "datetime64[s]", "complex128", "longdouble"])
-def test_rows_that_cannot_be_written_are_named(tmp_path, dtype):
-    class Labelled(ReplayBuffer):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.labels = np.empty(self.buffer_size, dtype)
+class Labelled(ReplayBuffer):
+    dtype: str
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.labels = np.empty((self.buffer_size, 2), self.dtype)
+
+    def add(self, *args):
+        self.labels[self.pos] = np.array([self.pos, 2 * self.pos]).astype(self.dtype)
+        super().add(*args)
+
+
+@pytest.mark.filterwarnings("ignore:Of a Labelled")
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "complex128", "longdouble", "U3"])
+def test_rows_of_any_plain_dtype_are_restored(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(Labelled, "dtype", dtype, raising=False)
+    model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "replay_buffer_class": Labelled})
+    model.learn(20, CheckpointCallback(10, tmp_path))
+    resumed = MIRL.resume(tmp_path, "CartPole-v1")
+    np.testing.assert_array_equal(resumed.replay_buffer.labels[:20], model.replay_buffer.labels[:20])
+
+
+def test_rows_of_objects_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Labelled, "dtype", "object", raising=False)
     model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "replay_buffer_class": Labelled})
     with pytest.warns(UserWarning, match="without labels, whose dtype cannot be written"):
         model.learn(20, CheckpointCallback(10, tmp_path))
