@@ -13,8 +13,8 @@ from sb3_mirl.common.resume.run_state import ResumableModel, own_environments, o
 from sb3_mirl.common.resume.state import capture, restore
 from sb3_mirl.common.resume.walk import State
 
-#: Modules of torch whose networks consist of code
-_COMPILED = ("torch._dynamo", "torch.jit", "torch.fx")
+#: Modules of classes whose objects consist of code, or compile it anew
+_COMPILED = ("torch._dynamo", "torch.jit", "torch.fx", "sb3_mirl.common.gradient")
 #: Attributes of the model; the arguments of ``resume()`` may replace them
 _LEARNING_RATE = ("learning_rate", "lr_schedule")
 
@@ -99,7 +99,7 @@ def _values(model: ResumableModel) -> dict[str, Any]:
         if is_instance(holder, th.nn.Module):
             found = {key: value for key, value in found.items() if key not in ("_parameters", "_buffers", "_modules")}
             found |= {key: holder._buffers[key] for key in holder._non_persistent_buffers_set}
-        values |= {f"{name}.{key}": value for key, value in found.items()}
+        values |= {f"{name}.{key}": value for key, value in found.items() if not is_in_modules(type(value), _COMPILED)}
     return values
 
 

@@ -9,6 +9,7 @@ from resuming import SETTINGS
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_mirl import MIRL, CheckpointCallback
+from sb3_mirl.common.resume.model_state import capture_model, restore_model
 
 
 class Remembers(BaseFeaturesExtractor):
@@ -90,3 +91,12 @@ def test_what_a_policy_remembers_and_cannot_be_read_is_named(tmp_path):
     with pytest.warns(UserWarning, match=r"The policy is not restored as a whole: .*extractor\.numbers \(itertools\.count\)"):
         resumed = MIRL.resume(tmp_path, "CartPole-v1")
     assert resumed.q_net.features_extractor.count > 0
+
+
+def test_compiled_functions_are_made_anew():
+    def model():
+        return MIRL("MlpPolicy", "CartPole-v1", compile_update=True, **{**SETTINGS, "learning_starts": 20})
+
+    state = capture_model(model().learn(30))
+    restore_model(model(), state)
+    assert state.missing == []
