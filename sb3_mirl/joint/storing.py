@@ -51,6 +51,7 @@ def store_transitions(
         model = models[row]
         model._last_original_obs = model._last_obs
         model._last_obs = transitions.observations[key][row]
+        model.n_stored += 1
     return failed
 
 

@@ -13,6 +13,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl import MIRL, BaseDQN, CheckpointCallback
@@ -43,7 +44,10 @@ SETTINGS: dict[str, Any] = {
 SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 16}}
 CNN = {"policy_kwargs": SMALL_CNN, "replay_buffer_class": FrameReplayBuffer}
 #: Numbers of arrays, what counts seconds, and generators that nobody seeds
-_NOT_COMPARED = ("id", "content", "first", "owner", "elapsed", "episode_times", "observation_space", "_observation_space")
+_NOT_COMPARED = (
+    *("id", "content", "first", "owner", "elapsed", "episode_times", "observation_space", "_observation_space"),
+    "python",  # seeds its generator anew in each worker process
+)
 
 
 def cartpole(folder: Path, n_envs: int = 1, **kwargs: Any) -> VecEnv:
@@ -81,6 +85,7 @@ def run(
     algorithm: type[BaseDQN] = MIRL,
 ) -> BaseDQN:
     """Begins a run, or goes on with it if it has a checkpoint."""
+    set_random_seed(3)  # worker processes begin with the generators of NumPy and torch
     env = make_env()
     if list(folder.glob("checkpoints/rl_model_*.json")):  # not one that is unfinished
         model = algorithm.resume(folder / "checkpoints", env)

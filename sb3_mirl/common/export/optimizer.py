@@ -1,5 +1,6 @@
 """The optimiser's state: its tensors by name, and the rest as JSON."""
 
+import math
 from typing import Any
 
 import torch as th
@@ -63,17 +64,27 @@ def merge_state(given: dict[str, Any], built: dict[str, Any], tensors: dict[str,
 
 
 def _merge_group(group: Any, expected: dict[str, Any]) -> dict[str, Any]:
-    # Settings that an older torch did not have keep their defaults
-    if not isinstance(group, dict) or not {"lr", "params"} <= group.keys() <= expected.keys():
+    # Settings that an older torch did not have keep their defaults. A scheduler adds initial_lr
+    if not isinstance(group, dict) or not {"lr", "params"} <= group.keys() <= {*expected, "initial_lr"}:
         raise ValueError(f"optimizer: a group has the settings {sorted(expected)}, the file has {shortened(group)}")
+    expected = {**expected, **({"initial_lr": expected["lr"]} if "initial_lr" in group else {})}
     for key, value in group.items():
-        if key not in VARIABLE_SETTINGS and value != expected[key]:
+        if key not in VARIABLE_SETTINGS and value != expected[key] and not _is_changed_number(value, expected[key]):
             own = shortened(expected[key])
-            raise ValueError(f"optimizer: {key} must be {own} as in optimizer_kwargs, the file has {shortened(value)}")
-    if type(group["lr"]) not in (int, float) or not group["lr"] >= 0:
-        raise ValueError(f"optimizer: lr must be a number >= 0, the file has {shortened(group['lr'])}")
+            raise ValueError(
+                f"optimizer: {key} must be {own} as in optimizer_kwargs, or another number if that is one, the file has "
+                f"{shortened(value)}"
+            )
+    for key in ("lr", "initial_lr"):
+        if key in group and (type(group[key]) not in (int, float) or not group[key] >= 0):
+            raise ValueError(f"optimizer: {key} must be a number >= 0, the file has {shortened(group[key])}")
     device_settings = {key: expected[key] for key in ("fused", "foreach") if key in expected}
     return {key: _decode(key, value, expected[key]) for key, value in {**expected, **group, **device_settings}.items()}
+
+
+def _is_changed_number(value: Any, own: Any) -> bool:
+    """Whether a number, such as ``weight_decay``, has taken the place of another in training."""
+    return {type(value), type(own)} <= {int, float} and math.isfinite(value)
 
 
 def _decode(key: str, given: Any, expected: Any) -> Any:

@@ -29,6 +29,14 @@ def export_model(model: ExportableModel, path: str | Path, replaced: dict[str, A
     path = Path(path)
     path = path if path.suffix else path.with_name(path.name + SUFFIX)
     policy = uncompiled_policy(model)
+    names, variables = model._get_torch_save_params()
+    if others := [name for name in [*names, *variables] if name not in ("policy", "policy.optimizer")]:
+        raise ValueError(
+            f"A model must have no networks beside its policy to be exported, and {type(model).__name__} has {others}. save() "
+            "writes all of them"
+        )
+    # What reading refuses must not be written
+    policy.check_loaded_state()
     state_dict = policy.state_dict()
     if other := [name for name, value in state_dict.items() if not th.is_tensor(value)]:
         raise ValueError(f"{other[0]} of the policy must be a tensor to be exported, got {state_dict[other[0]]!r}")

@@ -39,9 +39,12 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         for name, value in (("save_freq", save_freq), ("keep", keep)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if any(separator in name_prefix for separator in (os.sep, os.altsep) if separator):
+            raise ValueError(f"name_prefix must be a part of a file name, without {os.sep}, got {name_prefix!r}")
         self._due = False
         self._in_rollout = True
         self._saved_at = -1
+        self._written: Path | None = None
         self._writer: CheckpointWriter | None = None
 
     def _init_callback(self) -> None:
@@ -64,11 +67,17 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._due |= self.n_calls % self.save_freq == 0
         return True
 
-    def _on_rollout_start(self) -> None:
-        # Between two rollouts, the state of the run is that of its objects: no local variable matters
+    def write_if_due(self) -> None:
+        """
+        Write a checkpoint if ``save_freq`` calls have passed. Called between two rollouts: then the state of the run is that
+        of its objects, and no local variable matters.
+        """
         if self._due:
             self._save()
+
+    def _on_rollout_start(self) -> None:
         self._in_rollout = True
+        self._announce()
 
     def _on_rollout_end(self) -> None:
         self._in_rollout = False
@@ -80,6 +89,7 @@ class CheckpointCallback(callbacks.CheckpointCallback):
             return
         if self._saved_at != self.model.num_timesteps:
             self._save()
+            self._announce()
 
     def _save(self) -> None:
         self._due = False
@@ -93,6 +103,30 @@ class CheckpointCallback(callbacks.CheckpointCallback):
                 stacklevel=2,
             )
             return
-        self._saved_at = self.model.num_timesteps
-        if self.verbose >= 1:
-            print(f"Checkpoint {path}")
+        self._saved_at, self._written = self.model.num_timesteps, path
+
+    def _announce(self) -> None:
+        """Print what was written, as a part of this callback's own event: other callbacks may label its output."""
+        if self._written is not None and self.verbose >= 1:
+            print(f"Checkpoint {self._written}")
+        self._written = None
+
+
+class DueCheckpoints(callbacks.BaseCallback):
+    """
+    Writes the checkpoints that are due before any other callback hears of the next rollout: the resumed run begins with that
+    rollout and calls them all.
+
+    :param checkpoint_callbacks: all of the training
+    """
+
+    def __init__(self, checkpoint_callbacks: list[CheckpointCallback]) -> None:
+        super().__init__()
+        self.checkpoint_callbacks = checkpoint_callbacks
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        for callback in self.checkpoint_callbacks:
+            callback.write_if_due()

@@ -8,6 +8,7 @@ import collections
 import csv
 import enum
 import functools
+import hashlib
 import io
 import logging
 import operator
@@ -27,7 +28,7 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodDescriptorType)
 _METHODS = (types.WrapperDescriptorType, types.MethodWrapperType, staticmethod, classmethod, property, np.ufunc)
@@ -46,7 +47,8 @@ _OUTPUT_MODULES = tuple(
 _RESOURCE_MODULES = ("subprocess", "multiprocessing", "concurrent", "asyncio", "socket", "ssl", "selectors", "tempfile")
 #: Attributes of these classes that are not state
 _PASSING: tuple[tuple[type, Collection[str]], ...] = (
-    (DummyVecEnv, frozenset({"buf_infos", "reset_infos"})),  # of the latest step
+    (DummyVecEnv, frozenset({"buf_infos"})),  # of the latest step
+    (SubprocVecEnv, frozenset({"remotes", "work_remotes", "processes", "waiting", "closed"})),  # of the worker processes
     (VecEnvWrapper, frozenset({"class_attributes"})),  # a table of methods
     (BaseCallback, frozenset({"locals", "globals", "parent"})),
     (BaseAlgorithm, frozenset({"replay_buffer", "rollout_buffer"})),  # captured apart
@@ -119,14 +121,40 @@ def program_name(value: Any) -> str:
         return str(value)
     if is_instance(value, re.Pattern):
         return f"the pattern {value.pattern!r}"
+    if is_instance(value, np.ufunc):
+        return f"numpy.{value.__name__}"
+    if is_instance(value, _CALLABLES[1:]):
+        return re.sub(" at 0x[0-9a-f]+", "", repr(value))
     if is_instance(value, (type, *_FUNCTIONS)):
-        return f"{getattr(value, '__module__', None) or ''}.{value.__qualname__}".lstrip(".")
+        name = f"{getattr(value, '__module__', None) or ''}.{value.__qualname__}".lstrip(".")
+        return f"{name} {_code_hash(value.__code__)}" if name.endswith("<lambda>") and hasattr(value, "__code__") else name
     return qualified_name(type(value))
+
+
+def _code_hash(code: types.CodeType) -> str:
+    """Tells functions without a name apart; it does not depend on the line in which they are."""
+    constants = [_code_hash(value) if isinstance(value, types.CodeType) else value for value in code.co_consts]
+    return hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()[:8]
 
 
 def builtin_base(cls: type) -> type:
     """The first class of :data:`BUILTIN_PART` that a class is derived from."""
     return next(base for base in cls.__mro__ if base in BUILTIN_PART)
+
+
+def replace_builtin_part(base: Any, new: Any, content: Any) -> None:
+    """
+    Replace what a container holds. Calls the methods of its built-in base, which the class of the object may override.
+    """
+    if base is types.SimpleNamespace:
+        return
+    if base is collections.deque:
+        base.__init__(new, (), content.maxlen)
+    else:
+        base.clear(new)
+    if base is collections.defaultdict:
+        new.default_factory = content.default_factory
+    (base.extend if hasattr(base, "extend") else base.update)(new, content)
 
 
 @functools.lru_cache(maxsize=10_000)

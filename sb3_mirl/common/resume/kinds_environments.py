@@ -8,9 +8,10 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from sb3_mirl.common.resume.classes import is_in_modules, is_instance, qualified_name
+from sb3_mirl.common.resume.classes import attributes, is_in_modules, is_instance, qualified_name
 from sb3_mirl.common.resume.logs import replace_content
-from sb3_mirl.common.resume.walk import Capture, Kind, Restore, State, StateMismatch, instances, place
+from sb3_mirl.common.resume.run_state import cpu_random_states, set_random_states
+from sb3_mirl.common.resume.walk import Capture, Kind, Restore, State, StateMismatch, instances
 
 
 def _describe(space: spaces.Space) -> str:
@@ -55,7 +56,7 @@ def _restore_emulator(walk: Restore, node: dict[str, Any], old: Any, path: str) 
     import ale_py
 
     if not _is_emulator(old):
-        raise StateMismatch(f"at {place(path)} the state has an Atari emulator, the object a {qualified_name(type(old))}")
+        raise walk.mismatch(path, "an Atari emulator", f"a {qualified_name(type(old))}")
     state = ale_py.ALEState.__new__(ale_py.ALEState)
     state.__setstate__(walk.arrays[node["content"]].tobytes())
     old.restoreSystemState(state)
@@ -76,46 +77,49 @@ class _StateMethods:
 
 
 def _add_state_methods(capture: Callable[..., State], restore: Callable[..., Any]) -> None:
-    def restore_and_report(env: gym.Env, state: State) -> tuple[StateMismatch | None, list[str]]:
+    def capture_all(env: gym.Env) -> tuple[State, State]:
+        return capture(env), capture(cpu_random_states())
+
+    def restore_and_report(env: gym.Env, state: State, random: State) -> tuple[StateMismatch | None, list[str]]:
         # An exception would end the worker process without a message in the main process
         try:
             restore(env, state)
         except StateMismatch as error:
             return error, []
+        set_random_states(restore(cpu_random_states(), random))
         return None, state.missing
 
-    gym.Env.capture_state = capture  # type: ignore[attr-defined]
+    gym.Env.capture_state = capture_all  # type: ignore[attr-defined]
     gym.Env.restore_state_ = restore_and_report  # type: ignore[attr-defined]
 
 
 def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
-    """``SubprocVecEnv``, whose worker processes call ``capture`` and ``restore`` for their environments."""
+    """``SubprocVecEnv``, whose worker processes call ``capture`` and ``restore`` for environment and global generators."""
 
     def capture_workers(walk: Capture, value: SubprocVecEnv, path: str) -> dict[str, Any]:
         value.set_attr("_sb3_mirl", _StateMethods(capture, restore))
-        children = []
-        for index, state in enumerate(value.env_method("capture_state")):
-            walk.missing += [f"{path}.envs[{index}].{name}".lstrip(".") for name in state.missing]
-            children.append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
-            walk.arrays += state.arrays
+        children: list[list[dict[str, Any]]] = []
+        for index, states in enumerate(value.env_method("capture_state")):
+            walk.missing += [f"{path}.envs[{index}].{name}".lstrip(".") for name in states[0].missing]
+            children.append([])  # states of the environment and of the generators
+            for state in states:
+                children[-1].append({"tree": state.tree, "first": len(walk.arrays), "count": len(state.arrays)})
+                walk.arrays += state.arrays
         walk.reported = len(walk.missing)
-        # SB3 passes seeds and options to the next reset; DQN explores with the random generator of the action space
-        names = ("_seeds", "_options", "action_space", "observation_space")
-        return {
-            "children": children,
-            "attributes": walk.complete_values([(name, getattr(value, name)) for name in names], path),
-        }
+        # Among them seeds and options, which SB3 passes to the next reset, and the generator of the action space
+        return {"children": children, "attributes": walk.complete_values(attributes(value), path)}
 
     def restore_workers(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
         if not is_instance(old, SubprocVecEnv) or old.num_envs != len(node["children"]):
-            raise StateMismatch(f"at {place(path)} the state has a SubprocVecEnv of {len(node['children'])}, the object {old}")
+            raise walk.mismatch(path, f"a SubprocVecEnv of {len(node['children'])}", f"a {old}")
         old.set_attr("_sb3_mirl", _StateMethods(capture, restore))
-        for index, child in enumerate(node["children"]):
+        for index, children in enumerate(node["children"]):
             place_of_env = f"{path}.envs[{index}]".lstrip(".")
-            arrays = walk.arrays[child["first"] : child["first"] + child["count"]]
-            error, missing = old.env_method("restore_state_", State(child["tree"], arrays, []), indices=[index])[0]
+            ranges = [slice(child["first"], child["first"] + child["count"]) for child in children]
+            states = [State(child["tree"], walk.arrays[part], []) for child, part in zip(children, ranges, strict=True)]
+            error, missing = old.env_method("restore_state_", *states, indices=[index])[0]
             if error is not None:
-                raise StateMismatch(f"{place_of_env}: {error}")
+                raise walk.mismatch(f"{path}.envs[{index}]", "another environment", f"not that one: {error}")
             walk.missing += [f"{place_of_env}: {name}" for name in missing]
         walk.made(node, old)
         vars(old).update(walk.complete_values(node["attributes"], vars(old), path))

@@ -1,6 +1,5 @@
 """Objects of Python classes."""
 
-import collections
 import copy
 import enum
 import functools
@@ -24,11 +23,13 @@ from sb3_mirl.common.resume.classes import (
     is_passing_class,
     is_python_object,
     only_adds_attributes,
+    program_name,
     qualified_name,
     remove_attribute,
+    replace_builtin_part,
     set_attribute,
 )
-from sb3_mirl.common.resume.walk import Capture, Kind, Restore, StateMismatch, UnknownClass, exactly, instances, place
+from sb3_mirl.common.resume.walk import Capture, Kind, Restore, UnknownClass, exactly, instances
 
 #: Classes that count the seconds since ``t_start``, without those between a checkpoint and the resumption
 _TIMED = (Monitor, VecMonitor)
@@ -100,7 +101,7 @@ def _restore_object(walk: Restore, node: dict[str, Any], old: Any, path: str) ->
 
 
 def _new_object(walk: Restore, name: str, old: Any, path: str) -> Any:
-    mismatch = StateMismatch(f"at {place(path)} the state has a {name}, the object a {qualified_name(type(old))}")
+    mismatch = walk.mismatch(path, f"a {name}", f"a {qualified_name(type(old))}")
     try:
         cls = walk.find_class(name, None, path)
     except UnknownClass:
@@ -135,7 +136,7 @@ def _restore_derived(walk: Restore, node: dict[str, Any], old: Any, path: str) -
     part_before = BUILTIN_PART[base](old) if same else None
     if hasattr(base, "clear") or base is types.SimpleNamespace:  # mutable: it may contain itself
         new = walk.made(node, old if same else base.__new__(cls))
-        _replace_builtin_part(base, new, walk.value(node["base"], part_before, path))
+        replace_builtin_part(base, new, walk.value(node["base"], part_before, path))
     else:
         new = walk.made(node, base.__new__(cls, walk.value(node["base"], part_before, path)))
     for name, value in walk.all_values(node["attributes"], dict(attributes(old)) if same else {}, path):
@@ -143,17 +144,15 @@ def _restore_derived(walk: Restore, node: dict[str, Any], old: Any, path: str) -
     return new
 
 
-def _replace_builtin_part(base: Any, new: Any, content: Any) -> None:
-    """Call the methods of the built-in class, which the class of the object may override."""
-    if base is types.SimpleNamespace:
-        return
-    if base is collections.deque:
-        base.__init__(new, (), content.maxlen)
-    else:
-        base.clear(new)
-    if base is collections.defaultdict:
-        new.default_factory = content.default_factory
-    (base.extend if hasattr(base, "extend") else base.update)(new, content)
+def _capture_method(walk: Capture, value: types.MethodType, path: str) -> dict[str, Any]:
+    return {"name": program_name(value), "of": walk.value(value.__self__, f"{path}.__self__")}
+
+
+def _restore_method(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
+    if type(old) is not types.MethodType or program_name(old) != node["name"]:
+        raise walk.unknown(path, f"{node['name']}, which is a part of the program")
+    owner = walk.value(node["of"], old.__self__, f"{path}.__self__")
+    return walk.made(node, old if owner is old.__self__ else types.MethodType(old.__func__, owner))
 
 
 def _is_plain_reference(value: Any) -> bool:
@@ -164,6 +163,7 @@ def _is_plain_reference(value: Any) -> bool:
 KINDS = (
     Kind("enum", instances(enum.Enum), _capture_enum, _restore_enum),
     Kind("partial", exactly(functools.partial), _capture_partial, _restore_partial),
+    Kind("method", exactly(types.MethodType), _capture_method, _restore_method),
     Kind("reference", _is_plain_reference, _capture_reference, _restore_reference),
     Kind("object", is_python_object, _capture_object, _restore_object, in_place=True),
     Kind("subclass", is_derived_from_builtin, _capture_derived, _restore_derived, in_place=True),

@@ -12,8 +12,8 @@ from sb3_mirl.common.files import write_whole
 from sb3_mirl.common.text import printable
 
 FORMAT = "sb3_mirl checkpoint"
-FORMAT_VERSION = 3
-_FIELDS = {"run": str, "serial": int, "name": str, "calls": int, "files": dict, "replay": dict, "state": dict}
+FORMAT_VERSION = 4
+_FIELDS = {"run": str, "serial": int, "name": str, "n_stored": int, "files": dict, "replay": dict, "state": dict}
 _BLOCK_BYTES = 1 << 20
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.resume.logs import recorded_values, restore_log_files
 from sb3_mirl.common.resume.manifest import (
@@ -20,6 +21,7 @@ from sb3_mirl.common.resume.manifest import (
     is_foreign_model,
     read_manifest,
 )
+from sb3_mirl.common.resume.model_state import restore_model
 from sb3_mirl.common.resume.replay_log import end_trajectory, fill_slots, set_values_beside_slots, values_beside_slots
 from sb3_mirl.common.resume.run_state import (
     OBSERVATIONS,
@@ -43,8 +45,8 @@ class Checkpoint:
     """
     A checkpoint whose files have been compared with its manifest.
 
-    To resume: :meth:`restore_replay` and :meth:`restore_env` after the model was loaded from ``model_file``;
-    :meth:`set_logger` when ``learn()`` begins; :meth:`restore_run` when training has started.
+    To resume: :meth:`restore_replay`, :meth:`restore_env` and :meth:`restore_model` after the model was loaded from
+    ``model_file``; :meth:`set_logger` when ``learn()`` begins; :meth:`restore_run` when training has started.
 
     :param folder: of the checkpoint
     :param path: its manifest
@@ -61,8 +63,9 @@ class Checkpoint:
                 check_file(folder / "replay", segment["file"], segment)
         except (AttributeError, KeyError, TypeError) as error:
             raise DamagedCheckpoint(f"{path.name} is not what was written: {type(error).__name__} {error}") from error
-        #: Whether the state of the environment could not be restored. Only :meth:`restore_env` writes it
+        #: Whether the state of the environment could not be restored, so that new episodes begin
         self.new_episodes = False
+        self._env: VecEnv | None = None
         self._sets_logger = False
         self._arrays = ArrayTable(safetensors.numpy.load_file(folder / f"{self.manifest['name']}.safetensors"))
         self.model_file = folder / f"{self.manifest['name']}.zip"
@@ -116,6 +119,11 @@ class Checkpoint:
         """Whether the training was complete."""
         return self.manifest["num_timesteps"] >= self.manifest["total_timesteps"]
 
+    @property
+    def continues_counting(self) -> bool:
+        """Whether an unfinished ``learn(..., reset_num_timesteps=False)`` was interrupted."""
+        return not self.manifest["reset_num_timesteps"] and not self.finished
+
     def restore_replay(self, model: ResumableModel) -> None:
         """
         Fill the replay buffer of the model, and make its checkpoints those of the interrupted run.
@@ -138,11 +146,16 @@ class Checkpoint:
 
         :raises ValueError: if the environment is not made like that of the interrupted run
         """
+        assert model.env is not None
+        model.env.reset()
+        self._env = model.env
+        self._restore_env_state(model)
+
+    def _restore_env_state(self, model: ResumableModel) -> None:
         env, buffer = model.env, model.replay_buffer
         assert env is not None and buffer is not None
         states = self.manifest["state"]
         state, observations = (self._arrays.get(states[name]) for name in ("env", "observations"))
-        env.reset()
         try:
             restore(env, state, own_objects(model))
         except StateMismatch as error:
@@ -154,19 +167,31 @@ class Checkpoint:
             restore([model.action_space], self._arrays.get(states["action_space"]))
         else:
             model.action_space = env.action_space
-        if state.missing:
+        if state.missing and not self.new_episodes:
             warnings.warn(
                 "The environment's state is not in the checkpoint, because it cannot be read: "
                 f"{missing_names(state.missing)}. Training continues with new episodes; nothing else is lost.",
-                stacklevel=3,
+                stacklevel=4,
             )
             self.new_episodes = True
+        if self.new_episodes:
             env.seed((model.seed or 0) + model.num_timesteps)
             model._last_obs = env.reset()  # type: ignore[assignment]
             model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
             if model._vec_normalize_env is not None:
                 model._last_original_obs = model._vec_normalize_env.get_original_obs()
             end_trajectory(buffer)
+
+    def restore_model(self, model: ResumableModel, replaced: set[str]) -> None:
+        """
+        Restore what policy, optimiser and learning rate remember beside the model file.
+
+        :param model: whose environment is restored
+        :param replaced: attributes of the model that the user has replaced
+        """
+        state = self._arrays.get(self.manifest["state"]["model"])
+        restore_model(model, state, replaced)
+        _warn_if_incomplete("The policy", state)
 
     def set_logger(self, model: ResumableModel) -> None:
         """Make the model log into the folder of the interrupted run, unless the user has set a logger."""
@@ -178,7 +203,8 @@ class Checkpoint:
 
     def restore_run(self, model: ResumableModel, callbacks: list[BaseCallback]) -> None:
         """
-        Restore callbacks, logs and random generators. Nothing may draw random numbers between this and the first rollout.
+        Restore callbacks, logs, random generators, and the environment once more, which callbacks may have changed when
+        training started. Nothing may draw random numbers between this and the first rollout.
 
         :param model: whose training has started
         :param callbacks: of the resumed run
@@ -188,6 +214,8 @@ class Checkpoint:
             model._custom_logger = False
         model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
         model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
+        if model.env is self._env:
+            self._restore_env_state(model)
         self._restore_callbacks(model, callbacks)
         recorded = self._arrays.get(state["logger"])
         vars(model.logger).update(restore(recorded_values(model.logger), recorded))

@@ -27,6 +27,8 @@ _KNOWN_BUFFERS = (
     *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer),
     *MASKED_BUFFERS.values(),
 )
+#: Dtypes that NumPy, torch and safetensors have in common. Others of NumPy are written as bytes
+_COMMON_DTYPES = frozenset("bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split())
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
 
@@ -59,10 +61,15 @@ class ReplayLog:
         :param buffer: to be logged
         :param replay: entry of the manifest whose content ``buffer`` includes; None if there is none
         """
-        if type(buffer) not in _KNOWN_BUFFERS:
+        is_known, left_out = (
+            type(buffer) in _KNOWN_BUFFERS,
+            [name for name, array in _row_arrays(buffer) if not _is_storable(array)],
+        )
+        if not is_known or left_out:
+            names = f", without {', '.join(left_out)}, whose dtype cannot be written" if left_out else ""
             warnings.warn(
-                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot, and nothing else that "
-                "it adds to SB3's replay buffers",
+                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot{names}, and nothing else "
+                "that it adds to SB3's replay buffers. Each checkpoint writes all of these rows",
                 stacklevel=4,
             )
         self._buffer = buffer
@@ -84,6 +91,8 @@ class ReplayLog:
             first = count - (size if buffer.full else buffer.pos)
         else:
             first = max(self.count - self.n_changed, count - size, 0)
+        if type(buffer) not in _KNOWN_BUFFERS:  # any row may have changed, such as the weights of earlier transitions
+            first, segments = max(count - size, 0), []
         segments = [segment for segment in segments if segment["last"] > count - size]
         new: list[dict[str, Any]] = []
         self._new_images = []
@@ -132,7 +141,22 @@ def _file_number(segment: dict[str, Any]) -> int:
 
 
 def slot_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
-    """The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers."""
+    """
+    The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers. Without those that
+    cannot be written, such as arrays of objects.
+    """
+    return ((name, array) for name, array in _row_arrays(buffer) if _is_storable(array))
+
+
+def _is_storable(array: Any) -> bool:
+    return _is_common(array) or (isinstance(array, np.ndarray) and not array.dtype.hasobject)
+
+
+def _is_common(array: Any) -> bool:
+    return str(array.dtype).removeprefix("torch.") in _COMMON_DTYPES
+
+
+def _row_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
     for name, value in vars(buffer).items():
         if name in _HINDSIGHT_ARRAYS:
             continue
@@ -151,8 +175,22 @@ def _slots(buffer: ReplayBuffer, first: int, last: int) -> np.ndarray:
 
 
 def _rows(buffer: ReplayBuffer, slots: np.ndarray) -> dict[str, np.ndarray]:
-    rows = {name: array[slots] for name, array in slot_arrays(buffer)}
-    return {name: row.cpu().numpy() if isinstance(row, th.Tensor) else row for name, row in rows.items()}
+    return {name: _as_written(array[slots]) for name, array in slot_arrays(buffer)}
+
+
+def _as_written(rows: Any) -> np.ndarray:
+    if isinstance(rows, th.Tensor):
+        return rows.cpu().numpy()
+    return rows if _is_common(rows) else np.frombuffer(rows.tobytes(), np.uint8).reshape(len(rows), -1)
+
+
+def _as_stored(rows: np.ndarray, target: Any) -> Any:
+    """The counterpart of :func:`_as_written`."""
+    if isinstance(target, th.Tensor):
+        return th.as_tensor(rows, device=target.device)
+    if _is_common(target):
+        return rows
+    return np.frombuffer(rows.tobytes(), target.dtype).reshape(len(rows), *target.shape[1:])
 
 
 def _bytes_of_a_step(buffer: ReplayBuffer) -> int:
@@ -188,8 +226,7 @@ def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> No
             buffer.planes.load(arrays.pop("image_numbers"), arrays.pop("images"), _file_number(segment))
         slots = _slots(buffer, segment["first"], segment["last"])
         for name, rows in arrays.items():
-            target = targets[name]
-            target[slots] = th.as_tensor(rows, device=target.device) if isinstance(target, th.Tensor) else rows
+            targets[name][slots] = _as_stored(rows, targets[name])
 
 
 def set_values_beside_slots(buffer: ReplayBuffer, values: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -15,15 +16,19 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from sb3_mirl.common.events import GradientStepCallback, RolloutEvents, callbacks_inside_events, flatten_callbacks
 from sb3_mirl.common.inputs import check_integer, find_action_names
 from sb3_mirl.common.learning_curve import add_return, new_curve
-from sb3_mirl.common.resume.callback import CheckpointCallback
+from sb3_mirl.common.resume.callback import CheckpointCallback, DueCheckpoints
 from sb3_mirl.common.resume.manifest import new_run_id
+from sb3_mirl.common.resume.model_state import ModelSnapshot
 from sb3_mirl.common.resume.reader import Checkpoint
-from sb3_mirl.common.resume.run_state import ResumableModel
+from sb3_mirl.common.resume.run_state import ResumableModel, missing_names
 
 SelfDQN = TypeVar("SelfDQN", bound="ResumableDQN")
 
 # Attributes that belong to one call of learn()
-_OF_ONE_LEARN = ("_gradient_step_callbacks", "active_callbacks", "_num_timesteps_at_start", "_total_timesteps")
+_OF_ONE_LEARN = (
+    *("_gradient_step_callbacks", "active_callbacks", "_num_timesteps_at_start", "_total_timesteps"),
+    "resets_num_timesteps",
+)
 
 
 class ResumableDQN(ResumableModel):
@@ -40,7 +45,8 @@ class ResumableDQN(ResumableModel):
         self.learning_curve: dict[str, Any] = new_curve()
         # ResumableModel says who may write these
         self.active_callbacks: list[BaseCallback] = []
-        self.run_id, self.checkpoint_serial = new_run_id(), 0
+        self.run_id, self.checkpoint_serial, self.n_stored = new_run_id(), 0, 0
+        self.resets_num_timesteps = True
         #: Of NumPy's global generator after the construction or the latest :meth:`learn`. Joint training goes on from it
         self.random_state = np.random.get_state(legacy=False)
         self.resumed_from: Checkpoint | None = None
@@ -62,19 +68,25 @@ class ResumableDQN(ResumableModel):
         continues = self.resumed_from is not None and not self.active_callbacks
         self._gradient_step_callbacks = [*defaults, *given]
         self.active_callbacks = [*defaults, *flatten_callbacks(callback)]
+        checkpoints = [item for item in self.active_callbacks if isinstance(item, CheckpointCallback)]
+        due = [DueCheckpoints(checkpoints)] if checkpoints else []
         inside = callbacks_inside_events(callback, CheckpointCallback)
         events = [RolloutEvents(list(inside))] if inside else []
         # Last: nothing after it draws random numbers before the first step
-        resumption = [_Resumption()] if continues else []
+        resumption = [_Resumption(ModelSnapshot(self))] if continues else []
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.action_names = find_action_names(self.env, n_actions) or self.action_names
-        return super()._init_callback(CallbackList([*defaults, callback, *events, *resumption]), progress_bar)
+        return super()._init_callback(CallbackList([*due, *defaults, callback, *events, *resumption]), progress_bar)
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(total_timesteps, *args, **kwargs)
         if self.num_timesteps == 0:
             self.learning_curve = new_curve()
         return result
+
+    def _store_transition(self, *args: Any, **kwargs: Any) -> None:
+        super()._store_transition(*args, **kwargs)
+        self.n_stored += 1
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
@@ -126,9 +138,11 @@ class ResumableDQN(ResumableModel):
         total_timesteps = check_integer("total_timesteps", total_timesteps, 0)
         # A callback may call learn() inside of another learn(), which then continues with its own attributes
         outer = {name: getattr(self, name) for name in _OF_ONE_LEARN} if self.active_callbacks else {}
+        self.resets_num_timesteps = reset_num_timesteps
         if self.resumed_from is not None and not outer:
             self.resumed_from.set_logger(self)
-            if reset_num_timesteps:  # of the call that is continued
+            if reset_num_timesteps or self.resumed_from.continues_counting:  # of the call that is continued
+                self.resets_num_timesteps = self.resumed_from.manifest["reset_num_timesteps"]
                 total_timesteps += self._num_timesteps_at_start - self.num_timesteps
                 reset_num_timesteps = False
         try:
@@ -170,8 +184,10 @@ class ResumableDQN(ResumableModel):
         Load the newest complete checkpoint that a :class:`~sb3_mirl.CheckpointCallback` wrote.
 
         Then call :meth:`learn` with the arguments of the interrupted call, which it continues: on a CPU the result is
-        bit-exact. With ``reset_num_timesteps=False`` it trains so many steps more, as in SB3. Logs and monitor files are
-        reset to their content at the checkpoint; set your own logger again.
+        bit-exact. If that call was complete or counted from 0, ``reset_num_timesteps=False`` trains so many steps more, as in
+        SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. When training has
+        started, ``learn`` puts the environment back to the checkpoint, and the policy to what it was before: what callbacks
+        change in ``_on_training_start`` does not last.
 
         If the state of the environment cannot be captured (Box2D, for example), new episodes begin, with a warning. The model
         file is unpickled, as by SB3's ``load``: resume only your own files.
@@ -195,6 +211,7 @@ class ResumableDQN(ResumableModel):
         model = cls.load(checkpoint.model_file, cls._wrap_env(env, verbose=0), device, force_reset=False, **kwargs)
         checkpoint.restore_replay(model)
         checkpoint.restore_env(model)
+        checkpoint.restore_model(model, {*kwargs, *(kwargs.get("custom_objects") or ())})
         model.resumed_from = checkpoint
         return model
 
@@ -227,9 +244,19 @@ class _Resumption(BaseCallback):
 
     model: ResumableDQN
 
+    def __init__(self, snapshot: ModelSnapshot) -> None:
+        super().__init__()
+        self._snapshot: ModelSnapshot | None = snapshot
+
     def _on_training_start(self) -> None:
         checkpoint, self.model.resumed_from = self.model.resumed_from, None
-        assert checkpoint is not None
+        snapshot, self._snapshot = self._snapshot, None
+        assert checkpoint is not None and snapshot is not None
+        # Callbacks have begun a training that had begun already
+        if missing := snapshot.put_back(self.model):
+            warnings.warn(
+                f"What callbacks changed when training started remains changed: {missing_names(missing)}", stacklevel=2
+            )
         checkpoint.restore_run(self.model, self.model.active_callbacks)
 
     def _on_step(self) -> bool:

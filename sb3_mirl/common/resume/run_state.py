@@ -1,5 +1,6 @@
 """What a run consists of besides its model: random generators, callbacks, environments; and the identity of a run."""
 
+import os
 import platform
 import random
 import re
@@ -18,7 +19,8 @@ from sb3_mirl.common.text import printable
 #: Callbacks that have nothing to restore
 _STATELESS = (CallbackList, ProgressBarCallback)
 #: Attributes of callbacks that SB3 sets when training starts, or that the user may choose anew
-_NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best|.*(path|dir|folder)")
+_NOT_STATE = re.compile(r"model|locals|globals|parent|callbacks?|callback_on_new_best")
+_PATHS = re.compile(r".*(path|dir|folder)")
 #: May be missing when a run is resumed
 _OPTIONAL_CALLBACK = "sb3_mirl.CheckpointCallback"
 _MAX_NAMES = 30
@@ -32,6 +34,8 @@ class ResumableModel(DQN):
     - ``active_callbacks``: ``learn()`` only; all callbacks of the current ``learn()``, and none outside of it
     - ``run_id``: the constructor and copies (a new id), and :meth:`Checkpoint.restore_replay` (that of the interrupted run)
     - ``checkpoint_serial``: :class:`CheckpointWriter` (one more with each checkpoint) and :meth:`Checkpoint.restore_replay`
+    - ``n_stored``: ``_store_transition()`` only; how often the replay buffer has stored a step
+    - ``resets_num_timesteps``: ``learn()`` only; whether the current call counts its steps from 0
     - ``resumed_from``: ``resume()`` sets the checkpoint, and ``learn()`` clears it when training has started
     """
 
@@ -39,25 +43,27 @@ class ResumableModel(DQN):
     active_callbacks: list[BaseCallback]
     run_id: str
     checkpoint_serial: int
+    n_stored: int
+    resets_num_timesteps: bool
     resumed_from: Any
+
+
+def cpu_random_states() -> dict[str, Any]:
+    """The states of the global random generators of a process that uses no GPU."""
+    return {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "torch": th.get_rng_state()}
 
 
 def random_states() -> dict[str, Any]:
     """The states of the global random generators."""
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(legacy=False),
-        "torch": th.get_rng_state(),
-        "cuda": th.cuda.get_rng_state_all() if th.cuda.is_available() else [],
-    }
+    return {**cpu_random_states(), "cuda": th.cuda.get_rng_state_all() if th.cuda.is_available() else []}
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """The counterpart of :func:`random_states`."""
+    """The counterpart of :func:`random_states` and :func:`cpu_random_states`."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     th.set_rng_state(states["torch"])
-    if states["cuda"] and th.cuda.is_available():
+    if states.get("cuda") and th.cuda.is_available():
         th.cuda.set_rng_state_all(states["cuda"])
 
 
@@ -76,7 +82,12 @@ def callback_attributes(callback: BaseCallback) -> dict[str, Any]:
     """The attributes of a callback that belong to the run."""
     if isinstance(callback, CheckpointCallback):  # its settings and its folder may change
         return {"n_calls": callback.n_calls, "num_timesteps": callback.num_timesteps}
-    return {name: value for name, value in vars(callback).items() if not _NOT_STATE.fullmatch(name)}
+    return {name: value for name, value in vars(callback).items() if not (_NOT_STATE.fullmatch(name) or _is_path(name, value))}
+
+
+def _is_path(name: str, value: Any) -> bool:
+    # A number, say, is none: `dir` may be a direction
+    return _PATHS.fullmatch(name) is not None and isinstance(value, (str, bytes, os.PathLike, type(None)))
 
 
 def _callback_class(name: str) -> str:
@@ -158,4 +169,4 @@ class ArrayTable:
     def get(self, node: dict[str, Any]) -> State:
         """The state for which :meth:`add` returned ``node``."""
         numbers = range(node["first"], node["first"] + node["count"])
-        return State(node["tree"], [self.arrays[str(number)] for number in numbers], node["missing"])
+        return State(node["tree"], [self.arrays[str(number)] for number in numbers], [*node["missing"]])

@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import enum
 import functools
+import re
 import sys
 import time
 import types
@@ -39,12 +40,16 @@ from sb3_mirl.common.resume.classes import (
     qualified_name,
     set_attribute,
 )
+from sb3_mirl.common.resume.pairing import pair_environments
+from sb3_mirl.common.resume.undo import undo_of_object, undo_of_value
 
 #: Python refuses to write longer integers in decimals
 _MAX_BITS_IN_DECIMALS = 10_000
 _MAX_DEPTH = 300
 #: Classes of Python itself that may be instantiated
 _HARMLESS = (collections.Counter, collections.UserDict, collections.UserList, collections.UserString, types.SimpleNamespace)
+#: Paths of the environments inside of an environment's wrappers
+_WRAPPERS = re.compile(r"(\.venv|\.env|\.envs\[\d+\])*")
 #: Containers that are copied where two parts of a state must not share one
 _COPIED = (list, dict, collections.OrderedDict, collections.defaultdict, collections.Counter, collections.deque)
 
@@ -142,7 +147,7 @@ class Capture:
             return {"is": "own", "name": self._own[id(value)]}
         if id(value) in self._numbers:
             return {"is": "same", "id": self._numbers[id(value)][0]}
-        if is_program(cls):
+        if is_program(cls) and cls is not types.MethodType:  # a method refers to its object
             return {"is": "program", "name": program_name(value)}
         if is_output(cls):
             return {"is": "output"}
@@ -218,9 +223,12 @@ class Restore:
         self.arrays, self.missing, self.own = state.arrays, state.missing, own
         #: Weak references that were made, and their places
         self.references: list[tuple[str, weakref.ref[Any]]] = []
+        self._is_env = is_instance(root, ENVIRONMENTS)
         self._kinds = {kind.name: kind for kind in kinds}
         self._tree = state.tree
         self._made: dict[int, Any] = {}
+        # Functions that take back what was changed, the latest last
+        self._undo: list[Callable[[], Any]] = []
         self._in_progress: set[int] = set()
         self._packages: set[str] = set()
         self._constants = Constants()
@@ -229,6 +237,7 @@ class Restore:
         self._used: dict[int, tuple[Any, Any]] = {
             _memory(value): (("constant", name), value) for name, value in self._constants.objects.items()
         }
+        self._environments = pair_environments(state.tree, root, lambda number: self._nodes[number])
 
     def value(self, node: Any, old: Any, path: str) -> Any:
         """
@@ -264,7 +273,13 @@ class Restore:
             raise self.unknown(path, "a value that contains itself")
         self._in_progress.add(node["id"])
         try:
-            return kind.restore(self, node, self._exclusive(kind, node, old), path)
+            is_env = is_instance(old, ENVIRONMENTS) or node["id"] in self._environments
+            old = self._environment(node, old, path) if is_env else self._exclusive(kind, node, old)
+            if "class" not in node:
+                self._undo += undo_of_value(old)
+            elif kind.in_place and node["class"] == qualified_name(type(old)):
+                self._undo.append(undo_of_object(old))
+            return kind.restore(self, node, old, path)
         finally:
             self._in_progress.remove(node["id"])
 
@@ -272,6 +287,15 @@ class Restore:
     def unknown(path: str, what: str) -> UnknownClass:
         """An error for a captured value that cannot be restored."""
         return UnknownClass(f"at {place(path)} there was {what}")
+
+    def mismatch(self, path: str, captured: str, here: str) -> ValueError:
+        """
+        An error for an environment that differs from the captured one: StateMismatch among the wrappers around the
+        environment that is restored. Others, for example one that is made when it is first needed, are attributes.
+        """
+        if self._is_env and _WRAPPERS.fullmatch(path):
+            return StateMismatch(f"at {place(path)} the state has {captured}, the object {here}")
+        return self.unknown(path, f"{captured}, and here is {here}")
 
     @functools.cached_property
     def _nodes(self) -> dict[int, dict[str, Any]]:
@@ -283,8 +307,11 @@ class Restore:
             if isinstance(node, dict):
                 if "id" in node and node["is"] != "same":
                     found[node["id"]] = node
-                if node.get("is") != "workers":  # each worker process has its own numbers
-                    pending.extend(node.values())
+                for field, value in node.items():
+                    if field in ("attributes", "entries"):  # nodes by name: an attribute may have the name of a field
+                        pending.extend(value.values())
+                    elif field != "children":  # each worker process has its own numbers
+                        pending.append(value)
             elif isinstance(node, (list, tuple)):
                 pending.extend(node)
         return found
@@ -300,14 +327,26 @@ class Restore:
     def complete_values(self, nodes: dict[str, Any], before: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
         """:meth:`all_values` without those that cannot be restored, which are reported as missing."""
         for name, node in nodes.items():
+            mark = len(self._undo)
             try:
                 yield from list(self.all_values({name: node}, before, path))
             except StateMismatch:
                 raise
-            except UnknownClass as error:
-                self.missing.append(str(error))
-            except Exception as error:  # raised by a library that does not accept the state
-                self.missing.append(f"{place(f'{path}.{name}')} ({type(error).__name__}: {error})")
+            except Exception as error:
+                while len(self._undo) > mark:
+                    self._undo.pop()()
+                # Others are raised by a library that does not accept the state
+                is_known = isinstance(error, UnknownClass)
+                self.missing.append(str(error) if is_known else f"{place(f'{path}.{name}')} ({type(error).__name__}: {error})")
+
+    def _environment(self, node: dict[str, Any], old: Any, path: str) -> Any:
+        """The environment that takes the place of a captured one; ``old`` is in its place."""
+        env = self._environments.get(node["id"], old)
+        part = ("object", node["id"])
+        fits = node["is"] == "workers" or node.get("class") == qualified_name(type(env))
+        if fits and self._used.setdefault(id(env), (part, env))[0] != part:
+            raise self.unknown(path, "an environment of its own, which here is also in another place")
+        return env
 
     def _exclusive(self, kind: Kind, node: dict[str, Any], old: Any) -> Any:
         """
@@ -318,7 +357,7 @@ class Restore:
         if "constant" in node:
             named = self._constants.objects.get(node["constant"])
             old = named if type(named) is type(old) or old is None else old
-        if not kind.in_place or is_instance(old, (*ENVIRONMENTS, type(None))):
+        if not kind.in_place or old is None:
             return old
         part = ("constant", node["constant"]) if "constant" in node else node.get("owner", ("object", node["id"]))
         # An object that is compared by value may be the key of a dict: it must not change
@@ -337,12 +376,13 @@ class Restore:
     def made(self, node: dict[str, Any], value: Any) -> Any:
         """Note an object as that of a node. Returns it."""
         self._made[node["id"]] = value
+        self._undo.append(functools.partial(self._made.pop, node["id"], None))
         return value
 
     def check_references(self) -> None:
         """End the walk: report weak references whose objects nothing else refers to."""
-        self._made.clear()
-        self._used.clear()
+        for noted in (self._made, self._used, self._undo, self._environments):
+            noted.clear()
         self.missing += [f"{place(path)} (a weak reference)" for path, reference in self.references if reference() is None]
 
     def _search(self, root: Any) -> None:

@@ -25,6 +25,7 @@ from sb3_mirl.common.resume.manifest import (
     write_file,
     write_manifest,
 )
+from sb3_mirl.common.resume.model_state import capture_model
 from sb3_mirl.common.resume.replay_log import ReplayLog, values_beside_slots
 from sb3_mirl.common.resume.run_state import (
     OBSERVATIONS,
@@ -106,16 +107,14 @@ class CheckpointWriter:
         # The checkpoints of the folder from old to new
         self._kept = [_Kept.read_from(manifest) for manifest in manifests]
         newest = manifests[-1] if manifests else None
-        self._calls: int = newest["calls"] if newest else 0
+        self._n_stored: int = newest["n_stored"] if newest else 0
         self._replay = ReplayLog(folder / "replay", prefix)
         self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
-        if model.resumed_from is not None and model.resumed_from.new_episodes:
-            self._replay.n_changed = 1  # the transition that end_trajectory() has marked
 
     def begin_training(self) -> None:
         """Called when a training begins."""
-        if self.model.optimize_memory_usage:
-            # SB3 may have ended the episode of the latest transition
+        if self.model.optimize_memory_usage or self.model.resumed_from is not None:
+            # SB3 or end_trajectory() may have ended the episode of the latest transition
             self._replay.n_changed = 1
 
     def _read_new_manifests(self) -> list[dict[str, Any]]:
@@ -172,7 +171,7 @@ class CheckpointWriter:
         assert buffer is not None
         self._read_new_manifests()
         name = self._free_name()
-        replay = self._replay.write(buffer, model._n_calls - self._calls)
+        replay = self._replay.write(buffer, model.n_stored - self._n_stored)
         arrays = ArrayTable()
         state = self._capture(callbacks, arrays)
         zipped = io.BytesIO()
@@ -192,7 +191,8 @@ class CheckpointWriter:
             "num_timesteps_at_start": model._num_timesteps_at_start,
             "seconds": (time.time_ns() - model.start_time) / 1e9,
             "log_folder": os.path.basename(model.logger.get_dir() or "") or None,
-            "calls": model._n_calls,
+            "n_stored": model.n_stored,
+            "reset_num_timesteps": model.resets_num_timesteps,
             "n_envs": model.n_envs,
             "versions": versions(),
             "files": files,
@@ -204,7 +204,7 @@ class CheckpointWriter:
         sync_folder(self.folder)
 
         self._replay.commit(buffer, replay)
-        self._calls = model._n_calls
+        self._n_stored = model.n_stored
         model.checkpoint_serial += 1
         self._known.add(name)
         self._kept.append(_Kept.read_from(manifest))
@@ -225,6 +225,7 @@ class CheckpointWriter:
         return {
             **own_space,
             "env": arrays.add(capture(model.env, own)),
+            "model": arrays.add(capture_model(model)),
             "observations": arrays.add(capture({name: getattr(model, name) for name in OBSERVATIONS})),
             "replay": arrays.add(capture(values_beside_slots(model.replay_buffer))),
             "random": arrays.add(capture(random_states())),

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch as th
 
 from sb3_mirl import MIRL
 
@@ -35,3 +36,30 @@ def test_export_refuses_what_load_refuses(trained, tmp_path):
     with pytest.raises(ValueError, match="integers must have at most 64 bits"):
         trained.export(tmp_path / "a", policy_kwargs={"x": 2**64})
     assert not (tmp_path / "a.safetensors").exists()
+
+
+class Curious(MIRL):
+    """Has a network beside its policy."""
+
+    def _setup_model(self):
+        super()._setup_model()
+        self.novelty = th.nn.Linear(4, 1)
+
+    def _get_torch_save_params(self):
+        names, variables = super()._get_torch_save_params()
+        return [*names, "novelty"], variables
+
+
+def test_networks_beside_the_policy_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no networks beside its policy.*Curious has \['novelty'\]"):
+        Curious("MlpPolicy", "CartPole-v1").export(tmp_path / "a")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("name", "value"), [("prior", 2.0), ("beta", float("nan"))])
+def test_values_that_load_refuses_are_not_written(tmp_path, name, value):
+    model = MIRL("MlpPolicy", "CartPole-v1")
+    getattr(model.policy, name).fill_(value)
+    with pytest.raises(ValueError, match=f"policy.{name} must be"):
+        model.export(tmp_path / "a")
+    assert not [*tmp_path.iterdir()]

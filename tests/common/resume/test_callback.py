@@ -7,6 +7,7 @@ from probes import ConstantReward
 from resuming import IGNORED_WARNINGS, SETTINGS
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import (
+    CallbackList,
     EveryNTimesteps,
     StopTrainingOnMaxEpisodes,
 )
@@ -78,3 +79,23 @@ def test_last_checkpoint_is_intact_after_a_nan_observation(tmp_path, monkeypatch
 def test_other_algorithms_are_refused(tmp_path):
     with pytest.raises(TypeError, match="works with the algorithms of sb3_mirl, not with DQN"):
         DQN("MlpPolicy", "CartPole-v1", buffer_size=10).learn(10, CheckpointCallback(10, tmp_path))
+
+
+@pytest.mark.parametrize("name_prefix", ["sub/a", "/a"])
+def test_prefix_with_a_folder_is_refused(tmp_path, name_prefix):
+    with pytest.raises(ValueError, match=f"name_prefix must be a part of a file name, without /, got '{name_prefix}'"):
+        CheckpointCallback(10, tmp_path, name_prefix)
+
+
+def test_written_checkpoints_are_printed_in_the_events_of_the_callback(tmp_path, capsys):
+    class Labelled(CallbackList):
+        def _on_rollout_start(self):
+            print("begin")
+            super()._on_rollout_start()
+            print("end")
+
+    callback = CheckpointCallback(8, tmp_path, verbose=1)
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(12, Labelled([callback]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line in ("begin", "end") or "Checkpoint" in line]
+    written = [f"Checkpoint {tmp_path / f'rl_model_{step}_steps.json'}" for step in (8, 12)]
+    assert lines == ["begin", "end", "begin", "end", "begin", written[0], "end", written[1]]

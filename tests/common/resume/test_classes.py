@@ -1,11 +1,13 @@
 """Classes: objects that classes and modules hold, and objects that misreport their class."""
 
 import copy
+import operator
 import random
 
 import gymnasium as gym
 import numpy as np
-from held_values import Colour, Hides, Point, Thing, round_trip, through_json
+import pytest
+from held_values import Colour, Hides, Point, Thing, World, round_trip, through_json
 
 from sb3_mirl.common.resume.state import capture, restore
 
@@ -55,3 +57,29 @@ def test_claimed_class_of_an_object_is_ignored():
 def test_system_random_has_no_state():
     before = random.SystemRandom()
     assert round_trip(random.SystemRandom(), before) is before
+
+
+def lambdas():
+    return [lambda x: x, lambda x: -x, lambda x: x + 1, lambda x: x + 2]
+
+
+@pytest.mark.parametrize(
+    ("saved", "here"),
+    [
+        (np.maximum, np.minimum),
+        (operator.itemgetter(1), operator.itemgetter(0)),
+        (operator.attrgetter("a"), operator.attrgetter("b")),
+        *[(lambdas()[0], other) for other in lambdas()[1:]],
+        (lambdas()[2], lambdas()[3]),
+    ],
+)
+def test_parts_of_the_program_are_told_apart(saved, here):
+    state = through_json(capture(World(saved)))
+    assert restore(World(here), state).held is here
+    assert len(state.missing) == 1 and "which is a part of the program" in state.missing[0]
+
+
+def test_same_function_without_a_name_is_recognised_in_another_line():
+    state = through_json(capture(World([eval("lambda x: (lambda y: x + y)"), np.add])))
+    restore(World([eval("\n\nlambda x: (lambda y: x + y)"), np.add]), state)
+    assert state.missing == []

@@ -86,3 +86,28 @@ def test_pool_of_copies_of_the_own_policy_is_restored():
     for one, other in zip(pool, new, strict=True):
         assert th.equal(one.q_net.q_net[0].weight, other.q_net.q_net[0].weight)
     assert not th.equal(resumed.policy.q_net.q_net[0].weight, new[0].q_net.q_net[0].weight)
+
+
+def test_environment_that_is_made_when_it_is_needed_is_named():
+    state = capture(World(World(1), [World(2)]))
+    new = restore(World(None, []), state)
+    assert (new.held, new.prototype) == (None, [])
+    assert [name.partition(" a ")[0] for name in state.missing] == ["at held there was", "at prototype[0] there was"]
+
+
+class Agent:
+    def act(self):
+        return id(self)
+
+    def wait(self):
+        return None
+
+
+def test_method_is_restored_with_its_object():
+    agents, others = [Agent(), Agent()], [Agent(), Agent()]
+    state = through_json(capture(World([agents[1].act, agents])))
+    new = restore(World([others[0].act, others]), state).held
+    assert state.missing == [] and new[0].__self__ is new[1][1] is not new[1][0]
+    state = through_json(capture(World(agents[1].act)))
+    restore(World(others[1].wait), state)
+    assert len(state.missing) == 1 and "Agent.act, which is a part of the program" in state.missing[0]

@@ -32,6 +32,77 @@ def test_unknown_replay_buffer_class_is_named_in_a_warning(tmp_path):
         MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
 
 
+class Weighted(ReplayBuffer):
+    """Lowers the weights of what it has sampled."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.weights = np.zeros(self.buffer_size)
+
+    def add(self, *args):
+        self.weights[self.pos] = 1.0
+        super().add(*args)
+
+    def sample(self, *args, **kwargs):
+        self.weights *= 0.5
+        return super().sample(*args, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Of a Weighted")
+def test_rows_that_an_unknown_buffer_changes_later_are_written_again(tmp_path):
+    settings = {**SETTINGS, "replay_buffer_class": Weighted, "learning_starts": 10}
+    model = MIRL("MlpPolicy", "CartPole-v1", **settings).learn(80, CheckpointCallback(20, tmp_path))
+    resumed = MIRL.resume(tmp_path, "CartPole-v1")
+    np.testing.assert_array_equal(resumed.replay_buffer.weights, model.replay_buffer.weights)
+
+
+class Labelled(ReplayBuffer):
+    dtype: str
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.labels = np.empty((self.buffer_size, 2), self.dtype)
+
+    def add(self, *args):
+        self.labels[self.pos] = np.array([self.pos, 2 * self.pos]).astype(self.dtype)
+        super().add(*args)
+
+
+@pytest.mark.filterwarnings("ignore:Of a Labelled")
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "complex128", "longdouble", "U3"])
+def test_rows_of_any_plain_dtype_are_restored(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(Labelled, "dtype", dtype, raising=False)
+    model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "replay_buffer_class": Labelled})
+    model.learn(20, CheckpointCallback(10, tmp_path))
+    resumed = MIRL.resume(tmp_path, "CartPole-v1")
+    np.testing.assert_array_equal(resumed.replay_buffer.labels[:20], model.replay_buffer.labels[:20])
+
+
+def test_rows_of_objects_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Labelled, "dtype", "object", raising=False)
+    model = MIRL("MlpPolicy", "CartPole-v1", **{**SETTINGS, "replay_buffer_class": Labelled})
+    with pytest.warns(UserWarning, match="without labels, whose dtype cannot be written"):
+        model.learn(20, CheckpointCallback(10, tmp_path))
+    resumed = MIRL.resume(tmp_path, "CartPole-v1")
+    np.testing.assert_array_equal(resumed.replay_buffer.observations, model.replay_buffer.observations)
+
+
+class OwnSteps(MIRL):
+    """Updates its target network in its own way, and does not count the calls."""
+
+    def _on_step(self):
+        if self.num_timesteps % 40 == 0:
+            self.q_net_target.load_state_dict(self.q_net.state_dict())
+
+
+def test_steps_are_counted_where_they_are_stored(tmp_path):
+    # Between two checkpoints each slot is written once, so that the position is the same at both
+    model = OwnSteps("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 40})
+    model.learn(160, CheckpointCallback(40, tmp_path))
+    resumed = OwnSteps.resume(tmp_path, "CartPole-v1")
+    np.testing.assert_array_equal(resumed.replay_buffer.observations, model.replay_buffer.observations)
+
+
 def test_replaced_replay_buffer_leaves_older_checkpoints_intact(tmp_path):
     model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
     callback = CheckpointCallback(1000, tmp_path)

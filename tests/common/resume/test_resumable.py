@@ -4,6 +4,7 @@ import copy
 from contextlib import nullcontext
 
 import cloudpickle
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -128,3 +129,100 @@ def test_copies_are_independent_and_go_on_learning(copier, trained):
     twin.learn(100)
     np.testing.assert_array_equal(model.prior, prior)
     assert (twin.prior != prior).all()
+
+
+class CountsRollouts(BaseCallback):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def _on_rollout_start(self):
+        self.count += 1
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_callbacks_hear_of_each_rollout_once(tmp_path, before):
+    def callbacks(*more):
+        counter, checkpoints = CountsRollouts(), CheckpointCallback(20, tmp_path)
+        return counter, [counter, checkpoints, *more] if before else [checkpoints, counter, *more]
+
+    with pytest.raises(Interrupt):
+        MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(80, callbacks(interrupt_at(50))[1])
+    counter, again = callbacks(interrupt_at(None))
+    MIRL.resume(tmp_path, "CartPole-v1").learn(80, again)
+    assert counter.count == 80 // 4
+
+
+class Curriculum(BaseCallback):
+    """Begins with the first level, whatever has been reached."""
+
+    def _on_training_start(self):
+        self.training_env.env_method("set_level", 0)
+        self.model.policy.beta.fill_(7.0)
+        self.model.policy.optimizer.param_groups[0]["weight_decay"] = 0.5
+        self.training_env.action_space.seed(0)
+
+    def _on_step(self):
+        if self.n_calls == 30:
+            self.training_env.env_method("set_level", 1)
+            self.model.policy.optimizer.param_groups[0]["weight_decay"] = 0.25
+        return True
+
+
+class Levels(gym.Wrapper):
+    level = None
+
+    def set_level(self, level):
+        self.level = level
+
+
+def test_what_callbacks_set_when_training_starts_is_not_set_again(tmp_path):
+    def env():
+        return make_vec_env("CartPole-v1", 1, seed=5, wrapper_class=Levels)
+
+    found = []
+    for interrupted_at in (None, 70):
+        folder, model = tmp_path / str(interrupted_at), MIRL("MlpPolicy", env(), **SETTINGS)
+        with nullcontext() if interrupted_at is None else pytest.raises(Interrupt):
+            model.learn(120, [Curriculum(), CheckpointCallback(20, folder), interrupt_at(interrupted_at)])
+        if interrupted_at is not None:
+            model = MIRL.resume(folder, env())
+            model.learn(120, [Curriculum(), CheckpointCallback(20, folder), interrupt_at(None)])
+        decay = model.policy.optimizer.param_groups[0]["weight_decay"]
+        found.append(
+            (model.env.env_method("get_wrapper_attr", "level"), model.beta, decay, *model.replay_buffer.actions.ravel())
+        )
+    assert found[0] == found[1]
+    assert found[0][0] == [1] and found[0][2] == 0.25
+
+
+def test_changes_between_resume_and_learn_remain(tmp_path):
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(40, CheckpointCallback(20, tmp_path))
+    model = MIRL.resume(tmp_path, "CartPole-v1", beta_lr=0.0)
+    model.policy.beta.fill_(7.0)
+    other = make_vec_env("CartPole-v1", 1, wrapper_class=Levels)
+    model.set_env(other)
+    model.learn(60)
+    assert model.beta == 7.0 and model.env is other
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_interrupted_learn_that_counts_on_is_continued(tmp_path, reset):
+    model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(60)
+    with pytest.raises(Interrupt):
+        model.learn(60, [CheckpointCallback(20, tmp_path), interrupt_at(90)], reset_num_timesteps=False)
+    with pytest.raises(Interrupt):
+        MIRL.resume(tmp_path, "CartPole-v1").learn(
+            60, [CheckpointCallback(10, tmp_path), interrupt_at(110)], reset_num_timesteps=reset
+        )
+    model = MIRL.resume(tmp_path, "CartPole-v1")
+    assert model.num_timesteps == 100
+    model.learn(60, [CheckpointCallback(20, tmp_path), interrupt_at(None)], reset_num_timesteps=False)
+    assert model.num_timesteps == 120
+    # That call is complete: another one trains so many steps more
+    again = MIRL.resume(tmp_path, "CartPole-v1")
+    again.learn(40, interrupt_at(None), reset_num_timesteps=False)
+    assert again.num_timesteps == 160

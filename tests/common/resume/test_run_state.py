@@ -228,3 +228,24 @@ def test_callbacks_saved_under_a_former_module_are_matched(tmp_path, module):
     assert pair_with_saved(saved, [other, checkpoint]) == ([("state", checkpoint), ("another", other)], [])
     assert pair_with_saved(saved, [other]) == ([("another", other)], [])
     assert pair_with_saved(saved, [checkpoint]) == ([("state", checkpoint)], [f"{Keeps.__module__}.Keeps"])
+
+
+class Walks(Keeps):
+    def __init__(self):
+        super().__init__()
+        self.dir, self.search_path, self.log_path, self.best_dir = 1, [0], "here", None
+
+    def _on_step(self):
+        self.dir = -self.n_calls
+        self.search_path.append(self.n_calls)
+        return True
+
+
+def test_only_paths_of_callbacks_are_left_out(tmp_path):
+    first = Walks()
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, [CheckpointCallback(10, tmp_path), first])
+    resumed = Walks()
+    resumed.log_path = "there"
+    MIRL.resume(tmp_path, "CartPole-v1").learn(20, resumed)
+    assert (resumed.dir, resumed.search_path) == (first.dir, first.search_path) == (-20, [*range(21)])
+    assert resumed.log_path == "there"

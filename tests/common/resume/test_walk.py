@@ -148,3 +148,14 @@ def test_own_model_is_replaced_by_that_of_the_resumed_run():
     restored = restore(World(None), state, new)
     assert restored.held[0] is resumed and restored.held[1] is resumed.policy
     assert not th.equal(weights(model), weights(resumed))
+
+
+@pytest.mark.parametrize("name", ["id", "is", "children", "items"])
+def test_attribute_may_have_the_name_of_a_field(name):
+    worlds = [World(held, Thing(Point(0, 0), Colour.RED, [])) for held in (max, min)]
+    for world, number in zip(worlds, (2, 1), strict=True):
+        setattr(world, name, number)
+        world.prototype.inside = [number]
+        world.held = [world.held, world.prototype]
+    restored = restore(worlds[1], through_json(capture(worlds[0])))
+    assert restored.prototype.inside == [2] and getattr(restored, name) == 2

@@ -1,0 +1,53 @@
+"""Which environment of the object to be restored takes the place of which captured one."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sb3_mirl.common.resume.classes import ENVIRONMENTS, IMMUTABLE, attributes, is_instance, is_python_object, qualified_name
+
+
+def pair_environments(tree: Any, root: Any, node_of: Callable[[int], dict[str, Any]]) -> dict[int, Any]:
+    """
+    Pair environments that may be in several places, for example in a list and as the active one of that list. The object to be
+    restored may have another active one, so that a place alone does not say which environment is meant.
+
+    :param tree: of the captured object
+    :param root: the object to be restored
+    :param node_of: the node with a number
+    :return: the environment of ``root`` for each captured one, by the number of its node
+    """
+    candidates: dict[int, list[Any]] = {}
+    pending, done = [(tree, root)], set()
+    while pending:
+        node, value = pending.pop()
+        node = node_of(node["id"]) if node["is"] == "same" else node
+        if (node.get("id"), id(value)) in done:
+            continue
+        done.add((node.get("id"), id(value)))
+        if is_instance(value, ENVIRONMENTS) and node.get("class") == qualified_name(type(value)):
+            candidates.setdefault(node["id"], []).append(value)
+        pending += [(child, part) for child, part in _parts(node, value) if isinstance(child, dict)]
+    # Those in one place only leave fewer environments for the others
+    pairs: dict[int, Any] = {}
+    taken: set[int] = set()
+    for number in sorted(candidates, key=lambda number: len(candidates[number])):
+        free = [value for value in candidates[number] if id(value) not in taken]
+        if free:
+            pairs[number] = free[0]
+            taken.add(id(free[0]))
+    return pairs
+
+
+def _parts(node: dict[str, Any], value: Any) -> Iterator[tuple[Any, Any]]:
+    """The nodes in a node, and the objects in their places."""
+    if type(value) in (list, tuple) and isinstance(node.get("items"), (list, tuple)):
+        yield from zip(node["items"], value, strict=False)
+    elif type(value) is dict and "pairs" in node:
+        yield from ((item, value.get(key)) for key, item in node["pairs"] if type(key) in IMMUTABLE)
+    elif type(value) is dict and "entries" in node:
+        yield from ((item, value.get(name)) for name, item in node["entries"].items())
+    elif "attributes" in node and is_python_object(value):
+        with contextlib.suppress(Exception):  # raised by code of the object
+            before = dict(attributes(value))
+            yield from ((item, before.get(name)) for name, item in node["attributes"].items())
