@@ -13,7 +13,8 @@ from sb3_mirl.common.text import printable
 
 FORMAT = "sb3_mirl checkpoint"
 FORMAT_VERSION = 4
-_FIELDS = {"run": str, "serial": int, "name": str, "n_stored": int, "files": dict, "replay": dict, "state": dict}
+_COUNTERS = {"serial": int, "n_stored": int, "calls": int}
+_FIELDS = {"run": str, "name": str, **_COUNTERS, "files": dict, "replay": dict, "state": dict}
 _BLOCK_BYTES = 1 << 20
 
 

@@ -57,7 +57,7 @@ def restore_model(model: ResumableModel, state: State, replaced: set[str] | None
 
 class ModelSnapshot:
     """
-    The policy, the optimiser and the learning rate of a model at one moment, in memory.
+    The policy, the optimiser, the learning rate and the environment of a model at one moment, in memory.
 
     :param model: the model
     """
@@ -65,18 +65,22 @@ class ModelSnapshot:
     def __init__(self, model: ResumableModel) -> None:
         self._policy, self._optimizer = (copy.deepcopy(part.state_dict()) for part in (model.policy, model.policy.optimizer))
         self._rest = capture_model(model)
+        self._env = capture(model.env, own_objects(model))
 
     def put_back(self, model: ResumableModel) -> list[str]:
         """
         Restore them.
 
         :param model: the same model
-        :return: what cannot be restored
+        :return: what of the model cannot be restored
         """
         model.policy.load_state_dict(self._policy)
         model.policy.optimizer.load_state_dict(self._optimizer)
         n_missing = len(self._rest.missing)
         restore_model(model, self._rest)
+        # Part of an environment's state would not fit the rest of it. Where it cannot be read, new episodes have begun
+        if not self._env.missing:
+            restore(model.env, self._env, own_objects(model))
         return self._rest.missing[n_missing:]
 
 

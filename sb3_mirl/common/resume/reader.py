@@ -10,7 +10,6 @@ import numpy as np
 import safetensors.numpy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.resume.logs import recorded_values, restore_log_files
 from sb3_mirl.common.resume.manifest import (
@@ -65,7 +64,6 @@ class Checkpoint:
             raise DamagedCheckpoint(f"{path.name} is not what was written: {type(error).__name__} {error}") from error
         #: Whether the state of the environment could not be restored, so that new episodes begin
         self.new_episodes = False
-        self._env: VecEnv | None = None
         self._sets_logger = False
         self._arrays = ArrayTable(safetensors.numpy.load_file(folder / f"{self.manifest['name']}.safetensors"))
         self.model_file = folder / f"{self.manifest['name']}.zip"
@@ -146,16 +144,11 @@ class Checkpoint:
 
         :raises ValueError: if the environment is not made like that of the interrupted run
         """
-        assert model.env is not None
-        model.env.reset()
-        self._env = model.env
-        self._restore_env_state(model)
-
-    def _restore_env_state(self, model: ResumableModel) -> None:
         env, buffer = model.env, model.replay_buffer
         assert env is not None and buffer is not None
         states = self.manifest["state"]
         state, observations = (self._arrays.get(states[name]) for name in ("env", "observations"))
+        env.reset()
         try:
             restore(env, state, own_objects(model))
         except StateMismatch as error:
@@ -167,14 +160,13 @@ class Checkpoint:
             restore([model.action_space], self._arrays.get(states["action_space"]))
         else:
             model.action_space = env.action_space
-        if state.missing and not self.new_episodes:
+        if state.missing:
             warnings.warn(
                 "The environment's state is not in the checkpoint, because it cannot be read: "
                 f"{missing_names(state.missing)}. Training continues with new episodes; nothing else is lost.",
-                stacklevel=4,
+                stacklevel=3,
             )
             self.new_episodes = True
-        if self.new_episodes:
             env.seed((model.seed or 0) + model.num_timesteps)
             model._last_obs = env.reset()  # type: ignore[assignment]
             model._last_episode_starts = np.ones((env.num_envs,), dtype=bool)
@@ -203,8 +195,7 @@ class Checkpoint:
 
     def restore_run(self, model: ResumableModel, callbacks: list[BaseCallback]) -> None:
         """
-        Restore callbacks, logs, random generators, and the environment once more, which callbacks may have changed when
-        training started. Nothing may draw random numbers between this and the first rollout.
+        Restore callbacks, logs and random generators. Nothing may draw random numbers between this and the first rollout.
 
         :param model: whose training has started
         :param callbacks: of the resumed run
@@ -214,8 +205,6 @@ class Checkpoint:
             model._custom_logger = False
         model.start_time = time.time_ns() - int(manifest["seconds"] * 1e9)
         model._num_timesteps_at_start = manifest["num_timesteps_at_start"]
-        if model.env is self._env:
-            self._restore_env_state(model)
         self._restore_callbacks(model, callbacks)
         recorded = self._arrays.get(state["logger"])
         vars(model.logger).update(restore(recorded_values(model.logger), recorded))

@@ -185,9 +185,8 @@ class ResumableDQN(ResumableModel):
 
         Then call :meth:`learn` with the arguments of the interrupted call, which it continues: on a CPU the result is
         bit-exact. If that call was complete or counted from 0, ``reset_num_timesteps=False`` trains so many steps more, as in
-        SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. When training has
-        started, ``learn`` puts the environment back to the checkpoint, and the policy to what it was before: what callbacks
-        change in ``_on_training_start`` does not last.
+        SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. What callbacks
+        change in ``_on_training_start`` in environment, policy or optimiser does not last: that training had begun.
 
         If the state of the environment cannot be captured (Box2D, for example), new episodes begin, with a warning. The model
         file is unpickled, as by SB3's ``load``: resume only your own files.
@@ -254,9 +253,8 @@ class _Resumption(BaseCallback):
         assert checkpoint is not None and snapshot is not None
         # Callbacks have begun a training that had begun already
         if missing := snapshot.put_back(self.model):
-            warnings.warn(
-                f"What callbacks changed when training started remains changed: {missing_names(missing)}", stacklevel=2
-            )
+            names = missing_names(missing)
+            warnings.warn(f"If callbacks changed these when training started, they remain changed: {names}", stacklevel=2)
         checkpoint.restore_run(self.model, self.model.active_callbacks)
 
     def _on_step(self) -> bool:

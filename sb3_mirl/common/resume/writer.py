@@ -108,6 +108,7 @@ class CheckpointWriter:
         self._kept = [_Kept.read_from(manifest) for manifest in manifests]
         newest = manifests[-1] if manifests else None
         self._n_stored: int = newest["n_stored"] if newest else 0
+        self._calls: int = newest["calls"] if newest else 0
         self._replay = ReplayLog(folder / "replay", prefix)
         self._replay.begin(model.replay_buffer, newest["replay"] if newest else None)  # type: ignore[arg-type]
 
@@ -171,7 +172,9 @@ class CheckpointWriter:
         assert buffer is not None
         self._read_new_manifests()
         name = self._free_name()
-        replay = self._replay.write(buffer, model.n_stored - self._n_stored)
+        # A subclass may store steps, or count them, in its own way
+        n_new = max(model.n_stored - self._n_stored, model._n_calls - self._calls)
+        replay = self._replay.write(buffer, n_new)
         arrays = ArrayTable()
         state = self._capture(callbacks, arrays)
         zipped = io.BytesIO()
@@ -192,6 +195,7 @@ class CheckpointWriter:
             "seconds": (time.time_ns() - model.start_time) / 1e9,
             "log_folder": os.path.basename(model.logger.get_dir() or "") or None,
             "n_stored": model.n_stored,
+            "calls": model._n_calls,
             "reset_num_timesteps": model.resets_num_timesteps,
             "n_envs": model.n_envs,
             "versions": versions(),
@@ -204,7 +208,7 @@ class CheckpointWriter:
         sync_folder(self.folder)
 
         self._replay.commit(buffer, replay)
-        self._n_stored = model.n_stored
+        self._n_stored, self._calls = model.n_stored, model._n_calls
         model.checkpoint_serial += 1
         self._known.add(name)
         self._kept.append(_Kept.read_from(manifest))

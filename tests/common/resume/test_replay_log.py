@@ -95,11 +95,20 @@ class OwnSteps(MIRL):
             self.q_net_target.load_state_dict(self.q_net.state_dict())
 
 
-def test_steps_are_counted_where_they_are_stored(tmp_path):
+class OwnStores(MIRL):
+    """Stores transitions in its own way."""
+
+    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos):
+        replay_buffer.add(self._last_obs, new_obs, buffer_action, reward, dones, infos)
+        self._last_obs = new_obs
+
+
+@pytest.mark.parametrize("algorithm", [OwnSteps, OwnStores])
+def test_steps_are_counted_also_by_subclasses(tmp_path, algorithm):
     # Between two checkpoints each slot is written once, so that the position is the same at both
-    model = OwnSteps("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 40})
+    model = algorithm("MlpPolicy", "CartPole-v1", **{**SETTINGS, "buffer_size": 40})
     model.learn(160, CheckpointCallback(40, tmp_path))
-    resumed = OwnSteps.resume(tmp_path, "CartPole-v1")
+    resumed = algorithm.resume(tmp_path, "CartPole-v1")
     np.testing.assert_array_equal(resumed.replay_buffer.observations, model.replay_buffer.observations)
 
 

@@ -205,8 +205,9 @@ def test_changes_between_resume_and_learn_remain(tmp_path):
     model.policy.beta.fill_(7.0)
     other = make_vec_env("CartPole-v1", 1, wrapper_class=Levels)
     model.set_env(other)
+    model.env.env_method("set_level", 3)
     model.learn(60)
-    assert model.beta == 7.0 and model.env is other
+    assert model.beta == 7.0 and model.env is other and other.env_method("get_wrapper_attr", "level") == [3]
 
 
 @pytest.mark.parametrize("reset", [True, False])
