@@ -64,6 +64,7 @@ REPORTS = {
     "regularisation_strength": ("regularisation_strength.json", "results", "--images"),
     "while_learning": ("while_learning.json", "results", "--figure"),
     "while_learning --plan repeat": ("acting.json", "results", "--figure"),
+    "while_learning --plan without": ("without_useless.json", "results", "--figure"),
     "prior_influence": ("prior_influence.json", "results", None),
     "prior_transfer": ("prior_transfer.json", "results", None),
     "acting_in_minatar": ("acting_in_minatar.json", "results", None),
