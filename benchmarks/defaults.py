@@ -225,7 +225,9 @@ def report(path: Path) -> str:
         share, of_random = ((value - worst[env]) / best if best > 0 else np.nan for value in (mirl.mean(), random[env]))
         learned = dqn.mean() - random[env] > 2 * dqn.std(ddof=1) / np.sqrt(len(dqn))
         for learned_only in (True, False) if learned else (False,):
-            compared[learned_only].setdefault(env, []).append([mirl, dqn])
+            # A file of unfinished runs has some conditions with fewer seeds
+            if len(mirl) == len(dqn) == len(SEEDS):
+                compared[learned_only].setdefault(env, []).append([mirl, dqn])
         counts = f"{len(dqn)}/{len(mirl)}"
         cells = f"{random[env]:.2f} | {_mean_and_spread(dqn)} | {_mean_and_spread(mirl)}"
         interval = f"{share:.2f} [{low:.2f}, {high:.2f}] | {of_random:.2f}"

@@ -123,6 +123,8 @@ def onnx_main(arguments: list[str]) -> int:
         return fail("export-onnx", error)
     except KeyError as missing:
         # SB3 leaves out what it cannot unpickle
+        if missing.args[:1] != ("policy_class",):
+            raise
         return fail("export-onnx", ValueError(f"{args.model}: {missing} cannot be read, perhaps of a class that is not here"))
     print(f"Wrote {args.output}")
     return 0

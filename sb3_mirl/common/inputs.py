@@ -269,7 +269,7 @@ SMALLEST_IMAGE = 36
 
 class UnsupportedError(ValueError, AssertionError, NotImplementedError):
     """
-    A space, or a combination of arguments, that SB3 does not support either. SB3 raises an AssertionError, a
+    An environment, a space, or a combination of arguments that is not supported. SB3 raises an AssertionError, a
     NotImplementedError or a ValueError there: code that catches one of them catches this.
     """
 

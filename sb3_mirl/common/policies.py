@@ -1,6 +1,6 @@
 """SB3's DQN policies with fused Adam, images in channels-last format for NatureCNN, and compiled acting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,8 +46,8 @@ class DQNPolicy(policies.DQNPolicy):
 
     def make_q_net(self) -> QNetwork:
         """SB3's network, with images in channels-last format; raises ValueError for the ``net_arch`` of other algorithms."""
-        layers = self.net_args["net_arch"]
-        if not isinstance(layers, list | tuple) or not all(is_number(layer) for layer in layers):
+        layers: Any = self.net_args["net_arch"]
+        if isinstance(layers, Mapping) or not all(is_number(layer) for layer in layers):
             raise ValueError(f"policy_kwargs['net_arch'] must be a list of integers >= 1 with DQN's network, got {layers!r}")
         net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         return _QNetwork(**net_args).to(self.device)

@@ -50,6 +50,7 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """
     by_lower_case, text = {name.lower(): name for name in known}, str(given).lower()
     close = [name for name in by_lower_case if name.startswith(f"{text}_")]
-    close = close or [name for name in by_lower_case if text == "".join(word[:1] for word in name.split("_"))]
+    if not close and len(text) > 1:
+        close = [name for name in by_lower_case if text == "".join(word[:1] for word in name.split("_"))]
     close = close or difflib.get_close_matches(text, by_lower_case, n=1)
     return f", did you mean {' or '.join(repr(by_lower_case[name]) for name in close)}?" if close else ""

@@ -57,7 +57,7 @@ class DrawsFromPolicy:
 
     ``MIRL.predict`` itself acts as DQN's does: by argmaxₐ π(a|s), and with ``deterministic=False`` it explores.
 
-    :param model: one of :class:`~sb3_mirl.MIRL` or a subclass, such as SQL. Its other attributes are those of this object
+    :param model: one of :class:`~sb3_mirl.MIRL` or a subclass, such as SQL. This object has its other attributes, to be read
     :raises ValueError: for other models, which have no π(·|s)
     """
 
@@ -88,9 +88,10 @@ class DrawsFromPolicy:
         :param deterministic: has no effect: actions are always drawn
         :param action_masks: which actions are valid, bool [batch, n_actions] or [n_actions]; None: all
         :return: actions, int64 [batch], or [] for a single observation; and ``state``
+        :raises ValueError: for a tuple, or if masks are missing or have another shape
         """
-        policy = self.model.policy
-        vectorized = policy.obs_to_tensor(observation)[1]
-        masks = None if action_masks is None else np.asarray(action_masks).reshape(-1, int(policy.action_space.n))
-        actions = policy.sample_policy(observation, masks)
+        if isinstance(observation, tuple):
+            raise ValueError(f"observation must be the first of what Gymnasium's reset() returns, got a tuple: {observation}")
+        observations, vectorized = self.model.policy.obs_to_tensor(observation)
+        actions = self.model.policy.sample_policy(observations, action_masks)
         return actions if vectorized else actions.squeeze(axis=0), state

@@ -27,7 +27,8 @@ class Skills(StatePrior):
     π(z,a|s) = π(a|s) ρ(z|a,x) ∝ ρ(z|x_H) ρ(a|z,x_L) exp(β Q(s,a)). Then ρ(z|x_H) moves towards π(z|s) with the step α_ρ, and
     ρ(a|z,x_L) towards π(a|z,s) with the step α_ρ π(z|s): the averages of Algorithm 1.
 
-    Equal skills stay equal for ever. Therefore the low level begins with Dirichlet draws, if there are several skills.
+    Skills that nothing tells apart, neither the low level nor the high one, stay equal for ever. Therefore the low level
+    begins with Dirichlet draws, if there are several skills.
 
     :param high: the view x_H of the choice of the skill
     :param low: the view x_L of the skill
@@ -82,14 +83,16 @@ class Skills(StatePrior):
         return policy.unsqueeze(1) * posterior
 
     def start_from(self, parts: Mapping[str, Any]) -> None:
-        """As for all priors; raises ValueError as well if all skills are equal."""
+        """As for all priors; raises ValueError as well if nothing tells the skills apart."""
         super().start_from(parts)
         if "low" not in parts or len(self.low) == 1:
             return
-        low = np.asarray(parts["low"])
-        if low.shape != tuple(self.low.shape) or (low == low[0]).all():
-            shown = shortened(low.tolist())
-            raise ValueError(f"prior_init: low must differ between skills, because equal skills stay equal, got {shown}")
+        low, high = np.asarray(parts["low"]), np.atleast_2d(parts.get("high", 1.0))
+        if (low.shape != tuple(self.low.shape) or (low == low[0]).all()) and (high == high[0]).all():
+            raise ValueError(
+                "prior_init: low must differ between skills, or high between the values of x_H, because skills that nothing "
+                f"tells apart stay equal, got {shortened(low.tolist())}"
+            )
 
     def move(self, obs: PyTorchObs, policy: th.Tensor, step_size: float) -> None:
         """One step of expectation-maximisation."""

@@ -61,6 +61,7 @@ def test_long_values_are_shortened():
         ("beta", ["beta_init", "beta_lr", "tau"], ", did you mean 'beta_init' or 'beta_lr'?"),
         ("zzz", ["mirl", "sql"], ""),
         ("", ["mirl", "sql"], ""),
+        ("m", ["mirl", "sql"], ""),
         (3, ["mirl"], ""),
     ],
 )

@@ -64,22 +64,30 @@ def test_a_model_acts_by_draws_from_its_policy(cartpole):
     assert drawing.num_timesteps == cartpole.num_timesteps
 
 
-def test_draws_are_evaluated_by_sb3(cartpole):
+def test_draws_are_evaluated_by_sb3(cartpole, monkeypatch):
     class EvalByDraws(EvalCallback):
-        def _init_callback(self):
-            super()._init_callback()
-            self.model = DrawsFromPolicy(self.model)
+        def _on_step(self):
+            model, self.model = self.model, DrawsFromPolicy(self.model)
+            try:
+                return super()._on_step()
+            finally:
+                self.model = model
 
+    drawn = []
+    sample = cartpole.policy.sample_policy
+    monkeypatch.setattr(cartpole.policy, "sample_policy", lambda *args: drawn.append(len(args[0])) or sample(*args))
     returns = []
     for _ in range(2):
         np.random.seed(1)
         env = Monitor(gym.make("CartPole-v1"))
         env.reset(seed=2)
         returns.append(evaluate_policy(DrawsFromPolicy(cartpole), env, n_eval_episodes=3, return_episode_rewards=True)[0])
-    assert returns[0] == returns[1]
+    assert returns[0] == returns[1] and len(drawn) == 2 * sum(returns[0])
+    drawn.clear()
     evaluation = EvalByDraws(Monitor(gym.make("CartPole-v1")), eval_freq=50, n_eval_episodes=2, verbose=0)
     cartpole.learn(100, callback=evaluation)
     assert evaluation.n_calls == 100 and evaluation.best_mean_reward > 0 and cartpole.num_timesteps == 100
+    assert len(drawn) > 10 and evaluation.model is cartpole
 
 
 def test_draws_are_among_the_valid_actions():
@@ -90,6 +98,13 @@ def test_draws_are_among_the_valid_actions():
     assert env.masks[states, actions - 3].all()
     single, _ = drawing.predict(0, action_masks=env.masks[0])
     assert single.shape == () and env.masks[0, int(single) - 3]
+
+
+def test_observations_and_masks_that_do_not_fit_are_refused(cartpole):
+    with pytest.raises(ValueError, match="observation must be the first of what Gymnasium's reset"):
+        DrawsFromPolicy(cartpole).predict(gym.make("CartPole-v1").reset())
+    with pytest.raises(ValueError, match=r"action_masks must be True or 1 .* of shape \(1, 2\), got shape \(1, 3\)"):
+        DrawsFromPolicy(cartpole).predict(np.zeros(4), action_masks=[True, True, False])
 
 
 def test_a_model_without_a_policy_of_that_kind_is_refused():

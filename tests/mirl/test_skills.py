@@ -78,11 +78,21 @@ def test_equal_skills_stay_equal():
 
 
 @pytest.mark.parametrize("low", [np.full(4, 0.25), np.full((2, 3, 4), 0.25)])
-def test_learning_does_not_begin_with_equal_skills(low):
-    with pytest.raises(ValueError, match="prior_init: low must differ between skills, because equal skills stay equal, got"):
-        skills(2).start_from({"low": low})
+@pytest.mark.parametrize("more", [{}, {"high": [0.9, 0.1]}, {"high": [[0.9, 0.1]] * 3}])
+def test_learning_does_not_begin_with_skills_that_nothing_tells_apart(low, more):
+    with pytest.raises(ValueError, match="prior_init: low must differ between skills, or high between the values of x_H, bec"):
+        skills(2, high="all").start_from({"low": low, **more})
     # One skill has none to differ from
-    skills(1).start_from({"low": low[:1]} if low.ndim == 3 else {"low": low})
+    skills(1).start_from({"low": low[:1] if low.ndim == 3 else low})
+
+
+def test_equal_skills_that_the_high_level_tells_apart_separate():
+    prior = skills(2, high="all", low=None)
+    prior.start_from({"low": np.full((2, 1, 4), 0.25), "high": [[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]]})
+    policies = th.tensor([[0.97, 0.01, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97]], dtype=th.float64)
+    for _ in range(200):
+        prior.move(th.tensor([0, 1]), policies, 0.1)
+    assert prior.low[0, 0, 0] > 0.8 and prior.low[1, 0, 3] > 0.8
 
 
 def test_an_action_that_no_skill_has_is_shared_by_the_high_level():

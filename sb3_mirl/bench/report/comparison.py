@@ -32,7 +32,8 @@ def aggregates_section(bench: Bench, tables: Tables, figures: Mapping[str, bytes
     left_out += [f"{bench.name(env)} (all runs have the same score)" for env in common if env not in with_scale]
     by_group = [_group(bench, tables, group) for group in groups(bench)]
     return {
-        "common": plural(len(with_scale), "environment") if common else "",
+        "common": plural(len(with_scale), "environment") if with_scale else "",
+        "no_scale": bool(common) and not with_scale,
         "left_out": left_out,
         "useless_actions": _useless_actions(tables["useless_actions"]),
         "trends": _trends(tables["trends"]),

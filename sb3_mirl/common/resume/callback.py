@@ -76,6 +76,8 @@ class CheckpointCallback(callbacks.CheckpointCallback):
             self._save()
 
     def _on_rollout_start(self) -> None:
+        # Nothing is due if DueCheckpoints came first; it does not know callbacks that another one calls
+        self.write_if_due()
         self._in_rollout = True
         self._announce()
 

@@ -133,8 +133,18 @@ def program_name(value: Any) -> str:
 
 def _code_hash(code: types.CodeType) -> str:
     """Tells functions without a name apart; it does not depend on the line in which they are."""
-    constants = [_code_hash(value) if isinstance(value, types.CodeType) else value for value in code.co_consts]
-    return hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()[:8]
+    text = repr((code.co_code, code.co_names, _constant(code.co_consts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _constant(value: Any) -> str:
+    """The ``repr`` of a constant of a function, the same in each process: the order of sets is not."""
+    if isinstance(value, types.CodeType):
+        return _code_hash(value)
+    if isinstance(value, (tuple, frozenset)):
+        parts = [*map(_constant, value)]
+        return f"{type(value).__name__}({', '.join(sorted(parts) if isinstance(value, frozenset) else parts)})"
+    return repr(value)
 
 
 def builtin_base(cls: type) -> type:

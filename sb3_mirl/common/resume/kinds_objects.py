@@ -145,12 +145,15 @@ def _restore_derived(walk: Restore, node: dict[str, Any], old: Any, path: str) -
 
 
 def _capture_method(walk: Capture, value: types.MethodType, path: str) -> dict[str, Any]:
-    return {"name": program_name(value), "of": walk.value(value.__self__, f"{path}.__self__")}
+    # Where its object cannot be captured, a method is a part of the program
+    return {"name": program_name(value), "of": walk.whole_value(value.__self__, f"{path}.__self__")}
 
 
 def _restore_method(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if type(old) is not types.MethodType or program_name(old) != node["name"]:
         raise walk.unknown(path, f"{node['name']}, which is a part of the program")
+    if node["of"] is None:
+        return walk.made(node, old)
     owner = walk.value(node["of"], old.__self__, f"{path}.__self__")
     return walk.made(node, old if owner is old.__self__ else types.MethodType(old.__func__, owner))
 

@@ -11,7 +11,7 @@ import torch as th
 from sb3_mirl.common.resume.classes import attributes, is_in_modules, is_instance, is_python_object, set_attribute
 from sb3_mirl.common.resume.run_state import ResumableModel, own_environments, own_objects
 from sb3_mirl.common.resume.state import capture, restore
-from sb3_mirl.common.resume.walk import State
+from sb3_mirl.common.resume.walk import State, StateMismatch
 
 #: Modules of classes whose objects consist of code, or compile it anew
 _COMPILED = ("torch._dynamo", "torch.jit", "torch.fx", "sb3_mirl.common.gradient")
@@ -60,28 +60,36 @@ class ModelSnapshot:
     The policy, the optimiser, the learning rate and the environment of a model at one moment, in memory.
 
     :param model: the model
+    :param with_rest: whether to include what the tensors of policy and optimiser do not hold
+    :param with_env: whether to include the environment
     """
 
-    def __init__(self, model: ResumableModel) -> None:
+    def __init__(self, model: ResumableModel, with_rest: bool = True, with_env: bool = True) -> None:
         self._policy, self._optimizer = (copy.deepcopy(part.state_dict()) for part in (model.policy, model.policy.optimizer))
-        self._rest = capture_model(model)
-        self._env = capture(model.env, own_objects(model))
+        self._rest = capture_model(model) if with_rest else None
+        self._env = capture(model.env, own_objects(model)) if with_env else None
 
     def put_back(self, model: ResumableModel) -> list[str]:
         """
         Restore them.
 
         :param model: the same model
-        :return: what of the model cannot be restored
+        :return: what cannot be restored
         """
         model.policy.load_state_dict(self._policy)
         model.policy.optimizer.load_state_dict(self._optimizer)
-        n_missing = len(self._rest.missing)
-        restore_model(model, self._rest)
-        # Part of an environment's state would not fit the rest of it. Where it cannot be read, new episodes have begun
-        if not self._env.missing:
-            restore(model.env, self._env, own_objects(model))
-        return self._rest.missing[n_missing:]
+        missing = []
+        if self._rest is not None:
+            n_missing = len(self._rest.missing)
+            restore_model(model, self._rest)
+            missing += self._rest.missing[n_missing:]
+        # Part of an environment's state would not fit the rest of it
+        if self._env is not None and not self._env.missing:
+            try:
+                restore(model.env, self._env, own_objects(model))
+            except StateMismatch as error:  # they have changed its wrappers
+                missing.append(f"the environment ({error})")
+        return missing
 
 
 def _holders(model: ResumableModel) -> dict[str, Any]:

@@ -18,25 +18,33 @@ def pair_environments(tree: Any, root: Any, node_of: Callable[[int], dict[str, A
     :return: the environment of ``root`` for each captured one, by the number of its node
     """
     candidates: dict[int, list[Any]] = {}
-    pending, done = [(tree, root)], set()
+    items: dict[int, list[Any]] = {}
+    pending, done = [(tree, root, False)], set()
     while pending:
-        node, value = pending.pop()
+        node, value, is_item = pending.pop()
         node = node_of(node["id"]) if node["is"] == "same" else node
+        if is_instance(value, ENVIRONMENTS) and node.get("class") == qualified_name(type(value)):
+            (items if is_item else candidates).setdefault(node["id"], []).append(value)
         if (node.get("id"), id(value)) in done:
             continue
         done.add((node.get("id"), id(value)))
-        if is_instance(value, ENVIRONMENTS) and node.get("class") == qualified_name(type(value)):
-            candidates.setdefault(node["id"], []).append(value)
-        pending += [(child, part) for child, part in _parts(node, value) if isinstance(child, dict)]
-    # Those in one place only leave fewer environments for the others
+        in_container = type(value) in (list, tuple, dict)
+        pending += [(child, part, in_container) for child, part in _parts(node, value) if isinstance(child, dict)]
+    # An environment has its place in a container; an attribute may name one of several. Those in one place only leave fewer
+    # environments for the others
     pairs: dict[int, Any] = {}
     taken: set[int] = set()
-    for number in sorted(candidates, key=lambda number: len(candidates[number])):
-        free = [value for value in candidates[number] if id(value) not in taken]
+    found = [(number, values) for group in (items, candidates) for number, values in sorted(group.items(), key=_n_values)]
+    for number, values in found:
+        free = [value for value in values if number not in pairs and id(value) not in taken]
         if free:
             pairs[number] = free[0]
             taken.add(id(free[0]))
     return pairs
+
+
+def _n_values(item: tuple[int, list[Any]]) -> int:
+    return len({id(value) for value in item[1]})
 
 
 def _parts(node: dict[str, Any], value: Any) -> Iterator[tuple[Any, Any]]:

@@ -64,6 +64,8 @@ class Checkpoint:
             raise DamagedCheckpoint(f"{path.name} is not what was written: {type(error).__name__} {error}") from error
         #: Whether the state of the environment could not be restored, so that new episodes begin
         self.new_episodes = False
+        #: Whether a part of policy, optimiser or learning rate could not be restored
+        self.model_is_incomplete = False
         self._sets_logger = False
         self._arrays = ArrayTable(safetensors.numpy.load_file(folder / f"{self.manifest['name']}.safetensors"))
         self.model_file = folder / f"{self.manifest['name']}.zip"
@@ -183,6 +185,7 @@ class Checkpoint:
         """
         state = self._arrays.get(self.manifest["state"]["model"])
         restore_model(model, state, replaced)
+        self.model_is_incomplete = bool(state.missing)
         _warn_if_incomplete("The policy", state)
 
     def set_logger(self, model: ResumableModel) -> None:

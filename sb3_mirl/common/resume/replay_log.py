@@ -27,8 +27,15 @@ _KNOWN_BUFFERS = (
     *(ReplayBuffer, DictReplayBuffer, NStepReplayBuffer, HerReplayBuffer, FrameReplayBuffer, DeviceReplayBuffer),
     *MASKED_BUFFERS.values(),
 )
+#: Arrays of these buffers with a row for each slot
+_STEP_ARRAYS = (
+    *("observations", "next_observations", "actions", "rewards", "dones", "timeouts"),
+    "next_action_masks",
+)
 #: Dtypes that NumPy, torch and safetensors have in common. Others of NumPy are written as bytes
 _COMMON_DTYPES = frozenset("bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split())
+#: The entry of :func:`values_beside_slots` with the arrays of a user's class
+_ADDED = "added arrays"
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
 
@@ -61,15 +68,12 @@ class ReplayLog:
         :param buffer: to be logged
         :param replay: entry of the manifest whose content ``buffer`` includes; None if there is none
         """
-        is_known, left_out = (
-            type(buffer) in _KNOWN_BUFFERS,
-            [name for name, array in _row_arrays(buffer) if not _is_storable(array)],
-        )
-        if not is_known or left_out:
+        if type(buffer) not in _KNOWN_BUFFERS:
+            left_out = [name for name, array in _row_arrays(buffer) if not _is_storable(array)]
             names = f", without {', '.join(left_out)}, whose dtype cannot be written" if left_out else ""
             warnings.warn(
                 f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot{names}, and nothing else "
-                "that it adds to SB3's replay buffers. Each checkpoint writes all of these rows",
+                "that it adds to SB3's replay buffers",
                 stacklevel=4,
             )
         self._buffer = buffer
@@ -91,8 +95,6 @@ class ReplayLog:
             first = count - (size if buffer.full else buffer.pos)
         else:
             first = max(self.count - self.n_changed, count - size, 0)
-        if type(buffer) not in _KNOWN_BUFFERS:  # any row may have changed, such as the weights of earlier transitions
-            first, segments = max(count - size, 0), []
         segments = [segment for segment in segments if segment["last"] > count - size]
         new: list[dict[str, Any]] = []
         self._new_images = []
@@ -142,10 +144,18 @@ def _file_number(segment: dict[str, Any]) -> int:
 
 def slot_arrays(buffer: ReplayBuffer) -> Iterator[tuple[str, Any]]:
     """
-    The arrays and tensors of a buffer that have a row for each slot, by name; images by their numbers. Without those that
-    cannot be written, such as arrays of objects.
+    The arrays and tensors of SB3's and this package's buffers that have a row for each slot, by name; images by their numbers.
     """
-    return ((name, array) for name, array in _row_arrays(buffer) if _is_storable(array))
+    return ((name, array) for name, array in _row_arrays(buffer) if name.partition("/")[0] in _STEP_ARRAYS)
+
+
+def _added_arrays(buffer: ReplayBuffer) -> dict[str, np.ndarray]:
+    """
+    The arrays with a row for each slot that a class of the user adds, as they are written: any row may change at any time,
+    such as the weights of earlier transitions. Without those that cannot be written, such as arrays of objects.
+    """
+    own = {name for name, _ in slot_arrays(buffer)}
+    return {name: _as_written(array) for name, array in _row_arrays(buffer) if name not in own and _is_storable(array)}
 
 
 def _is_storable(array: Any) -> bool:
@@ -206,7 +216,7 @@ def values_beside_slots(buffer: ReplayBuffer) -> dict[str, Any]:
         values |= {name: vars(buffer)[name] for name in names}
     if isinstance(buffer, FrameReplayBuffer):
         values["frame_channels"] = buffer.planes.frame_channels
-    return values
+    return {**values, _ADDED: _added_arrays(buffer)}
 
 
 def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> None:
@@ -231,7 +241,10 @@ def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> No
 
 def set_values_beside_slots(buffer: ReplayBuffer, values: dict[str, Any]) -> None:
     """The counterpart of :func:`values_beside_slots`. Raises DamagedCheckpoint if images are missing."""
-    vars(buffer).update({name: value for name, value in values.items() if name != "frame_channels"})
+    added, targets = values[_ADDED], dict(_row_arrays(buffer))
+    for name, rows in added.items():
+        targets[name][:] = _as_stored(rows, targets[name])
+    vars(buffer).update({name: value for name, value in values.items() if name not in ("frame_channels", _ADDED)})
     if isinstance(buffer, FrameReplayBuffer):
         planes, arrays = buffer.planes, dict(slot_arrays(buffer))
         planes.frame_channels = values["frame_channels"]

@@ -73,7 +73,7 @@ class ResumableDQN(ResumableModel):
         inside = callbacks_inside_events(callback, CheckpointCallback)
         events = [RolloutEvents(list(inside))] if inside else []
         # Last: nothing after it draws random numbers before the first step
-        resumption = [_Resumption(ModelSnapshot(self))] if continues else []
+        resumption = [_Resumption(self)] if continues else []
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.action_names = find_action_names(self.env, n_actions) or self.action_names
         return super()._init_callback(CallbackList([*due, *defaults, callback, *events, *resumption]), progress_bar)
@@ -243,9 +243,13 @@ class _Resumption(BaseCallback):
 
     model: ResumableDQN
 
-    def __init__(self, snapshot: ModelSnapshot) -> None:
+    def __init__(self, model: ResumableDQN) -> None:
         super().__init__()
-        self._snapshot: ModelSnapshot | None = snapshot
+        checkpoint = model.resumed_from
+        assert checkpoint is not None
+        # What the checkpoint lacks, callbacks may supply
+        complete = {"with_rest": not checkpoint.model_is_incomplete, "with_env": not checkpoint.new_episodes}
+        self._snapshot: ModelSnapshot | None = ModelSnapshot(model, **complete)
 
     def _on_training_start(self) -> None:
         checkpoint, self.model.resumed_from = self.model.resumed_from, None

@@ -180,6 +180,21 @@ class Capture:
         self.missing.append(f"{path.lstrip('.') or 'it'} ({qualified_name(type(value))}{why})")
         return {"is": "missing"}
 
+    def whole_value(self, value: Any, path: str) -> Any:
+        """The node of a value; None, without a report, if a part of it cannot be captured."""
+        n_missing, reported, count = len(self.missing), self.reported, self._count
+        node = self.value(value, path)
+        if len(self.missing) == n_missing:
+            return node
+        del self.missing[n_missing:]
+        self.reported = reported
+        self._forget(count)
+        return None
+
+    def _forget(self, first: int) -> None:
+        """Forget objects from a number on: another value may contain them, and then captures them."""
+        self._numbers = {key: numbered for key, numbered in self._numbers.items() if numbered[0] < first}
+
     def all_values(self, values: Iterable[tuple[str, Any]], path: str) -> dict[str, Any]:
         """Nodes by name."""
         return {name: self.value(value, f"{path}.{name}") for name, value in values}
@@ -196,8 +211,7 @@ class Capture:
             if len(self.missing) > self.reported:
                 del self.missing[self.reported + 1 :]  # one reason is enough
                 node, self.reported = {"is": "missing"}, len(self.missing)
-                # Another value may contain a part of this one, and then captures it
-                self._numbers = {key: numbered for key, numbered in self._numbers.items() if numbered[0] < count}
+                self._forget(count)
             nodes[name] = node
         return nodes
 

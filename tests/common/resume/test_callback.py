@@ -7,6 +7,7 @@ from probes import ConstantReward
 from resuming import IGNORED_WARNINGS, SETTINGS
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import (
+    BaseCallback,
     CallbackList,
     EveryNTimesteps,
     StopTrainingOnMaxEpisodes,
@@ -28,6 +29,34 @@ def test_two_callbacks_cannot_share_a_folder(tmp_path):
     both = [CheckpointCallback(10, tmp_path), CheckpointCallback(20, tmp_path / ".", "other")]
     with pytest.raises(ValueError, match="save_path must be another folder for each CheckpointCallback"):
         MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(20, both)
+
+
+class Forwards(BaseCallback):
+    """Calls another callback, which nobody else knows."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.held = {"inner": inner}
+
+    def _init_callback(self):
+        self.held["inner"].init_callback(self.model)
+
+    def _on_training_start(self):
+        self.held["inner"].on_training_start(self.locals, self.globals)
+
+    def _on_rollout_start(self):
+        self.held["inner"].on_rollout_start()
+
+    def _on_rollout_end(self):
+        self.held["inner"].on_rollout_end()
+
+    def _on_step(self):
+        return self.held["inner"].on_step()
+
+
+def test_callback_that_another_one_calls_writes_checkpoints(tmp_path):
+    MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(80, Forwards(CheckpointCallback(20, tmp_path)))
+    assert {path.stem for path in tmp_path.glob("*.zip")} == {f"rl_model_{step}_steps" for step in (20, 40, 60)}
 
 
 def test_callback_works_inside_event_callbacks(tmp_path):

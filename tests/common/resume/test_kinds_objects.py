@@ -103,6 +103,15 @@ class Agent:
         return None
 
 
+def test_method_of_an_object_that_cannot_be_captured_is_that_of_the_new_one():
+    agents = [Agent(), Agent()]
+    for agent in agents:
+        agent.held = (number for number in range(9))
+    state = through_json(capture(World([agents[0].act, agents[0].wait], 3)))
+    new = restore(World([agents[1].act, agents[1].wait], 0), state)
+    assert state.missing == [] and new.held == [agents[1].act, agents[1].wait] and new.prototype == 3
+
+
 def test_method_is_restored_with_its_object():
     agents, others = [Agent(), Agent()], [Agent(), Agent()]
     state = through_json(capture(World([agents[1].act, agents])))

@@ -35,6 +35,21 @@ def test_environments_stay_apart_if_another_one_is_active(envs, before, containe
     assert new.active is own[2]
 
 
+def test_environments_stay_apart_with_several_references():
+    class Switches(Switch):
+        def __init__(self, envs, active, previous):
+            super().__init__(envs, active)
+            self.previous = envs[previous]
+
+    captured = Switches([World(0), World(1)], 1, 0)
+    state = through_json(capture(captured))
+    new = Switches([World(None), World(None)], 0, 1)
+    own = [*new.envs]
+    restore(new, state)
+    assert new.envs == own and [env.held for env in own] == [0, 1] and state.missing == []
+    assert new.active is own[1] and new.previous is own[0]
+
+
 def test_environment_that_took_the_place_of_two_is_named():
     state = through_json(capture(World(World(1), World(2))))
     shared = World(0)

@@ -56,6 +56,22 @@ def test_rows_that_an_unknown_buffer_changes_later_are_written_again(tmp_path):
     np.testing.assert_array_equal(resumed.replay_buffer.weights, model.replay_buffer.weights)
 
 
+class Sampled(ReplayBuffer):
+    """Adds no array."""
+
+    def sample(self, *args, **kwargs):
+        return super().sample(*args, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Of a ")
+@pytest.mark.parametrize("buffer", [Sampled, Weighted])
+def test_of_unknown_buffers_too_only_new_transitions_are_written(tmp_path, buffer):
+    settings = {**SETTINGS, "replay_buffer_class": buffer, "buffer_size": 1000, "learning_starts": 10}
+    MIRL("MlpPolicy", "CartPole-v1", **settings).learn(100, CheckpointCallback(20, tmp_path))
+    rows = [[*map(int, path.stem.split("_")[-2:])] for path in (tmp_path / "replay").iterdir()]
+    assert sorted(rows) == [[first, first + 20] for first in range(0, 100, 20)]
+
+
 class Labelled(ReplayBuffer):
     dtype: str
 

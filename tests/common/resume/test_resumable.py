@@ -199,6 +199,73 @@ def test_what_callbacks_set_when_training_starts_is_not_set_again(tmp_path):
     assert found[0][0] == [1] and found[0][2] == 0.25
 
 
+def shaped(reward):
+    return 2.0 * reward
+
+
+class Shaping(gym.RewardWrapper):
+    shape = None
+
+    def set_shape(self, shape):
+        self.shape = shape
+
+    def reward(self, reward):
+        return self.shape(reward)
+
+
+def half_rate(progress):
+    return 1e-3 * progress
+
+
+class Supplies(BaseCallback):
+    """What a checkpoint cannot hold, a callback supplies when training starts."""
+
+    def _on_training_start(self):
+        self.training_env.env_method("set_shape", shaped)
+        self.model.lr_schedule = half_rate
+
+    def _on_step(self):
+        return True
+
+
+@pytest.mark.filterwarnings("ignore:The environment's state is not in", "ignore:The policy is not restored as a whole")
+def test_what_a_checkpoint_lacks_callbacks_supply(tmp_path):
+    def env():
+        return Shaping(gym.make("CartPole-v1"))
+
+    with pytest.raises(Interrupt):
+        MIRL("MlpPolicy", env(), **SETTINGS).learn(80, [Supplies(), CheckpointCallback(20, tmp_path), interrupt_at(50)])
+    model = MIRL.resume(tmp_path, env())
+    model.learn(80, [Supplies(), interrupt_at(None)])
+    assert model.env.envs[0].get_wrapper_attr("shape") is shaped and model.lr_schedule is half_rate
+    assert model.policy.optimizer.param_groups[0]["lr"] == half_rate(model._current_progress_remaining)
+
+
+class Swapped(gym.Wrapper):
+    def swap(self):
+        self.env = gym.wrappers.TransformReward(gym.make("CartPole-v1"), shaped)
+        self.env.reset()
+
+
+class Swaps(BaseCallback):
+    def _on_training_start(self):
+        self.training_env.env_method("swap")
+
+    def _on_step(self):
+        return True
+
+
+def test_environment_whose_wrappers_a_callback_changes_is_named(tmp_path):
+    def env():
+        return Swapped(gym.make("CartPole-v1"))
+
+    MIRL("MlpPolicy", env(), **SETTINGS).learn(40, CheckpointCallback(20, tmp_path))
+    model = MIRL.resume(tmp_path, env())
+    with pytest.warns(UserWarning, match=r"they remain changed: the environment \(at "):
+        model.learn(60, Swaps())
+    assert model.num_timesteps == 60
+
+
 def test_changes_between_resume_and_learn_remain(tmp_path):
     MIRL("MlpPolicy", "CartPole-v1", **SETTINGS).learn(40, CheckpointCallback(20, tmp_path))
     model = MIRL.resume(tmp_path, "CartPole-v1", beta_lr=0.0)
