@@ -186,7 +186,7 @@ class ResumableDQN(ResumableModel):
         Then call :meth:`learn` with the arguments of the interrupted call, which it continues: on a CPU the result is
         bit-exact. If that call was complete or counted from 0, ``reset_num_timesteps=False`` trains so many steps more, as in
         SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. What callbacks
-        change in ``_on_training_start`` in environment, policy or optimiser does not last: that training had begun.
+        change in environment, policy, optimiser or learning rate when training starts does not last: that training had begun.
 
         If the state of the environment cannot be captured (Box2D, for example), new episodes begin, with a warning. The model
         file is unpickled, as by SB3's ``load``: resume only your own files.
