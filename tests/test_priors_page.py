@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "priors.md").read_text("utf-8")
-KINDS = ["marginal", "mask", "table", "network", "skills"]
+KINDS = ["marginal", "mask", "conditional, discrete x", "conditional, continuous x", "skills"]
 # Tests of each row of the table, for the marginal, masks, and the kinds that see a view
 REGULARIZED = "mirl/test_regularized.py"
 TESTS = {

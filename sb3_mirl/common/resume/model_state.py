@@ -122,6 +122,9 @@ def _own(model: ResumableModel) -> dict[str, Any]:
         **own_objects(model),
         **own_environments(model),
         **{f"tensor {name} of the policy": value for name, value in tensors if is_instance(value, th.Tensor)},
+        # The policy may have other objects than the model, which is the one that draws from its action space
+        "observation space of the policy": model.policy.observation_space,
+        "action space of the policy": model.policy.action_space,
         "observation space": model.observation_space,
         "action space": model.action_space,
     }

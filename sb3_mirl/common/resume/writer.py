@@ -41,16 +41,29 @@ from sb3_mirl.common.resume.run_state import (
 from sb3_mirl.common.resume.state import capture
 from sb3_mirl.common.text import printable
 
-#: Locked files of this process by device and inode: all writers of a folder share one lock
-_locks: "weakref.WeakValueDictionary[tuple[int, int], IO[str]]" = weakref.WeakValueDictionary()
+
+class _Lock:
+    """
+    Keeps other processes out of a folder for as long as it exists. It ends with this process.
+
+    :param file: open and locked
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+        weakref.finalize(self, file.close)
+
+
+#: Locks of this process by device and inode: all writers of a folder share one
+_locks: "weakref.WeakValueDictionary[tuple[int, int], _Lock]" = weakref.WeakValueDictionary()
 if hasattr(os, "register_at_fork"):
     # A forked worker process must not keep the lock after its parent has been killed
-    os.register_at_fork(after_in_child=lambda: [file.close() for file in list(_locks.values())])
+    os.register_at_fork(after_in_child=lambda: [lock.file.close() for lock in list(_locks.values())])
 
 
-def _lock(folder: Path) -> IO[str]:
+def _lock(folder: Path) -> _Lock:
     """
-    Keep other processes out of a folder for as long as the returned file is open. The lock ends with this process.
+    Lock a folder.
 
     :raises ValueError: if another process writes to the folder
     """
@@ -69,8 +82,8 @@ def _lock(folder: Path) -> IO[str]:
         raise ValueError(
             f"save_path must be a folder that no other process writes to, got {str(folder)!r}: is its run still active?"
         )
-    _locks[identity] = file
-    return file
+    _locks[identity] = lock = _Lock(file)
+    return lock
 
 
 class _Kept(NamedTuple):

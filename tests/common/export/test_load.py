@@ -227,7 +227,10 @@ def test_saved_and_exported_models_keep_the_action_names(trained, exported, tmp_
             set_at("training", "resolved_prior_lr", value=1.5),
             r"resolved_prior_lr must be .* or null, got 1.5",
         ),
-        (set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": [{"dict": {}}]}}), "No model can be built"),
+        (
+            set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": [{"dict": {}}]}}),
+            r"'net_arch'\] must be a list of",
+        ),
         (
             set_at("arguments", "policy_kwargs", value={"dict": {"net_arch": [17]}}),
             r"must be torch.float32 of shape \(17, 3\)",

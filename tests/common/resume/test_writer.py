@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,6 +23,7 @@ from stable_baselines3.common.callbacks import (
 from sb3_mirl import MIRL, CheckpointCallback
 from sb3_mirl.common.resume import manifest
 from sb3_mirl.common.resume.reader import Checkpoint
+from sb3_mirl.common.resume.writer import _locks
 
 pytestmark = IGNORED_WARNINGS
 
@@ -252,3 +254,14 @@ def test_killed_run_equals_uninterrupted_run(arguments, run_script):
         assert summary["equal"] == summary["runs"] > 0
     else:
         assert summary["equal"] == summary["kills"] > 20
+
+
+def test_folder_is_unlocked_without_a_warning_when_its_writers_are_gone(tmp_path, recwarn):
+    model = MIRL("MlpPolicy", "CartPole-v1", **SETTINGS)
+    model.learn(20, CheckpointCallback(10, tmp_path))
+    (lock,) = (weakref.ref(lock) for lock in _locks.values() if lock.file.name == str(tmp_path / ".lock"))
+    file = lock().file
+    del model
+    gc.collect()
+    assert lock() is None and file.closed
+    assert not [warning for warning in recwarn if str(tmp_path) in str(warning.message)]
