@@ -65,6 +65,7 @@ REPORTS = {
     "while_learning": ("while_learning.json", "results", "--figure"),
     "while_learning --plan repeat": ("acting.json", "results", "--figure"),
     "while_learning --plan without": ("without_useless.json", "results", "--figure"),
+    "sql_with_mirl_settings": ("sql_with_mirl_settings.json", "results", None),
     "prior_influence": ("prior_influence.json", "results", None),
     "prior_transfer": ("prior_transfer.json", "results", None),
     "acting_in_minatar": ("acting_in_minatar.json", "results", None),
