@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch as th
 from prior_influence import ALGORITHMS, measure
-from regularisation_strength import DrawsFromPolicy
 from while_learning import print_verdicts
 
+from sb3_mirl import DrawsFromPolicy
 from sb3_mirl.bench.experiment import experiment_manager, register_suite
 from sb3_mirl.bench.jobs import Job, stored_jobs
 from sb3_mirl.bench.scores import bootstrap_mean, compare, detectable_improvement

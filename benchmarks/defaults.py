@@ -206,7 +206,8 @@ def report(path: Path) -> str:
         "| random actions' share | DQN learned |",
         "|---|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    compared: dict[bool, dict[str, list[list[np.ndarray]]]] = {True: {}, False: {}}
+    # Environment, whether DQN learned, and returns of both
+    compared: list[tuple[str, bool, list[np.ndarray]]] = []
     for job in jobs(["dqn"])[: len(jobs(["dqn"])) // len(SEEDS)]:
         env, scale, condition = job["env"], job["scale"], job["condition"]
         rows = [r for r in results if (r["env"], r["scale"], r["condition"]) == (env, scale, condition)]
@@ -224,24 +225,21 @@ def report(path: Path) -> str:
         best = dqn.mean() - worst[env]
         share, of_random = ((value - worst[env]) / best if best > 0 else np.nan for value in (mirl.mean(), random[env]))
         learned = dqn.mean() - random[env] > 2 * dqn.std(ddof=1) / np.sqrt(len(dqn))
-        for learned_only in (True, False) if learned else (False,):
-            # A file of unfinished runs has some conditions with fewer seeds
-            if len(mirl) == len(dqn) == len(SEEDS):
-                compared[learned_only].setdefault(env, []).append([mirl, dqn])
+        # A file of unfinished runs has some conditions with fewer seeds
+        if len(mirl) == len(dqn) == len(SEEDS):
+            compared.append((env, learned, [mirl, dqn]))
         counts = f"{len(dqn)}/{len(mirl)}"
         cells = f"{random[env]:.2f} | {_mean_and_spread(dqn)} | {_mean_and_spread(mirl)}"
         interval = f"{share:.2f} [{low:.2f}, {high:.2f}] | {of_random:.2f}"
         lines.append(f"| {env} | x {scale:g} | {condition} | {counts} | {cells} | {interval} | {'yes' if learned else 'no'} |")
     lines.append("")
-    for learned_only, by_env in compared.items():
+    for which, chosen in (("in which DQN learned", [one for one in compared if one[1]]), ("of the table", compared)):
+        by_env = [[pair for own, _, pair in chosen if own == env] for env in dict.fromkeys(env for env, *_ in chosen)]
         if by_env:
-            mirl, dqn = ([np.stack([pair[k] for pair in pairs], axis=1) for pairs in by_env.values()] for k in (0, 1))
-            value, low, high, p = compare_by_seed(mirl, dqn)
-            which = "in which DQN learned" if learned_only else "of the table"
-            count = sum(map(len, by_env.values()))
-            lines.append(
-                f"MIRL better than DQN over the {count} conditions {which}: {value:.2f} [{low:.2f}, {high:.2f}], p = {p:.2g}  "
-            )
+            both = ([np.stack([pair[k] for pair in pairs], axis=1) for pairs in by_env] for k in (0, 1))
+            value, low, high, p = compare_by_seed(*both)
+            words = f"MIRL better than DQN over the {len(chosen)} conditions {which}"
+            lines.append(f"{words}: {value:.2f} [{low:.2f}, {high:.2f}], p = {p:.2g}  ")
     return "\n".join(lines)
 
 

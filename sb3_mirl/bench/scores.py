@@ -247,9 +247,7 @@ def compare(
     """
     estimate = over_games(probability_of_improvement, scores, others, seed=seed)
     permuted = _permuted(_games(scores, others), samples, np.random.default_rng(seed))
-    # The observed scores count as a permutation. Sums differ by rounding
-    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
-    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+    return _tested(estimate, permuted)
 
 
 def compare_by_seed(
@@ -286,8 +284,14 @@ def compare_by_seed(
     average = partial(np.average, axis=0, weights=[ours[1] for ours, _ in pairs])
     single = any(1 in (ours[0], theirs[0]) for ours, theirs in pairs)
     estimate = _estimate(average(values), average(resampled), single)
-    as_far = np.abs(average(permuted) - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
-    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + samples)))
+    return _tested(estimate, average(permuted))
+
+
+def _tested(estimate: Estimate, permuted: np.ndarray) -> Comparison:
+    """A probability of improvement with the p-value of its permutations, [samples]."""
+    # The observed scores count as a permutation. Sums differ by rounding
+    as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
+    return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + len(permuted))))
 
 
 def _permuted(games: list[list[np.ndarray]], samples: int, random: np.random.Generator) -> np.ndarray:
