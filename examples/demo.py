@@ -1,7 +1,7 @@
 """
 The program of `make demo`: trains MIRL on Acrobot-v1 through rl-zoo3, evaluates it, and draws the training.
 
-Acrobot's actions are a push to the left, no push, and a push to the right. ρ of the useless action falls during training.
+Acrobot's actions are a negative torque, none, and a positive torque. ρ of the useless action falls during training.
 
     python examples/demo.py            # about a minute; figure and logs in demo/
 """
@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sb3_mirl.zoo.command import main as sb3_mirl
 
 ENV = "Acrobot-v1"
-ACTIONS = ["push left", "nothing", "push right"]
+ACTIONS = ["negative torque", "no torque", "positive torque"]
 
 
 def scalars(folder: Path, tag: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,5 @@
 """
-Replay buffers: :class:`FrameReplayBuffer` for stacked frames stores each frame once, a million Atari transitions in 7.2 GB
+Replay buffers: :class:`FrameReplayBuffer` for stacked frames stores each frame once, a million Atari transitions in 7.1 GB
 instead of 56 GB; :class:`DeviceReplayBuffer` keeps the observations on the device that learns.
 
 Their samples are bit for bit those of SB3's own buffer for the same transitions and random state.
