@@ -12,7 +12,6 @@ these episodes is one of which the influence of ρ and the penalty are measured;
 import argparse
 import json
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from prior_influence import ALGORITHMS, measure
 from while_learning import print_verdicts
 
 from sb3_mirl import DrawsFromPolicy
-from sb3_mirl.bench.experiment import experiment_manager, register_suite
+from sb3_mirl.bench.experiment import prepared_manager, register_suite
 from sb3_mirl.bench.jobs import Job, stored_jobs
 from sb3_mirl.bench.scores import bootstrap_mean, compare, detectable_improvement
 from sb3_mirl.bench.suites import SUITES, USELESS_MINATAR_IDS, label
-from sb3_mirl.bench.variants import TrainedVariant, Variant, write_results
+from sb3_mirl.bench.variants import TrainedVariant, Variant, in_processes, write_results
 from sb3_mirl.zoo.register import ALGORITHMS as CLASSES
 from sb3_mirl.zoo.workarounds import for_playing
 
@@ -61,7 +60,7 @@ def play(folder: Path, job: Job) -> dict[str, Any]:
     register_suite(SUITE)
     (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
     model = for_playing(CLASSES[job.algorithm]).load(file, device="cpu")
-    trained = TrainedVariant(Variant(SUITE, job), experiment_manager(SUITE, job, folder, "cpu"), model, None)
+    trained = TrainedVariant(Variant(SUITE, job), prepared_manager(SUITE, job, folder), model, None)
     acting = Recorded(model)
     scores = trained.scores(SUITE.episodes, acting)
     result = {"environment": job.env, "algorithm": job.algorithm, "seed": job.seed, "draws": float(np.mean(scores))}
@@ -80,12 +79,11 @@ def run(folder: Path, path: Path, jobs: int) -> None:
     pending = [job for job in stored_jobs(folder, SUITE) if job.algorithm in ALGORITHMS]
     pending = [job for job in pending if (job.env, job.algorithm, job.seed) not in done]
     places = [*SUITE.steps]
-    with get_context("spawn").Pool(jobs) as pool:
-        for result in pool.imap_unordered(partial(play, folder), pending):
-            results.append(result)
-            results.sort(key=lambda r: (places.index(r["environment"]), ALGORITHMS.index(r["algorithm"]), r["seed"]))
-            write_results(path, results)
-            print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['draws']:.2f}", flush=True)
+    for result in in_processes(partial(play, folder), pending, jobs):
+        results.append(result)
+        results.sort(key=lambda r: (places.index(r["environment"]), ALGORITHMS.index(r["algorithm"]), r["seed"]))
+        write_results(path, results)
+        print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['draws']:.2f}", flush=True)
 
 
 def interval(values: np.ndarray) -> str:

@@ -17,7 +17,6 @@ Scores are mean returns of 30 episodes after the training, without exploration. 
 import argparse
 import json
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_mirl import DQNMSE, MIRL, ActionMaskInfo
 from sb3_mirl.bench.scores import bootstrap_mean, compare
-from sb3_mirl.common.files import write_whole
+from sb3_mirl.bench.variants import in_processes, write_results
 
 RESULTS = Path(__file__).parent.parent / "results" / "action_masks.json"
 SEEDS = range(10)
@@ -112,16 +111,18 @@ def run(path: Path, steps: int | None, jobs: int) -> None:
     :param jobs: processes at once
     """
     results = json.loads(path.read_text()) if path.exists() else []
+    for result in results:
+        if result["steps"] != (wanted := steps or STEPS[result["environment"]]):
+            raise ValueError(f"{path} has runs of {result['steps']} steps, not {wanted}: choose another --results")
     finished = {(r["environment"], r["algorithm"], r["masks"], r["seed"]) for r in results}
     arms = [(algorithm, masks) for algorithm in ALGORITHMS for masks in (True, False)]
     runs = [(env, *arm, seed) for env in STEPS for seed in SEEDS for arm in arms]
     tasks = [(*one, steps or STEPS[one[0]]) for one in runs if one not in finished]
-    with get_context("spawn").Pool(jobs) as pool:
-        for result in pool.imap_unordered(train, tasks):
-            results.append(result)
-            results.sort(key=lambda r: (r["environment"], ALGORITHMS.index(r["algorithm"]), not r["masks"], r["seed"]))
-            write_whole(path, (json.dumps(results, indent=1) + "\n").encode())
-            print(result, flush=True)
+    for result in in_processes(train, tasks, jobs):
+        results.append(result)
+        results.sort(key=lambda r: (r["environment"], ALGORITHMS.index(r["algorithm"]), not r["masks"], r["seed"]))
+        write_results(path, results)
+        print(result, flush=True)
 
 
 def report(path: Path) -> str:

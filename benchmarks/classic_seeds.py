@@ -45,7 +45,12 @@ def run(algorithm: str, env_id: str, seed: int, args: argparse.Namespace) -> dic
     """Train and evaluate one seed, or read the result of an earlier call."""
     log_folder = args.folder / f"seed_{seed}"
     result_file = log_folder / algorithm / f"{env_id}.json"
-    if not result_file.exists():
+    settings = {"hyperparams": args.hyperparams, "eval_freq": args.eval_freq}
+    if result_file.exists():
+        stored = json.loads(result_file.read_text())
+        if stored["settings"] != settings:
+            raise ValueError(f"{result_file} has {stored['settings']}, not {settings}: choose another --folder")
+    else:
         log_folder.mkdir(parents=True, exist_ok=True)
         command = ["train", "--algo", algorithm, "--env", env_id, "--seed", str(seed), "--num-threads", "1", "-uuid"]
         command += ["--eval-freq", str(args.eval_freq), "--log-interval", "100", "-f", str(log_folder)]
@@ -54,8 +59,9 @@ def run(algorithm: str, env_id: str, seed: int, args: argparse.Namespace) -> dic
         with open(log_folder / f"{algorithm}_{env_id}.log", "w") as log, redirect_stdout(log):
             sb3_mirl(command)
         run_folder = max(log_folder.glob(f"{algorithm}/{env_id}_*/{env_id}.zip"), key=lambda f: f.stat().st_mtime).parent
-        result_file.write_text(json.dumps(evaluate(run_folder, algorithm, env_id)))
-    return json.loads(result_file.read_text())
+        stored = {"settings": settings, "returns": evaluate(run_folder, algorithm, env_id)}
+        result_file.write_text(json.dumps(stored))
+    return stored["returns"]
 
 
 def main() -> None:

@@ -33,11 +33,14 @@ import numpy as np
 import torch as th
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.utils import set_random_seed
 
 from sb3_mirl import MIRL, BaseDQN, train_jointly
 from sb3_mirl.bench.scores import compare_by_seed
+from sb3_mirl.bench.training import EVALUATION_SEED
 
 RESULTS = Path(__file__).parent.parent / "results" / "defaults.json"
 STEPS = 50_000
@@ -94,7 +97,9 @@ def evaluate(job: dict[str, Any], model: DQN, seconds: int) -> dict[str, Any]:
     :return: the job with its result
     """
     # Monitor is below the change of scale, so that these returns are the environment's
-    returns, _ = evaluate_policy(model, make_env(job["env"], job["scale"]), n_eval_episodes=30, return_episode_rewards=True)
+    set_random_seed(EVALUATION_SEED + job["seed"])
+    env = make_vec_env(lambda: make_env(job["env"], job["scale"]), 1, seed=EVALUATION_SEED + job["seed"])
+    returns, _ = evaluate_policy(model, env, n_eval_episodes=30, return_episode_rewards=True)
     result = {**job, "return": float(np.mean(returns)), "seconds": seconds}
     if isinstance(model, MIRL):
         result.update(beta=model.beta, prior=[round(probability, 4) for probability in model.prior.tolist()])

@@ -19,7 +19,6 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_mirl import DQNMSE, MIRL, SQL, BaseDQN, PriorUpdateCallback, load_prior
 from sb3_mirl.bench.scores import bootstrap_mean
+from sb3_mirl.bench.variants import in_processes
 from sb3_mirl.common import colors
 from sb3_mirl.common.files import write_whole
 from sb3_mirl.envs.gridworld import FOUR_ROOMS_GOALS, FourRoomsGoals
@@ -250,12 +250,11 @@ def run(path: Path, settings: dict[str, int], seeds: Sequence[int], jobs: int) -
         raise ValueError(f"{path} has results of {results['settings']}, not of {settings}: choose another file")
     runs = results["runs"]
     tasks = [(name, seed) for seed in seeds for name in (*BASELINES, *PRIORS) if str(seed) not in runs.get(name, {})]
-    with get_context("spawn").Pool(jobs) as pool:
-        for name, seed, curves, seconds in pool.imap_unordered(run_task, [(*task, settings) for task in tasks]):
-            runs.setdefault(name, {})[str(seed)] = curves
-            write_whole(path, (json.dumps(results, ensure_ascii=False) + "\n").encode())
-            ends = ", ".join(f"{learner} {returns[-1]:.1f}" for learner, returns in curves.items())
-            print(f"seed {seed}: {ends} ({seconds:.0f} s of one core)", flush=True)
+    for name, seed, curves, seconds in in_processes(run_task, [(*task, settings) for task in tasks], jobs):
+        runs.setdefault(name, {})[str(seed)] = curves
+        write_whole(path, (json.dumps(results, ensure_ascii=False) + "\n").encode())
+        ends = ", ".join(f"{learner} {returns[-1]:.1f}" for learner, returns in curves.items())
+        print(f"seed {seed}: {ends} ({seconds:.0f} s of one core)", flush=True)
 
 
 def finished(results: dict[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:

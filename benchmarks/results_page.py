@@ -147,7 +147,7 @@ def prior(bench: Bench, tables: dict[str, list[Row]]) -> str:
     for env in bench.envs:
         for algorithm in bench.algorithms:
             own = [row for row in tables["prior"] if (row["environment"], row["algorithm"]) == (env, algorithm)]
-            if own and algorithm != "sql":
+            if own and algorithm not in ("sql", "sql_decoupled"):
                 rows.append([named(env), label(algorithm), ", ".join(f"{row['name']} {row['value']:.2f}" for row in own)])
     return table(["environment", "algorithm", "ρ"], rows)
 

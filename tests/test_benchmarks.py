@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-import multiprocessing.dummy
 import os
 import subprocess
 import sys
@@ -172,8 +171,8 @@ def test_expected_returns_of_choices_are_those_of_played_episodes(four_rooms_dee
 
 
 def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_path, capsys):
-    # Threads in place of processes
-    monkeypatch.setattr(four_rooms_deep, "get_context", lambda method: multiprocessing.dummy)
+    # In this process
+    monkeypatch.setattr("sb3_mirl.bench.variants._in_process", lambda function, task: function(task))
     monkeypatch.setattr(four_rooms_deep, "N_ENVS", 4)
     monkeypatch.setitem(four_rooms_deep.SETTINGS, "learning_starts", 120)
     file, settings = tmp_path / "deep.json", {"training_steps": 160, "steps": 160, "eval_every": 80}

@@ -80,6 +80,20 @@ def experiment_manager(suite: Suite, job: Job, log_folder: Path, device: str) ->
     )
 
 
+def prepared_manager(suite: Suite, job: Job, log_folder: Path) -> ExperimentManager:
+    """
+    A manager whose ``create_envs`` makes the environments of the job, with their wrappers.
+
+    :param suite: of the job; registered, see :func:`register_suite`
+    :param job: of the suite
+    :param log_folder: where rl-zoo3 would write
+    """
+    manager = experiment_manager(suite, job, log_folder, "cpu")
+    hyperparams, _ = manager.read_hyperparameters()
+    _, manager.env_wrapper, _, manager.vec_env_wrapper = manager._preprocess_hyperparams(hyperparams)
+    return manager
+
+
 def _takes(algorithm: str, arguments: Iterable[str]) -> bool:
     """Whether the algorithm's constructor has all these arguments."""
     parameters = inspect.signature(rl_zoo3.ALGOS[algorithm]).parameters

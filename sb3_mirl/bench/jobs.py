@@ -127,7 +127,9 @@ class Job:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:
-            return Outcome("unreadable", str(error))
+            # A claimed job has no failure of earlier: this one is of its repetition
+            if not os.path.lexists(self.failure_file(folder)):
+                return Outcome("unreadable", str(error))
         if os.path.lexists(self.failure_file(folder)):
             return Outcome("failed", self.failure(folder))
         if os.path.lexists(self.run_folder(folder)):
@@ -243,6 +245,10 @@ def planned_jobs(folder: Path, suite: Suite) -> list[Job]:
         stored, planned = read_folder(folder)
         if found := _suite_differences(stored, suite):
             raise FolderError(f"{str(folder)!r} holds other results: {'; '.join(found)}. Choose another folder")
+        if gone := [job.env for job in planned if job.env not in suite.steps]:
+            raise FolderError(
+                f"{str(folder)!r} has jobs of {gone[0]}, which {suite.name} does not have. Choose another folder"
+            )
         return planned
     if visible:
         raise FolderError(f"{str(folder)!r} is not empty, and has no suite.json. Choose another folder")

@@ -12,7 +12,6 @@ Results are files ``<algorithm>_<environment>.json`` in a folder, with all trial
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from scipy.stats import qmc, rankdata
 
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SETTINGS, Suite, Tuning, constructor_arguments
-from sb3_mirl.bench.variants import Variant, train_variants
+from sb3_mirl.bench.variants import Variant, in_processes, train_variants
 from sb3_mirl.common.files import write_whole
 
 #: Ranges of the settings, on logarithmic scales. β and α_ρ are relative to the length of the training, see
@@ -93,9 +92,7 @@ def tune(suite: Suite, plan: Tuning, algorithms: Sequence[str], folder: Path, wo
             yield file
     if not pending:
         return
-    # A process for each file
-    with get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
-        yield from pool.imap_unordered(_run_trials, pending)
+    yield from in_processes(_run_trials, pending, workers)
 
 
 def _run_trials(task: tuple[Suite, Tuning, str, str, Path]) -> Path:

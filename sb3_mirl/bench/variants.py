@@ -6,7 +6,9 @@ the experiments of ``benchmarks/`` are made of them. They leave no checkpoints.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
@@ -122,10 +124,44 @@ def run_environments(
     results = stored_results(path, steps)
     finished = {result["environment"] for result in results}
     tasks = [(env, steps) for env in envs if env not in finished]
-    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-        for more in pool.imap_unordered(train, tasks):
-            results += more
-            if order is not None:
-                results.sort(key=order)
-            write_results(path, results)
-            print(f"{more[0]['environment']}: done", flush=True)
+    for more in in_processes(train, tasks, jobs):
+        results += more
+        if order is not None:
+            results.sort(key=order)
+        write_results(path, results)
+        print(f"{more[0]['environment']}: done", flush=True)
+
+
+def in_processes(function: Callable[[Any], Any], tasks: Iterable[Any], processes: int) -> Iterator[Any]:
+    """
+    Call a function in a new process for each task. If a call fails, the others are finished before the error is raised.
+
+    :param function: of a module, since it is called in other processes
+    :param tasks: its arguments
+    :param processes: at once
+    :return: results, in the order in which they are finished
+    :raises RuntimeError: if a process was killed
+    :raises Exception: the first that a call raises
+    """
+    failed: BaseException | None = None
+    # multiprocessing.Pool waits for ever for the task of a process that was killed
+    with ThreadPoolExecutor(processes) as threads:
+        futures = [threads.submit(_in_process, function, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                if (error := future.exception()) is None:
+                    yield future.result()
+                failed = failed or error
+        finally:
+            for future in futures:
+                future.cancel()
+    if failed is not None:
+        raise failed
+
+
+def _in_process(function: Callable[[Any], Any], task: Any) -> Any:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        try:
+            return process.submit(function, task).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError("A process was killed, perhaps for lack of memory: try fewer at once") from error

@@ -70,7 +70,8 @@ class Planes:
         :return: indices of the images, [n_envs, C]
         """
         n_envs, n_channels = stacks.shape[:2]
-        stacks = np.ascontiguousarray(stacks)
+        # SubprocVecEnv passes on what environments give, which may have another dtype than their space
+        stacks = np.ascontiguousarray(stacks, dtype=self.latest.dtype)
         index = np.full((n_envs, n_channels), -1, dtype=np.int32)
         shift = self.frame_channels if shifted else 0
         found = self._equal(stacks, shift)

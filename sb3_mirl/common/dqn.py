@@ -3,6 +3,7 @@
 faster gradient steps. Algorithms that differ from DQN in target, loss or acting subclass it.
 """
 
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,6 +17,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.type_aliases import GymEnv, Schedule, TrainFrequencyUnit
 
 from sb3_mirl.common import inputs
@@ -170,7 +172,8 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
             # Combinations that SB3 does not support
             raise UnsupportedError(f"{error} (observation_space={self.observation_space}, n_steps={self.n_steps})") from error
         except RuntimeError as error:
-            if not inputs.has_small_image(self.observation_space):
+            built = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+            if NatureCNN.__init__.__code__ not in built:
                 raise
             raise UnsupportedError(
                 "Images must be large enough for the policy's network (NatureCNN needs at least 36x36), got "
@@ -312,8 +315,11 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         self._log_training(losses, q_values)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        inputs.check_scheduled_learning_rate(self.lr_schedule, self._current_progress_remaining)
+        # Checked afterwards: a schedule may count its calls
         super()._update_learning_rate(optimizers)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                inputs.check_learning_rate(group["lr"], self._current_progress_remaining)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)

@@ -163,7 +163,7 @@ def _learning_rate(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if not callable(value):
         accepted = "a finite number >= 0 or a function of the remaining progress"
         return number(0.0, accepted=accepted)(name, value, arguments)
-    check_scheduled_learning_rate(value, 1.0)
+    check_learning_rate(value(1.0), 1.0)
     return value
 
 
@@ -178,13 +178,12 @@ def check_integer(name: str, value: Any, low: int) -> int:
     return integer(low)(name, value, {})
 
 
-def check_scheduled_learning_rate(schedule: Callable[[float], Any], progress_remaining: float) -> None:
+def check_learning_rate(value: Any, progress_remaining: float) -> None:
     """
-    :param schedule: the function that gives the learning rate
+    :param value: what a schedule gives
     :param progress_remaining: from 1 to 0
-    :raises ValueError: if its value is not a finite number >= 0
+    :raises ValueError: if the value is not a finite number >= 0
     """
-    value = schedule(progress_remaining)
     # A tensor without axes is as good as a number for SB3
     rate = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
     if not is_number(rate) or not 0.0 <= rate <= LARGEST:
@@ -202,7 +201,8 @@ def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
         raise ValueError(message)
     if not is_number(frequency) or not 1 <= frequency < INF or frequency != int(frequency):
         raise ValueError(message)
-    if unit == "episode" and arguments.get("n_envs", 1) > 1:
+    # A model whose file counts episodes may be loaded to play in several environments; SB3's learn() refuses them
+    if unit == "episode" and arguments.get("n_envs", 1) > 1 and not isinstance(value, TrainFreq):
         raise ValueError(
             f"{name} must count steps with several environments, got {value!r} with {arguments['n_envs']} of them"
         )
@@ -300,18 +300,6 @@ def check_action_space(space: spaces.Space) -> None:
     else:
         remedy = f"Make each action a number: {wrapper('lambda a: actions[a]', 'len(actions)')}"
     raise UnsupportedError(f"action_space must be Discrete, got {space}. {remedy}")
-
-
-def has_small_image(space: spaces.Space) -> bool:
-    """
-    :param space: the observation space
-    :return: whether an image of it is too small for NatureCNN
-    """
-    entries = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    return any(
-        isinstance(entry, spaces.Box) and len(entry.shape) == 3 and sorted(entry.shape)[1] < SMALLEST_IMAGE
-        for entry in entries
-    )
 
 
 def check_observation_space(space: spaces.Space, name: str = "observation_space") -> None:

@@ -70,17 +70,18 @@ class MaskedDQN(DQN):
         elif plain is None and self.n_steps > 1:
             plain, kwargs = NStepReplayBuffer, {**kwargs, "n_steps": self.n_steps, "gamma": self.gamma}
         plain = plain or ReplayBuffer
-        if plain not in MASKED_BUFFERS:
+        buffer = plain if issubclass(plain, StoresMasks) else MASKED_BUFFERS.get(plain)
+        if buffer is None:
             raise ValueError(
-                f"replay_buffer_class must be None or one of {[kind.__name__ for kind in MASKED_BUFFERS]} for an environment "
-                f"with action masks, got {plain.__name__}, which does not store them"
+                f"replay_buffer_class must be None, one of {[kind.__name__ for kind in MASKED_BUFFERS]}, or a subclass of "
+                f"sb3_mirl.common.masked_buffers.StoresMasks for an environment with action masks, got {plain.__name__}, "
+                "which does not store them"
             )
         if self.optimize_memory_usage or kwargs.get("optimize_memory_usage"):
             raise ValueError(
                 "optimize_memory_usage must be False for an environment with action masks, got True: it leaves out the last "
                 "state of an episode, whose mask is needed"
             )
-        buffer = MASKED_BUFFERS[plain]
         return buffer(
             self.buffer_size, self.observation_space, self.action_space, device=self.device, n_envs=self.n_envs, **kwargs
         )

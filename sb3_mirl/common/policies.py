@@ -54,10 +54,10 @@ class DQNPolicy(policies.DQNPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        kwargs = _fused_by_default(self.optimizer, self.optimizer_kwargs)
-        if kwargs is not self.optimizer_kwargs:
-            self.optimizer_kwargs = kwargs
-            self.optimizer = self.optimizer_class(self.q_net.parameters(), lr=lr_schedule(1), **kwargs)  # type: ignore[call-arg]
+        # Not where a user's function makes an Adam: it may decide for itself
+        if self.optimizer_class is th.optim.Adam and _can_be_fused(self.optimizer, self.optimizer_kwargs):
+            self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
+            self.optimizer = th.optim.Adam(self.q_net.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
     def set_training_mode(self, mode: bool) -> None:
@@ -85,9 +85,25 @@ class DQNPolicy(policies.DQNPolicy):
 
         :raises ValueError: if the network cannot be compiled; the message says why
         """
+        self.check_acts_greedily("compile_update=True")
         self._compiled_acting = CompiledActing(self.q_net, self.acting)
 
+    def _network_acts(self) -> bool:
+        return self.acting is greedy_actions and type(self.q_net)._predict is not QNetwork._predict
+
+    def check_acts_greedily(self, what: str) -> None:
+        """
+        :param what: that needs it, for the error
+        :raises ValueError: if the network has a ``_predict`` of its own, which SB3 lets choose the actions
+        """
+        if self._network_acts():
+            raise ValueError(f"{what} takes argmax Q(s,a), but {type(self.q_net).__name__} has a _predict of its own")
+
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
+        if self._network_acts():
+            if self.action_masks is not None:
+                self.check_acts_greedily("Acting with action masks")
+            return self.q_net._predict(obs, deterministic=deterministic)
         if self.action_masks is None:
             return self.compute_acting(obs)[-1]
         return self.acting(self.q_net(obs).masked_fill(~self.action_masks, -th.inf))[-1]
@@ -127,6 +143,9 @@ class DQNPolicy(policies.DQNPolicy):
         self.check_masks_are_given(action_masks)
         if action_masks is None:
             return None
+        if isinstance(observation, tuple):
+            gave = "got a tuple: env.reset() returns (observation, info)"
+            raise ValueError(f"observation must be an array or a dict of arrays, {gave}")
         first = next(iter(observation.values())) if isinstance(observation, dict) else observation
         if self.is_vectorized_observation(observation):
             return checked_masks(action_masks, (len(first), n_actions))
@@ -165,6 +184,7 @@ class DQNPolicy(policies.DQNPolicy):
 
     def onnx_module(self) -> Acting:
         """The function that an ONNX file holds: observations, as the network takes them, → :attr:`onnx_outputs`."""
+        self.check_acts_greedily("ONNX export")
         return Acting(self)
 
 
@@ -183,13 +203,10 @@ class _QNetwork(QNetwork):
         return super().extract_features(obs, features_extractor)
 
 
-def _fused_by_default(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a fused Adam where that is possible and not decided; otherwise the given ones."""
+def _can_be_fused(optimizer: th.optim.Optimizer, kwargs: dict[str, Any]) -> bool:
+    """Whether Adam can be fused for its parameters, and its arguments don't decide."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    possible = type(optimizer) is th.optim.Adam and all(map(th.is_floating_point, parameters))
-    if not possible or kwargs.keys() & {"fused", "foreach", "differentiable"}:
-        return kwargs
-    return {**kwargs, "fused": True}
+    return all(map(th.is_floating_point, parameters)) and not kwargs.keys() & {"fused", "foreach", "differentiable"}
 
 
 def _keep_fused(optimizer: th.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

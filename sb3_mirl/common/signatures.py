@@ -1,7 +1,7 @@
 """The arguments of constructors that pass ``*args`` and ``**kwargs`` on to parent classes."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sb3_mirl.common.text import did_you_mean
 
@@ -21,7 +21,20 @@ def constructor_signature(cls: type) -> inspect.Signature:
         elif inspect.Parameter.VAR_POSITIONAL not in kinds:
             inherited = {name: p.replace(kind=p.KEYWORD_ONLY) for name, p in inherited.items()}
         parameters = {**named, **inherited}
-    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
+    return inspect.Signature(sorted(_in_valid_order(parameters.values()), key=lambda parameter: parameter.kind))
+
+
+def _in_valid_order(parameters: Iterable[inspect.Parameter]) -> Iterator[inspect.Parameter]:
+    """Python refuses positional arguments without a default after one with a default: those are shown as keyword-only."""
+    optional = False
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            yield parameter
+        elif optional and parameter.default is parameter.empty:
+            yield parameter.replace(kind=parameter.KEYWORD_ONLY)
+        else:
+            optional = optional or parameter.default is not parameter.empty
+            yield parameter
 
 
 def refuse_unknown_arguments(cls: type, unknown: Iterable[str]) -> None:

@@ -148,6 +148,7 @@ def _check_model(index: int, model: Any) -> None:
         raise ValueError(
             f"Joint training needs MIRL's default_callbacks, but {where} has others: pass them to train_jointly(callback=...)"
         )
+    model.policy.check_acts_greedily("Joint training")
     _check_optimizer(index, model.policy.optimizer)
     describe_network(model.q_net, "Joint training")
     if {*map(id, model.q_net.parameters())} & {*map(id, model.q_net_target.parameters())}:

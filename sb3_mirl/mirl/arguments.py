@@ -22,7 +22,8 @@ LEVELS = ("high", "low")
 PRIOR_PARTS = ("table", "network", *LEVELS, "prior_observation")
 BETA_SCHEDULES = ("normalized", "adaptive", "linear", "constant")
 
-#: The paper's values for Atari as far as they are known, else its reproducers', see docs/deviations.md: ``MIRL("CnnPolicy", env, **PAPER_ATARI)``
+#: The paper's values for Atari as far as they are known, else its reproducers' (docs/deviations.md):
+#: ``MIRL("CnnPolicy", env, **PAPER_ATARI)``
 PAPER_ATARI: dict[str, Any] = {
     "learning_rate": 2e-5,
     "buffer_size": 1_000_000,

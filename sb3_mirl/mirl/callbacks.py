@@ -191,8 +191,8 @@ def auto_prior_lr(total_timesteps: int) -> float:
 
 def auto_beta_lr(gradient_steps: int) -> float:
     """
-    The paper's α_β, 3.3e-6 for 2.5e6 gradient steps, scaled to another length of training. From 275,000 gradient steps on the lower limit
-    applies, so that a training as long as the paper's gets nine times the paper's value.
+    The paper's α_β, 3.3e-6 for 2.5e6 gradient steps, scaled to another length of training. From 275,000 gradient steps on
+    the lower limit applies, so that a training as long as the paper's gets nine times the paper's value.
 
     :param gradient_steps: of the training
     :return: 8.25 / ``gradient_steps``, at least 3e-5 and at most 1e-2

@@ -35,7 +35,8 @@ class MIRL(RegularizedDQN):
     https://openreview.net/forum?id=HyEtjoCqFX
 
     It is DQN with the maximum in the target replaced by β⁻¹ log Σₐ ρ(a) exp(β Q(s',a)). The action prior ρ follows the
-    marginal of the policy over visited states, and the inverse temperature β the inverse of the root mean squared TD error (in the paper, of the mean squared one).
+    marginal of the policy over visited states, and the inverse temperature β the inverse of the root mean squared TD error
+    (in the paper, of the mean squared one).
 
     It takes the arguments of :class:`~sb3_mirl.common.dqn.BaseDQN`, which are DQN's with DQN's defaults, and the ones below.
     The paper's values for Atari are :data:`~sb3_mirl.PAPER_ATARI`. With ``n_steps > 1`` the penalties KL(π‖ρ)/β of the steps

@@ -132,7 +132,7 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     # (π - ρ)/ρ, since all digits of the logarithm would cancel there
     ratio = (p - rho) / th.where(rho > 0, rho, 1.0)
     series = rho * ratio.square() * (0.5 - ratio / 6.0)
-    terms = th.where((ratio.abs() < 1e-5) & positive, series, p * log_ratio - p + rho)
+    terms = th.where((ratio.abs() < 1e-5) & positive & (rho > 0), series, p * log_ratio - p + rho)
     return terms.sum(dim=-1).clamp(min=0.0).to(policy.dtype)
 
 

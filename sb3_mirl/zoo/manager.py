@@ -71,6 +71,13 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         # A copy, because rl-zoo3 adds gamma to a dict `normalize` before it saves it
         return {**copy.deepcopy(hyperparams), **evaluated}, saved_hyperparams
 
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
+        processed = super()._preprocess_hyperparams(hyperparams)
+        # rl-zoo3 uses the file's env_kwargs in the training only
+        if self._eval_env_kwargs_args is None:
+            self.eval_env_kwargs = self.env_kwargs
+        return processed
+
     def check_file(self) -> tuple[Places, str]:
         """
         Check the form of a YAML file of hyper-parameters.

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import rl_zoo3
 from bench_runs import CARTPOLE, TINY
 
-from sb3_mirl.bench.experiment import check, check_pair, experiment_manager, register_suite
+from sb3_mirl.bench.experiment import check, check_pair, experiment_manager, prepared_manager, register_suite
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SUITES, Suite
 from sb3_mirl.zoo.register import register
@@ -47,6 +48,25 @@ def test_arguments_of_environments_apply_to_every_algorithm_in_training_and_eval
         env = manager.create_envs(1, eval_env=eval_env, no_log=True)
         assert env.action_space.n == 18
         assert env.get_attr("ale")[0].getFloat("repeat_action_probability") == 0.25
+
+
+@pytest.mark.parametrize("env_id", ["MinAtar/Breakout-v1", "Useless12/MinAtar-Breakout-v1"])
+@pytest.mark.parametrize("eval_env", [False, True])
+def test_episodes_that_a_time_limit_ends_are_counted(env_id, eval_env):
+    suite = SUITES["minatar-actions"]
+    register_suite(suite)
+    env = prepared_manager(suite, Job("mirl", env_id, 0), Path()).create_envs(1, eval_env=eval_env, no_log=True)
+    wrappers = [env.envs[0]]
+    while isinstance(wrappers[-1], gym.Wrapper):
+        wrappers.append(wrappers[-1].env)
+    limits = [wrapper for wrapper in wrappers if isinstance(wrapper, gym.wrappers.TimeLimit)]
+    assert {limit._max_episode_steps for limit in limits} == {10_000}
+    for limit in limits:
+        limit._max_episode_steps = 3
+    env.reset()
+    # In three steps a ball does not reach the bottom
+    infos = [env.step([0])[3][0] for _ in range(3)]
+    assert infos[-1]["TimeLimit.truncated"] and infos[-1]["episode"]["l"] == 3
 
 
 def test_unknown_environment_is_refused():

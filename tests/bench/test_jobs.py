@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -62,6 +63,42 @@ def test_damaged_result_is_unreadable_with_its_reason(finished, damage, reason, 
     assert " 0 running, 1 unreadable, 0 failed" in lines[0] and reason in lines[1]
     # The results of other jobs are not needed
     check(TINY, [Job("mirl", "CartPole-v1", 5)], folder)
+
+
+def test_copied_results_are_in_the_status(finished, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("runs"))
+    lines = status(folder)
+    copied = replace_seed(CARTPOLE.result(folder), 7)
+    Job("mirl", "CartPole-v1", 7).result_file(folder).write_text(json.dumps(copied))
+    assert jobs_and_done(status(folder)) == [number + 1 for number in jobs_and_done(lines)]
+
+
+def replace_seed(result, seed):
+    return {**result, "seed": seed}
+
+
+def jobs_and_done(lines):
+    return [int(number) for number in re.findall(r"(\d+) (?:jobs|done)", lines[0])]
+
+
+def test_failed_repetition_of_a_damaged_result_says_why(finished, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished, folder)
+    CARTPOLE.result_file(folder).write_text("{")
+    CARTPOLE.record_failure(folder, "MemoryError: out of memory")
+    lines = status(folder)
+    assert " 0 unreadable" not in lines[0] and " 1 failed" in lines[0] and "out of memory" in lines[1]
+
+
+def test_folder_with_jobs_of_a_lost_environment_is_refused(tmp_path):
+    old = replace(TINY, steps={**TINY.steps, "CartPole-v0": 10})
+    folder = tmp_path / "out"
+    open_folder(folder, old, [Job("mirl", "CartPole-v0", 0)])
+    before = (folder / "suite.json").read_text()
+    with pytest.raises(FolderError, match="has jobs of CartPole-v0, which classic does not have"):
+        open_folder(folder, TINY, [CARTPOLE])
+    assert (folder / "suite.json").read_text() == before and read_folder(folder)[0].steps == old.steps
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """Variants of a suite's runs: their settings, callbacks and scores."""
 
 import json
-import multiprocessing.dummy
-import multiprocessing.pool
+import os
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,7 @@ from sb3_mirl import MIRL
 from sb3_mirl.bench.jobs import Job
 from sb3_mirl.bench.suites import SUITES
 from sb3_mirl.bench.training import EVALUATION_SEED
-from sb3_mirl.bench.variants import Variant, run_environments, train_variants
+from sb3_mirl.bench.variants import Variant, in_processes, run_environments, train_variants
 
 ENV = "Useless15/CartPole-v1"
 SUITE = replace(
@@ -76,9 +75,8 @@ def test_variants_that_do_not_go_together_are_refused():
 
 
 def test_environments_with_results_are_skipped(tmp_path, monkeypatch, capsys):
-    # Threads in place of processes
-    monkeypatch.setattr("sb3_mirl.bench.variants.get_context", lambda method: multiprocessing.dummy)
-    monkeypatch.setattr(multiprocessing.dummy, "Pool", lambda jobs, maxtasksperchild: multiprocessing.pool.ThreadPool(jobs))
+    # In this process
+    monkeypatch.setattr("sb3_mirl.bench.variants._in_process", lambda function, task: function(task))
     calls, file = [], tmp_path / "results.json"
 
     def train(task):
@@ -97,3 +95,18 @@ def test_environments_with_results_are_skipped(tmp_path, monkeypatch, capsys):
         ("b", 0),
         ("b", 1),
     ]
+
+
+def test_a_killed_process_is_an_error_and_the_others_finish():
+    results = in_processes(eval, ["1", "__import__('os')._exit(3)", "2"], 1)
+    assert {next(results), next(results)} == {1, 2}
+    with pytest.raises(RuntimeError, match="A process was killed, perhaps for lack of memory"):
+        next(results)
+
+
+def test_an_error_in_a_process_is_raised_after_the_results():
+    own = f"__import__('os').getpid() != {os.getpid()}"
+    results = in_processes(eval, [own, "1 / 0", own], 1)
+    assert next(results) and next(results)
+    with pytest.raises(ZeroDivisionError):
+        next(results)

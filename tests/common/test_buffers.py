@@ -125,6 +125,22 @@ def test_observations_that_are_not_stacked_are_stored():
     assert_same_samples(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_observations_may_have_another_dtype_than_their_space(dtype):
+    # SubprocVecEnv passes them on as the environment gives them
+    env = stacked(2)
+    kinds = (FrameReplayBuffer, ReplayBuffer)
+    ours, theirs = (kind(20, env.observation_space, env.action_space, device="cpu", n_envs=2) for kind in kinds)
+    obs = env.reset()
+    for _ in range(30):
+        new_obs, reward, done, infos = env.step([env.action_space.sample() for _ in range(2)])
+        last = np.stack([info.get("terminal_observation", state) for info, state in zip(infos, new_obs, strict=True)])
+        for buffer in (ours, theirs):
+            buffer.add(obs.astype(dtype), last.astype(dtype), np.zeros(2, int), reward, done, infos)
+        obs = new_obs
+    assert_same_samples(ours, theirs)
+
+
 def test_a_buffer_of_one_transition():
     env = stacked(1)
     ours, theirs = (

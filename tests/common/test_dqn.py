@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from models import FAST, check_save_load
 from probes import ConstantReward, Image, Mixed, NamedActions, TwoArms
 from stable_baselines3 import DQN, HerReplayBuffer
@@ -309,3 +310,52 @@ def test_base_dqn_takes_actions_that_start_anywhere(start):
     model = BaseDQN("MlpPolicy", ArmsFrom(), learning_starts=20, buffer_size=500, learning_rate=1e-2, seed=0).learn(400)
     assert set(np.unique(model.replay_buffer.actions[:400])) == {0, 1}
     assert model.predict(model.get_env().reset(), deterministic=True)[0][0] == start + 1
+
+
+class CountingWarmUp:
+    """A user's schedule that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, progress_remaining):
+        self.calls += 1
+        return 1e-5 * self.calls
+
+
+def test_schedules_are_called_as_often_as_by_sb3():
+    schedules = CountingWarmUp(), CountingWarmUp()
+    for cls, schedule in zip((BaseDQN, DQN), schedules, strict=True):
+        model = cls("MlpPolicy", ConstantReward(), **{**FAST, "learning_rate": schedule}).learn(0)
+        before = schedule.calls
+        model.learn(100)
+        schedule.calls -= before
+    assert schedules[0].calls == schedules[1].calls > 20
+
+
+def test_a_model_trained_by_episodes_plays_in_several_environments(tmp_path):
+    settings = {**FAST, "train_freq": (1, "episode"), "gradient_steps": -1}
+    BaseDQN("MlpPolicy", ConstantReward(), **settings).learn(60).save(tmp_path / "model.zip")
+    loaded = BaseDQN.load(tmp_path / "model.zip", env=make_vec_env(ConstantReward, 3))
+    assert loaded.predict(loaded.get_env().reset())[0].shape == (3,)
+    with pytest.raises(AssertionError, match="only one env when doing episodic training"):
+        loaded.learn(60)
+    with pytest.raises(ValueError, match="train_freq must count steps with several environments"):
+        BaseDQN("MlpPolicy", make_vec_env(ConstantReward, 3), **settings)
+
+
+class Broken(BaseFeaturesExtractor):
+    """Its layer does not fit its output."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 8)
+        self.layer = th.nn.Linear(4, 8)
+        with th.no_grad():
+            self.layer(th.zeros(1, 3))
+
+
+def test_errors_of_a_users_network_are_its_own():
+    image = ConstantReward(observation_space=spaces.Box(0, 255, (10, 10, 3), np.uint8))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as error:
+        BaseDQN("MlpPolicy", image, **{**FAST, "policy_kwargs": {"features_extractor_class": Broken}})
+    assert "NatureCNN" not in str(error.value)

@@ -194,7 +194,7 @@ def test_buffers_that_store_no_masks_are_refused():
 
     for settings in ({"replay_buffer_class": Own}, {"replay_buffer_class": HerReplayBuffer}):
         name = settings["replay_buffer_class"].__name__
-        with pytest.raises(ValueError, match=f"replay_buffer_class must be None or one of .*'FrameReplayBuffer'.*got {name}"):
+        with pytest.raises(ValueError, match=f"replay_buffer_class must be None, one of .*'FrameReplayBuffer'.*got {name}"):
             MIRL("MlpPolicy", MaskedProbe(), **FAST, **settings)
     settings = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}}
     with pytest.raises(ValueError, match=r"optimize_memory_usage must be False .*masks, got True"):
@@ -204,6 +204,15 @@ def test_buffers_that_store_no_masks_are_refused():
     model.replay_buffer.pos = 10
     with pytest.raises(ValueError, match=r"replay_buffer must be one of .*'MaskedReplayBuffer'.*got ReplayBuffer"):
         model.train(1)
+
+
+def test_a_buffer_of_the_users_may_store_masks_itself():
+    class Own(MaskedReplayBuffer):
+        pass
+
+    for kind in (Own, MaskedReplayBuffer):
+        model = DQNMSE("MlpPolicy", MaskedProbe(), **FAST, replay_buffer_class=kind).learn(40)
+        assert type(model.replay_buffer) is kind and model.replay_buffer.next_action_masks[:40].any()
 
 
 def test_chosen_buffer_gets_masks():
@@ -268,6 +277,12 @@ def test_files_keep_that_there_are_masks(algorithm, tmp_path):
             loaded.learn(30)
     with pytest.raises(ValueError, match="env must be with action masks"):
         algorithm.load_exported(tmp_path / "model.safetensors", MaskInInfo(MaskedProbe()))
+
+
+def test_an_observation_with_its_info_is_refused():
+    model = DQNMSE("MlpPolicy", MaskedProbe(), **FAST)
+    with pytest.raises(ValueError, match=r"observation must be an array or a dict of arrays, got a tuple"):
+        model.predict(MaskedProbe().reset(), action_masks=MaskedProbe().action_masks())
 
 
 def test_predict_with_the_masks_of_an_environment():

@@ -1,14 +1,21 @@
 """Policies of DQN: fused Adam, training and evaluation mode."""
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch as th
+from masked import MaskedProbe
 from models import FAST
 from probes import ConstantReward
 from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.dqn import policies
+from stable_baselines3.dqn.policies import QNetwork
 from torch import nn
 
-from sb3_mirl import MIRL, BaseDQN
+from sb3_mirl import MIRL, BaseDQN, train_jointly
+from sb3_mirl.common.policies import DQNPolicy
 
 
 def test_fused_adam_is_the_default_and_survives_files(tmp_path):
@@ -88,3 +95,51 @@ def test_modes_are_set_as_by_sb3_however_parts_of_the_network_were_changed():
     # In evaluation mode already
     ours.predict(ours.observation_space.sample())
     assert len(asked) == before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fused"),
+    [
+        (lambda parameters, lr: th.optim.Adam(parameters, lr=lr), None),
+        (partial(th.optim.Adam, fused=False), False),
+        (partial(th.optim.Adam, foreach=True), None),
+    ],
+)
+def test_a_function_that_makes_an_optimiser_decides_whether_it_is_fused(optimizer, fused):
+    model = BaseDQN("MlpPolicy", ConstantReward(), **{**FAST, "policy_kwargs": {"optimizer_class": optimizer}}).learn(60)
+    assert model._n_updates and model.policy.optimizer.param_groups[0]["fused"] is fused
+
+
+class Worst(QNetwork):
+    """A network that lets the agent do the worst."""
+
+    def _predict(self, observation, deterministic=True):
+        return self(observation).argmin(dim=1)
+
+
+class OfWorst(DQNPolicy):
+    def make_q_net(self):
+        return Worst(**self._update_features_extractor(self.net_args, features_extractor=None)).to(self.device)
+
+
+def test_a_network_may_choose_the_actions_as_with_sb3(tmp_path):
+    class OfSB3(policies.DQNPolicy):
+        make_q_net = OfWorst.make_q_net
+
+    ours, theirs = BaseDQN(OfWorst, ConstantReward(), **FAST), DQN(OfSB3, ConstantReward(), **FAST)
+    observations = np.stack([ours.observation_space.sample() for _ in range(50)])
+    actions, expected = (model.predict(observations, deterministic=True)[0] for model in (ours, theirs))
+    assert (actions == expected).all()
+    with th.no_grad():
+        q_values = ours.q_net(th.as_tensor(observations))
+    assert (q_values.argmin(dim=1).numpy() == actions).all() and (q_values.argmax(dim=1).numpy() != actions).any()
+    refused = "Worst has a _predict of its own"
+    with pytest.raises(ValueError, match=f"Joint training takes .*{refused}"):
+        train_jointly([ours], 100)
+    with pytest.raises(ValueError, match=f"ONNX export .*{refused}"):
+        ours.policy.onnx_module()
+    with pytest.raises(ValueError, match=f"compile_update=True .*{refused}"):
+        ours.policy.compile_acting()
+    masked = BaseDQN(OfWorst, MaskedProbe(), **FAST)
+    with pytest.raises(ValueError, match=f"Acting with action masks .*{refused}"):
+        masked.predict(MaskedProbe().reset()[0], action_masks=MaskedProbe().action_masks())

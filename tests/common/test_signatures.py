@@ -62,3 +62,13 @@ def test_signatures_of_subclasses_with_own_positional_arguments():
     assert required["learning_rate"].kind is reordered["gamma"].kind is inspect.Parameter.KEYWORD_ONLY
     assert [*inspect.signature(Complete).parameters] == ["env"]
     Required("MlpPolicy", ConstantReward(), 1.0, buffer_size=10)
+
+
+def test_signatures_of_subclasses_with_own_defaults():
+    class Chosen(MIRL):
+        def __init__(self, policy="MlpPolicy", *args, **kwargs):
+            super().__init__(policy, *args, **kwargs)
+
+    parameters = inspect.signature(Chosen).parameters
+    assert parameters["policy"].default == "MlpPolicy" and parameters["env"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert Chosen(env=ConstantReward(), buffer_size=10).policy_class.__name__ == "MIRLPolicy"

@@ -280,3 +280,16 @@ def test_the_influence_needs_positive_numbers(arguments):
 def test_the_influence_belongs_to_mirl():
     with pytest.raises(TypeError, match="PriorInfluenceCallback works with MIRL"):
         DQN("MlpPolicy", TwoArms(), learning_starts=10).learn(20, callback=PriorInfluenceCallback())
+
+
+@pytest.mark.parametrize(
+    "callback", [PriorUpdateCallback, BetaUpdateCallback, lambda: [BetaUpdateCallback(), PriorUpdateCallback()]]
+)
+def test_rho_moves_before_beta_whichever_callback_is_passed(callback):
+    def train(callback):
+        # ρ's network is fitted to π, and π depends on β
+        settings = {"prior_type": "conditional", "prior_observation": [0, 1], "beta_lr": 0.1}
+        model = MIRL("MlpPolicy", "CartPole-v1", **settings, **FAST).learn(100, callback=callback)
+        return [parameter.detach() for parameter in model.policy.parameters()]
+
+    assert all(map(th.equal, train(callback()), train(None)))

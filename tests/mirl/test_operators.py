@@ -225,6 +225,7 @@ def test_td_target_refuses_shapes_that_would_broadcast(wrong):
         ([1.0, 0.0], [1.0, 0.0], 0.0),
         ([0.5, 0.5], [0.25, 0.75], 0.5 * math.log(2) + 0.5 * math.log(2 / 3)),
         ([0.5, 0.5], [1.0, 0.0], INF),
+        ([1 - 1e-6, 1e-6], [1.0, 0.0], INF),
     ],
 )
 def test_kl_divergence_by_hand(policy, prior, divergence):

@@ -66,8 +66,10 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Three or four significant digits, with a minus sign."""
+    """Three or four significant digits, fewer below 0.1, with a minus sign."""
     size = abs(value)
+    if 0 < size < 0.001:
+        return f"{value:.2g}".replace("-", "−")
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size == 0 else 3
     return f"{value:,.{digits}f}".replace("-", "−")
 

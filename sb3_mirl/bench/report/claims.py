@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from sb3_mirl.bench.report.content import Bench, Row, columns
+from sb3_mirl.bench.report.content import Bench, Row, columns, grouped
 from sb3_mirl.bench.report.scales import ALL, groups, on_scale, scales, useless_actions
 from sb3_mirl.bench.scores import (
     Estimate,
@@ -87,9 +87,18 @@ def claim_rows(bench: Bench) -> list[Row]:
 def advantages(claims: Sequence[Row]) -> list[Row]:
     """
     :param claims: of :func:`claim_rows`
-    :return: those about MIRL and a number of useless actions; none if all environments have the same number
+    :return: those about MIRL and a number of useless actions, where all base environments that the comparison has with any
+        number have runs with this one: another environment would look like an effect of the number. None if all environments
+        have the same number
     """
-    return [row for row in claims if row["algorithm"] == "mirl" and row["useless_actions"] != ALL]
+    found = [row for row in claims if row["algorithm"] == "mirl" and row["useless_actions"] != ALL]
+    bases = {name: set[str]().union(*map(_bases, rows)) for name, rows in grouped(found, "than").items()}
+    return [row for row in found if _bases(row) == bases[row["than"]]]
+
+
+def _bases(row: Row) -> set[str]:
+    envs = (env for side in ("better_in", "worse_in", "open_in") for env in row[side].split())
+    return {useless_actions(env)[0] for env in envs}
 
 
 def trend_rows(bench: Bench) -> list[Row]:

@@ -66,7 +66,8 @@ class ResumableDQN(ResumableModel):
             if count == 0:
                 defaults.append(kind())
         continues = self.resumed_from is not None and not self.active_callbacks
-        self._gradient_step_callbacks = [*defaults, *given]
+        # In the order of the defaults, whichever of them the user passes
+        self._gradient_step_callbacks = sorted([*defaults, *given], key=self._place_of)
         self.active_callbacks = [*defaults, *flatten_callbacks(callback)]
         checkpoints = [item for item in self.active_callbacks if isinstance(item, CheckpointCallback)]
         due = [DueCheckpoints(checkpoints)] if checkpoints else []
@@ -77,6 +78,10 @@ class ResumableDQN(ResumableModel):
         n_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.action_names = find_action_names(self.env, n_actions) or self.action_names
         return super()._init_callback(CallbackList([*due, *defaults, callback, *events, *resumption]), progress_bar)
+
+    def _place_of(self, callback: GradientStepCallback) -> int:
+        kinds = self.default_callbacks
+        return next((place for place, kind in enumerate(kinds) if isinstance(callback, kind)), len(kinds))
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(total_timesteps, *args, **kwargs)

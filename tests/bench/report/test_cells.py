@@ -6,7 +6,16 @@ from sb3_mirl.bench.report.cells import duration, estimate, number
 
 
 @pytest.mark.parametrize(
-    "value, text", [(26102.4, "26,102"), (-137.25, "−137.2"), (40.23, "40.23"), (0.0, "0.00"), (-0.0123, "−0.012")]
+    "value, text",
+    [
+        (26102.4, "26,102"),
+        (-137.25, "−137.2"),
+        (40.23, "40.23"),
+        (0.0, "0.00"),
+        (-0.0123, "−0.012"),
+        (0.00049, "0.00049"),
+        (-0.0002, "−0.0002"),
+    ],
 )
 def test_number_has_significant_digits_and_a_minus_sign(value, text):
     assert number(value) == text

@@ -5,7 +5,8 @@ from bench_reports import ATARI, BOXING, Page, page_of, row_of, table
 from bench_results import CLASSIC, fill, jobs_of, write_result
 
 from sb3_mirl.bench.jobs import Job, open_folder
-from sb3_mirl.bench.report.content import grouped
+from sb3_mirl.bench.report.claims import advantages, claim_rows
+from sb3_mirl.bench.report.content import grouped, read
 from sb3_mirl.bench.report.write import write_report
 from sb3_mirl.bench.scores import detectable_improvement, holm, reference_scores
 
@@ -118,6 +119,17 @@ def test_claims_of_each_group_are_adjusted_alone(useless):
     # MIRL is better with useless actions only
     assert [rows[group][0]["verdict"] for group in rows] == ["holds", "open", "holds"]
     assert rows["15"][0]["better_in"] == "Useless15/CartPole-v1 Useless15/Acrobot-v1"
+
+
+def test_advantages_are_of_the_same_environments(useless):
+    claims = claim_rows(read(useless))
+    assert [row["useless_actions"] for row in advantages(claims) if row["than"] == "sql"] == ["0", "15"]
+    # As if Acrobot had no runs with useless actions yet
+    for row in claims:
+        if row["useless_actions"] == "15" and row["than"] == "sql":
+            row["better_in"] = row["better_in"].replace("Useless15/Acrobot-v1", "")
+    assert [row["useless_actions"] for row in advantages(claims) if row["than"] == "sql"] == ["0"]
+    assert [row["useless_actions"] for row in advantages(claims) if row["than"] == "dqn"] == ["0", "15"]
 
 
 def test_trend_is_the_change_from_the_fewest_to_the_most_useless_actions(useless):
