@@ -31,10 +31,11 @@ def exit_quietly_on_broken_pipe(command: Callable[Arguments, int]) -> Callable[A
             try:
                 return command(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # else Python flushes at its end, too late to catch an error
+                if sys.stdout is not None:  # closed by `>&-`
+                    sys.stdout.flush()  # else Python flushes at its end, too late to catch an error
         except BrokenPipeError:
             # Another pipe may have broken, such as that of a worker process
-            without_reader = [_has_no_reader(stream) for stream in (sys.stdout, sys.stderr)]
+            without_reader = [_has_no_reader(stream) for stream in (sys.stdout, sys.stderr) if stream is not None]
             if not any(without_reader):
                 raise
             return ENDED_BY_SIGPIPE

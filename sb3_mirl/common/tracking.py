@@ -3,6 +3,7 @@
 import inspect
 from importlib import import_module
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -52,19 +53,16 @@ class TrackingCallback(BaseCallback):
         self.config = config or {}
         # By default Weights & Biases returns the run that is open, which may be that of another model
         self.settings = {"reinit": "create_new", **settings} if tracker == "wandb" else settings
-        self._run: Any = None
-        self._output: _TrackerOutput | None = None
 
     def _on_training_start(self) -> None:
-        if self._run is not None:
-            # The last training was interrupted
-            self._end_run()
+        # The last training may have been interrupted
+        self._end_run()
         config = {**arguments_of(self.model), **self.config}
         names = {} if self.name is None else {"name": self.name}
         # Both have the same functions
-        self._run = import_module(self.tracker).init(project=self.project, config=config, **names, **self.settings)
-        self._output = _TrackerOutput(self._run)
-        self.logger.output_formats.append(self._output)
+        run = import_module(self.tracker).init(project=self.project, config=config, **names, **self.settings)
+        _OPEN[self] = _TrackerOutput(run)
+        self.logger.output_formats.append(_OPEN[self])
 
     def _on_step(self) -> bool:
         return True
@@ -73,17 +71,19 @@ class TrackingCallback(BaseCallback):
         self._end_run()
 
     def _end_run(self) -> None:
-        if self._output in self.logger.output_formats:
-            self.logger.output_formats.remove(self._output)
-        self._run.finish()
-        self._run = self._output = None
+        # rl-zoo3 announces the end of a training twice
+        output = _OPEN.pop(self, None)
+        if output in self.logger.output_formats:
+            self.logger.output_formats.remove(output)
+        if output is not None:
+            output.run.finish()
 
 
 class _TrackerOutput(KVWriter):
     """An output of SB3's logger."""
 
     def __init__(self, run: Any) -> None:
-        self._run = run
+        self.run = run
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Send the numbers that TensorBoard would get."""
@@ -94,10 +94,14 @@ class _TrackerOutput(KVWriter):
             if "tensorboard" not in (key_excluded[key] or ())
         }
         if numbers:
-            self._run.log(numbers, step=step)
+            self.run.log(numbers, step=step)
 
     def close(self) -> None:
         """The callback ends the run."""
+
+
+#: The open runs. They are no attributes, which a checkpoint would restore
+_OPEN: WeakKeyDictionary[TrackingCallback, _TrackerOutput] = WeakKeyDictionary()
 
 
 def arguments_of(model: BaseAlgorithm) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checks of options before anything is created. Without them, rl-zoo3's commands end with a traceback, or do nothing."""
 
 import argparse
+import glob
 import importlib
 import inspect
 import os
@@ -120,16 +121,18 @@ def check_trained_agent(path: str, algorithm: str) -> None:
         raise CommandError(f"-i must be a model of {name} with --algo {algorithm}, got {path!r}, saved by {saved_by}")
 
 
-def check_recorded_run(parsed: argparse.Namespace) -> None:
+def check_recorded_run(parsed: argparse.Namespace) -> Path:
     """
     :param parsed: the command line of ``record-training``
+    :return: the run folder
     :raises CommandError: if the run folder has no model
     """
-    run_id = parsed.exp_id or get_latest_run_id(os.path.join(parsed.folder, parsed.algo), parsed.env)
+    run_id = parsed.exp_id or get_latest_run_id(glob.escape(os.path.join(parsed.folder, parsed.algo)), parsed.env)
     folder = Path(parsed.folder, parsed.algo, f"{parsed.env}_{run_id}" if run_id > 0 else "")
     if not any(folder.glob("*.zip")):
         where = "-f is the folder with the runs of all algorithms"
         raise CommandError(f"No model found for {parsed.algo} on {parsed.env}, path: {folder} ({where})")
+    return folder
 
 
 def check_plotted_runs(folders: list[str], algorithms: list[str], environments: list[str]) -> None:
@@ -149,9 +152,18 @@ def check_plotted_runs(folders: list[str], algorithms: list[str], environments: 
     plotted = [Path(folder, algorithm) for folder in folders for algorithm in algorithms]
     runs = [path.name for folder in plotted if folder.is_dir() for path in folder.iterdir() if path.is_dir()]
     for env in environments:
-        if not any(env in run for run in runs):
+        if not any(is_run_of(env, run) for run in runs):
             names = {re.sub(r"_\d+(_[0-9a-f-]+)?$", "", run) for run in runs}
             raise CommandError(f"-e must have {where} of {', '.join(algorithms)}, got {env!r}{_remedy(env, names)}")
+
+
+def is_run_of(env: str, name: str) -> bool:
+    """
+    :param env: the name of an environment, or a part of it
+    :param name: of a run folder
+    :return: whether a plot of the environment has the run; not those of ``Useless15-CartPole-v1`` for ``CartPole-v1``
+    """
+    return env in name and (name.startswith(env) or re.match(r"Useless\d+-", name) is None)
 
 
 def _remedy(given: str, known: Collection[str]) -> str:

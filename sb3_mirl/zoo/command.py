@@ -6,8 +6,8 @@ import runpy
 import socket
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 
 import gymnasium as gym
@@ -19,18 +19,26 @@ from sb3_mirl.zoo.hyperparams import HyperparametersError
 from sb3_mirl.zoo.manager import ExperimentManager
 from sb3_mirl.zoo.model_card import complete_repository
 from sb3_mirl.zoo.parsers import PLAYING_COMMANDS, NothingToDo, StoreDict, TrainParser, ZooParser, register_ours
+from sb3_mirl.zoo.plots import figures_without_display, plots_of_named_environments, plots_of_single_runs
+from sb3_mirl.zoo.recordings import checkpoints_once, ffmpeg_on_path, recordings_elsewhere, videos_on_servers
 from sb3_mirl.zoo.register import ALGORITHMS, register
 from sb3_mirl.zoo.runs import CommandError
 from sb3_mirl.zoo.seeds import FailedRuns, SeedRuns
 from sb3_mirl.zoo.workarounds import (
     before_upload,
+    children_in_this_process,
     command_line,
     command_parser,
+    env_kwargs_of_the_file,
+    evaluations_with_masks,
+    hub_metadata,
+    literal_folders,
     masks_while_playing,
+    missing_models_in_a_line,
     no_banner_of_the_emulator,
+    results_of_these_agents,
     small_replay_buffers,
     training_classes,
-    work_arounds,
 )
 
 #: What each command runs: a function of rl_zoo3, or a module to be run as a script
@@ -103,22 +111,41 @@ def _evaluation_of(arguments: list[str]) -> argparse.Namespace:
         return parser.parse_args([])
 
 
+def _work_arounds(command: str, options: argparse.Namespace) -> list[AbstractContextManager[None]]:
+    """The contexts in which a command runs without known faults. ``options`` are those of its parser, after the parsing."""
+    children = children_in_this_process(main)
+    recording = (recordings_elsewhere(options), children, checkpoints_once(), ffmpeg_on_path(), videos_on_servers())
+    by_command: dict[str, Iterable[AbstractContextManager[None]]] = {
+        "train": (evaluations_with_masks(),),
+        "enjoy": (missing_models_in_a_line(),),
+        "record-video": (missing_models_in_a_line(), videos_on_servers()),
+        "record-training": recording,
+        "benchmark": (children, results_of_these_agents(options)),
+        "push-to-hub": (hub_metadata(), missing_models_in_a_line(), videos_on_servers()),
+        "plot-train": (figures_without_display(command), plots_of_named_environments(options)),
+        "all-plots": (figures_without_display(command), plots_of_named_environments(options)),
+        "plot-from-file": (figures_without_display(command), plots_of_single_runs()),
+    }
+    return [literal_folders(), *by_command.get(command, ())]
+
+
 def _run(command: str, arguments: list[str]) -> None:
     register()
     register_ours(*arguments)
-    seed_runs = SeedRuns()
-    parser = partial(TrainParser, seed_runs) if command == "train" else partial(ZooParser, command)
+    seed_runs, options = SeedRuns(), argparse.Namespace()
+    parser = partial(TrainParser, seed_runs) if command == "train" else partial(ZooParser, command, options)
     with ExitStack() as stack:
         stack.enter_context(command_line(command, arguments))
         stack.enter_context(no_banner_of_the_emulator())
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))
+            stack.enter_context(env_kwargs_of_the_file())
         if command == "push-to-hub":
             evaluation = _evaluation_of(arguments)
             complete = partial(complete_repository, seed=evaluation.seed, n_envs=evaluation.n_envs)
             stack.enter_context(before_upload(complete))
-        for work_around in work_arounds(command, main):
+        for work_around in _work_arounds(command, options):
             stack.enter_context(work_around)
         seed_runs.run(partial(_run_script, command, parser))
 
@@ -155,7 +182,7 @@ def make_parser(command: str) -> CommandParser:
     parser = TrainParser(SeedRuns()) if command == "train" else ZooParser(command)
     parser.parse_args = stop  # type: ignore[method-assign, assignment]
     with suppress(_Filled), ExitStack() as stack:
-        for work_around in work_arounds(command, main):
+        for work_around in _work_arounds(command, argparse.Namespace()):
             stack.enter_context(work_around)
         _run_script(command, lambda: parser)
     del parser.parse_args

@@ -42,8 +42,8 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         self.resumed: Resumed | None = vars(args).pop("resume", None)
         self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
         self.made_folder = False
-        #: Of the trial of ``--trial-id``
-        self.sampled_policy_kwargs: dict[str, Any] = {}
+        #: Of the trial of ``--trial-id``: dicts that complete those of the file
+        self.sampled: dict[str, dict[str, Any]] = {}
         # There is one progress bar for all seeds
         self.show_progress &= self.seed_runs is None
         if self.resumed is not None:
@@ -99,12 +99,20 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             print("Loading from Optuna study...")
             trial = self.load_trial(str(self.storage), str(self.study_name), 0)
             self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
+        # rl-zoo3 would replace the file's env_kwargs by those of the command line: they complete them
+        given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved_hyperparams = super().read_hyperparameters()
-        if sampled := self.sampled_policy_kwargs:
-            given = hyperparams.get("policy_kwargs") or {}
+        self.env_kwargs = given
+        both: dict[str, Any] = {}
+        if (own := hyperparams.get("env_kwargs")) and given:
+            both["env_kwargs"] = {**own, **given}
+        for name in self.sampled.keys() - (self.custom_hyperparams or {}).keys():
+            own, sampled = hyperparams.get(name) or {}, self.sampled[name]
             # Files have dicts, or expressions of them
-            both = f"{{**{given}, **{sampled}}}" if isinstance(given, str) else {**given, **sampled}
-            hyperparams["policy_kwargs"] = saved_hyperparams["policy_kwargs"] = both
+            both[name] = f"{{**{own}, **{sampled}}}" if isinstance(own, str) else {**own, **sampled}
+            print(f"Of the trial: {name}={sampled}")
+        hyperparams.update(both)
+        saved_hyperparams.update(both)
         return hyperparams, saved_hyperparams
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
@@ -125,8 +133,10 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
         trial = super().load_trial(storage, study_name, trial_id, convert)
         if convert and self.algo in ALGORITHMS:
-            # They complete those of the file, as in the search
-            self.sampled_policy_kwargs = trial.pop("policy_kwargs", {})
+            # As in the search
+            of_buffer = {name: trial.pop(name) for name in ("n_sampled_goal", "goal_selection_strategy") if name in trial}
+            sampled = {"policy_kwargs": trial.pop("policy_kwargs", {}), "replay_buffer_kwargs": of_buffer}
+            self.sampled = {name: kwargs for name, kwargs in sampled.items() if kwargs}
         return trial
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:

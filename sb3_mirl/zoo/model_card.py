@@ -131,6 +131,7 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
     result = json.loads((folder / "results.json").read_text())
     # With those of push-to-hub's command line
     env_kwargs = yaml.load((folder / "env_kwargs.yml").read_text(), Loader=yaml.UnsafeLoader)
+    env_kwargs = {**(hyperparams.get("env_kwargs") or {}), **env_kwargs}
     evaluation = Evaluation(
         mean=result["mean_reward"],
         std=result["std_reward"],
@@ -327,7 +328,8 @@ A small ρ(a) means that the agent chose the action seldom. {beta}
     def evaluating(self) -> list[str]:
         """Lines of Python that repeat the evaluation."""
         mean, std, n_episodes, seed, deterministic, n_envs, env_kwargs = self.evaluation
-        env_kwargs = self.args.get("env_kwargs") if env_kwargs is None else env_kwargs
+        own = self.hyperparams.get("env_kwargs") or self.args.get("env_kwargs")
+        env_kwargs = own if env_kwargs is None else env_kwargs
         kwargs = (f", n_envs={n_envs}" if n_envs > 1 else "") + (f", env_kwargs={env_kwargs!r}" if env_kwargs else "")
         return [
             f"env = make_vec_env({json.dumps(self.env)}, seed={seed}{kwargs})",

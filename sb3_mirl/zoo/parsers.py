@@ -9,11 +9,11 @@ import importlib.util
 import io
 import os
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import rl_zoo3.train
-from rl_zoo3.utils import get_trained_models
 
 from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.resume.reader import Checkpoint
@@ -54,17 +54,21 @@ class ZooParser(CommandParser):
     The parser that a command of rl-zoo3 fills with its options, with our description and examples.
 
     :param command: the command's name
+    :param options: gets the options that are parsed
     """
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, options: argparse.Namespace | None = None) -> None:
         description, examples = HELP[command]
         self._command = command
+        self._options = options if options is not None else argparse.Namespace()
         super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As argparse, with our default of the folder of agents in words, and a check of ``--device``."""
         if names[-1] == "--device":
             settings["type"] = parse_device
+        if names[-1] == "--benchmark-dir":
+            settings |= {"default": None, "help": f"{settings['help']} (default: benchmark in --log-dir)"}
         if settings.get("default") == DOWNLOADS:
             settings["help"] += f" (default: {DOWNLOADS}, or logs where that has no agents of the algorithm)"
         return super().add_argument(*names, **settings)
@@ -89,6 +93,7 @@ class ZooParser(CommandParser):
             register_environment(env, getattr(parsed, "gym_packages", []))
             check_env_kwargs("--env-kwargs", env, getattr(parsed, "env_kwargs", None))
         self._check_inputs(parsed)
+        vars(self._options).update(vars(parsed))
         return parsed
 
     def _check_inputs(self, parsed: argparse.Namespace) -> None:
@@ -96,10 +101,13 @@ class ZooParser(CommandParser):
         if missing := [option for name, option in required.items() if getattr(parsed, name) is None]:
             self.error(f"the following arguments are required: {', '.join(missing)}")
         if self._command == "record-training":
-            check_recorded_run(parsed)
+            run_folder = check_recorded_run(parsed)
+            self._options.video_folder = os.path.abspath(parsed.output_folder or run_folder / "videos")
+            parsed.output_folder = self._options.recording_folder
         elif self._command == "benchmark":
             check_exists("--log-dir", parsed.log_dir, "folder")
-            if parsed.no_hub and not get_trained_models(parsed.log_dir):
+            parsed.benchmark_dir = parsed.benchmark_dir or os.path.join(parsed.log_dir, "benchmark")
+            if parsed.no_hub and not any(Path(parsed.log_dir).glob("*/*/*/args.yml")):
                 raise CommandError(f"--log-dir must have runs in it (ALGO/ENV_N) with --no-hub, got {parsed.log_dir!r}")
         elif self._command == "plot-from-file":
             check_exists("-i", parsed.input if parsed.input.endswith(".pkl") else f"{parsed.input}.pkl")
@@ -189,6 +197,10 @@ class TrainParser(ZooParser):
         check_env_kwargs("--eval-env-kwargs", parsed.env, parsed.eval_env_kwargs)
         if parsed.trained_agent:
             check_trained_agent(parsed.trained_agent, parsed.algo)
+            if parsed.optimize_hyperparameters:
+                raise CommandError(f"-optimize searches with new models, and does not take -i, got {parsed.trained_agent!r}")
+        if parsed.conf_file is not None and parsed.conf_file.endswith(".py"):
+            check_exists("--conf-file", parsed.conf_file)
         if parsed.algo not in ALGORITHMS:
             del parsed.keep_checkpoints
         elif parsed.conf_file is None:

@@ -77,7 +77,12 @@ class Run:
             if match:
                 runs.append((int(match[1]), file.stat().st_mtime_ns, file.parent.parent))
         for _, _, folder in sorted(runs, reverse=True):
-            run = cls(folder)
+            try:
+                run = cls(folder)
+            except CommandError as error:
+                # A run that was killed while it began
+                print(f"Left out: {error}")
+                continue
             if seed is None or run.args["seed"] == seed:
                 return run
         return None

@@ -1,18 +1,17 @@
 """
-Everything that is changed in other packages, mostly in rl-zoo3, and why. Each context manager puts back what it replaced.
+What is changed in other packages, mostly in rl-zoo3, and why; for videos see ``recordings.py``, for plots ``plots.py``. Each
+context manager puts back what it replaced.
 
 :func:`name_replay_buffers` is permanent and belongs to registration; the others last for one command.
 """
 
 import argparse
+import glob
 import importlib
 import os
-import pickle
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -21,12 +20,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 import rl_zoo3
 import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
+import yaml
+from huggingface_sb3 import EnvironmentName, ModelName
 from sb3_contrib.common.maskable import evaluation as masked_evaluation
 from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common import callbacks
@@ -39,27 +39,6 @@ from sb3_mirl.zoo.runs import CommandError
 
 #: Runs a command of ``sb3-mirl``, given as its name and arguments, and returns its exit status
 RunCommand = Callable[[list[str]], int]
-
-
-def work_arounds(command: str, run_command: RunCommand) -> list[AbstractContextManager[None]]:
-    """
-    The contexts in which a command of rl-zoo3 runs with our algorithms, and without its known faults.
-
-    :param command: the command's name
-    :param run_command: for commands that start other commands
-    """
-    by_command: dict[str, list[AbstractContextManager[None]]] = {
-        "train": [evaluations_with_masks()],
-        "enjoy": [missing_models_in_a_line()],
-        "record-video": [missing_models_in_a_line(), videos_on_servers()],
-        "record-training": [children_in_this_process(run_command), checkpoints_once(), ffmpeg_on_path(), videos_on_servers()],
-        "benchmark": [children_in_this_process(run_command)],
-        "push-to-hub": [hub_metadata(), missing_models_in_a_line(), videos_on_servers()],
-        "plot-train": [figures_without_display(command)],
-        "all-plots": [figures_without_display(command)],
-        "plot-from-file": [figures_without_display(command), plots_of_single_runs()],
-    }
-    return by_command.get(command, [])
 
 
 @contextmanager
@@ -80,6 +59,28 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
             setattr(owner, name, value)
         for name in attributes.keys() - before.keys():
             delattr(owner, name)
+
+
+def shown_entries(shown: Callable[[str], bool]) -> AbstractContextManager[None]:
+    """
+    Hide files from ``os.scandir``.
+
+    :param shown: takes a file's name
+    """
+    scandir = os.scandir
+
+    class Entries(closing[Any]):
+        def __init__(self, *path: Any) -> None:
+            self.entries = scandir(*path)
+            super().__init__(self.entries)
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            return (entry for entry in self.entries if shown(entry.name))
+
+        def __next__(self) -> os.DirEntry[str]:
+            return next(self.entries)
+
+    return replaced(os, scandir=Entries)
 
 
 # ---- all commands ---------------------------------------------------------------------------------------------------
@@ -230,6 +231,40 @@ def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
 
 
 @contextmanager
+def env_kwargs_of_the_file() -> Iterator[None]:
+    """
+    ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 make the environment without the ``env_kwargs`` of its
+    hyper-parameters, as ``enjoy`` does if the training's command line had some. Those of the command lines have precedence.
+    """
+    read, create, of_file = rl_zoo3.utils.get_saved_hyperparams, rl_zoo3.utils.create_test_env, dict[str, Any]()
+
+    def get_saved_hyperparams(*args: Any, **kwargs: Any) -> Any:
+        hyperparams, stats_path = read(*args, **kwargs)
+        of_file.update(hyperparams.get("env_kwargs") or {})
+        return hyperparams, stats_path
+
+    def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
+        return create(*args, **{**kwargs, "env_kwargs": {**of_file, **(kwargs.get("env_kwargs") or {})}})
+
+    new = {"get_saved_hyperparams": get_saved_hyperparams, "create_test_env": create_test_env}
+    with replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.enjoy, **new):
+        yield
+
+
+@contextmanager
+def literal_folders() -> Iterator[None]:
+    """rl-zoo3 2.9.2 takes the name of the log folder for a pattern: with ``[`` in it, each run would get the number 1."""
+    find = rl_zoo3.utils.get_latest_run_id
+
+    def get_latest_run_id(log_path: str, env_name: EnvironmentName) -> int:
+        return find(glob.escape(log_path), env_name)
+
+    new = {"get_latest_run_id": get_latest_run_id}
+    with replaced(rl_zoo3, **new), replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.exp_manager, **new):
+        yield
+
+
+@contextmanager
 def missing_models_in_a_line() -> Iterator[None]:
     """Commands of rl-zoo3 2.9.2 that need a trained agent end with a traceback if there is none."""
     find = rl_zoo3.utils.get_model_path
@@ -277,7 +312,8 @@ def children_in_this_process(run_command: RunCommand) -> AbstractContextManager[
     def call_registered(command: Any, *args: Any, **kwargs: Any) -> int:
         for prefix, name in ours.items():
             if tuple(command[: len(prefix)]) == prefix:
-                return _exit_status(run_command, [name, *command[len(prefix) :]])
+                # Names of environments have no slashes
+                return _exit_status(run_command, [name, *(getattr(part, "gym_id", part) for part in command[len(prefix) :])])
         return call(command, *args, **kwargs)
 
     return replaced(subprocess, call=call_registered)
@@ -296,71 +332,35 @@ def _exit_status(run_command: RunCommand, arguments: list[str]) -> int:
         return 1
 
 
-def checkpoints_once() -> AbstractContextManager[None]:
+def results_of_these_agents(options: argparse.Namespace) -> AbstractContextManager[None]:
     """
-    ``record_training`` of rl-zoo3 2.9.2 takes each file ``rl_model_*`` for a model, but our checkpoints have several files.
-    Hide all but those that ``--load-checkpoint`` finds.
+    ``benchmark`` of rl-zoo3 2.9.2 fails at environments with a slash and at settings that are not readable, and shows stored
+    results of an agent that was trained again since.
+
+    :param options: has ``benchmark_dir``, where results are stored, after the parsing
     """
-    scandir = os.scandir
 
-    class Entries(closing[Any]):
-        def __init__(self, *path: Any) -> None:
-            self.entries = scandir(*path)
-            super().__init__(self.entries)
+    def get_trained_models(log_folder: str) -> dict[str, tuple[str, str]]:
+        models = {}
+        for run_folder in Path(log_folder).glob("*/*"):
+            files = list(run_folder.glob("*/args.yml"))
+            if len(files) != 1:
+                continue
+            try:
+                env = EnvironmentName(yaml.load(files[0].read_text(), Loader=yaml.UnsafeLoader)["env"])
+            except Exception as error:  # the file may create objects of any class
+                print(f"Left out: {files[0]} cannot be read ({error})")
+                continue
+            algorithm = run_folder.parent.name
+            name = ModelName(algorithm, env)
+            models[name] = (algorithm, env)
+            stored = Path(options.benchmark_dir, name)
+            trained_at = max((file.stat().st_mtime for file in run_folder.glob("*.zip")), default=0.0)
+            if stored.is_dir() and stored.stat().st_mtime < trained_at:
+                shutil.rmtree(stored)
+        return models
 
-        def __iter__(self) -> Iterator[os.DirEntry[str]]:
-            return (entry for entry in self.entries if re.match(r"(?!rl_model_)|rl_model_\d+_steps\.zip$", entry.name))
-
-        def __next__(self) -> os.DirEntry[str]:
-            return next(self.entries)
-
-    return replaced(os, scandir=Entries)
-
-
-@contextmanager
-def ffmpeg_on_path() -> Iterator[None]:
-    """
-    ``record_training`` of rl-zoo3 2.9.2 calls ``ffmpeg``, which it does not declare. If the machine has none, use the one of
-    imageio-ffmpeg.
-    """
-    if shutil.which("ffmpeg"):
-        yield
-        return
-    import imageio_ffmpeg  # installed with moviepy
-
-    path = os.environ.get("PATH", "")
-    with tempfile.TemporaryDirectory() as folder:
-        os.symlink(imageio_ffmpeg.get_ffmpeg_exe(), Path(folder, "ffmpeg"))
-        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
-        try:
-            yield
-        finally:
-            os.environ["PATH"] = path
-
-
-@contextmanager
-def videos_on_servers() -> Iterator[None]:
-    """
-    SDL complains of a missing display, and before Gymnasium 1.4 of a missing sound card, which frames of a video do not need:
-    use its ``dummy`` drivers where there is no display.
-    moviepy draws a bar for each video wherever it writes: only on a terminal.
-    """
-    from moviepy.video.VideoClip import VideoClip
-
-    write = VideoClip.write_videofile
-
-    def write_videofile(clip: Any, *args: Any, **kwargs: Any) -> Any:
-        return write(clip, *args, **(kwargs if sys.stderr.isatty() else {**kwargs, "logger": None}))
-
-    drivers = () if os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"} else ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
-    missing = [name for name in drivers if name not in os.environ]
-    os.environ.update(dict.fromkeys(missing, "dummy"))
-    try:
-        with replaced(VideoClip, write_videofile=write_videofile):
-            yield
-    finally:
-        for name in missing:
-            del os.environ[name]
+    return replaced(rl_zoo3.utils, get_trained_models=get_trained_models)
 
 
 # ---- push-to-hub ----------------------------------------------------------------------------------------------------
@@ -393,58 +393,4 @@ def before_upload(complete: Callable[[Path, str], None]) -> Iterator[None]:
             return super().upload_folder(repo_id=repo_id, folder_path=folder_path, **kwargs)
 
     with replaced(huggingface_hub, HfApi=Api):
-        yield
-
-
-# ---- plots ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def figures_without_display(command: str) -> Iterator[None]:
-    """
-    The plots of rl-zoo3 2.9.2 only show their figures. Without a display, write them to files and print their names.
-
-    :param command: the beginning of the files' names
-    """
-    from matplotlib import pyplot as plt
-
-    show = plt.show
-
-    def show_or_save() -> None:
-        figures = [plt.figure(number) for number in plt.get_fignums()]
-        if any(figure.canvas.required_interactive_framework for figure in figures):
-            show()
-            return
-        for figure in figures:
-            file = re.sub(r"\W+", "-", f"{command} {figure.get_label()}").lower() + ".png"
-            figure.savefig(file)
-            empty = "" if any(axes.has_data() for axes in figure.axes) else ", but found nothing to draw (--help)"
-            print(f"No display: wrote the figure to {file}{empty}")
-
-    with replaced(plt, show=show_or_save):
-        try:
-            yield
-        finally:
-            plt.close("all")
-
-
-@contextmanager
-def plots_of_single_runs() -> Iterator[None]:
-    """``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or fails."""
-
-    def load(file: Any) -> dict[str, Any]:
-        try:
-            results = pickle.load(file)
-            plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
-        except Exception as error:  # a damaged pickle may raise any
-            raise CommandError(f"-i and --merge must be files of all-plots -o, got {file.name!r} ({error})") from error
-        if not plotted:
-            raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")
-        for run in plotted:
-            run["last_evals"] = np.atleast_1d(run["last_evals"])
-        return results
-
-    # Not `import ... as`: the package has a function of the module's name
-    module = importlib.import_module("rl_zoo3.plots.plot_from_file")
-    with replaced(module, pickle=SimpleNamespace(load=load)):
         yield

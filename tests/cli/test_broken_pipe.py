@@ -35,3 +35,8 @@ def test_another_broken_pipe_is_an_error():
 
     with pytest.raises(BrokenPipeError, match="of a worker"):
         command()
+
+
+def test_command_works_without_an_output():
+    code = "import sys; from sb3_mirl.cli.main import main; sys.exit(main(['--version']))"
+    assert subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{code}" >&-'], check=False).returncode == 0

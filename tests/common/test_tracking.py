@@ -15,7 +15,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.logger import Logger
 
-from sb3_mirl import MIRL, TrackingCallback, train_jointly
+from sb3_mirl import MIRL, CheckpointCallback, TrackingCallback, train_jointly
 
 
 @pytest.fixture
@@ -53,6 +53,24 @@ def test_a_run_has_the_numbers_of_the_logger_and_the_arguments_of_the_model(trac
     assert run.finished and len(model.logger.output_formats) == 0
     model.learn(100, callback=callback)
     assert len(tracker) == 2
+
+
+def test_the_end_of_a_training_may_be_announced_twice(tracker):
+    # As rl-zoo3 does
+    callback = TrackingCallback("project")
+    MIRL("MlpPolicy", TwoArms(), **FAST).learn(50, callback=callback)
+    callback.on_training_end()
+    assert [run.finished for run in tracker] == [True]
+
+
+def test_a_finished_run_that_is_continued_is_a_new_run(tracker, tmp_path):
+    def callbacks():
+        return [TrackingCallback("project"), CheckpointCallback(50, tmp_path)]
+
+    MIRL("MlpPolicy", TwoArms(), **FAST).learn(100, callback=callbacks())
+    model = MIRL.resume(tmp_path, env=TwoArms())
+    model.learn(100, callback=callbacks(), reset_num_timesteps=False, log_interval=1)
+    assert [run.finished for run in tracker] == [True, True] and tracker[1].lines
 
 
 def test_an_interrupted_training_leaves_no_run_open(tracker):

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import gymnasium as gym
 import optuna
 import pytest
 import torch as th
 import yaml
 from rl_zoo3.hyperparams_opt import sample_dqn_params
+from stable_baselines3.common.envs import BitFlippingEnv
 from zoo_train import ENV, train
 
 from sb3_mirl import MIRL
@@ -80,6 +82,36 @@ def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(suffix,
     train(*study, "--trial-id", "0", steps=60)
     sampled, trained = made
     assert sampled == trained and sampled["activation_fn"] is th.nn.Tanh and sampled["net_arch"] != [7]
+    # The command line has precedence
+    train(*study, "--trial-id", "0", "-params", "policy_kwargs:dict(net_arch=[8])", steps=60)
+    assert made[-1]["net_arch"] == [8]
+
+
+def test_the_best_trial_of_a_search_with_hindsight_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gym.register("BitFlipping-v0", lambda: BitFlippingEnv(n_bits=4, continuous=False, max_steps=4))
+    settings = {"n_timesteps": 300, "policy": "MultiInputPolicy", "learning_starts": 50}
+    settings |= {"replay_buffer_class": "HerReplayBuffer", "replay_buffer_kwargs": "dict(copy_info_dict=True)"}
+    Path("her.yml").write_text(yaml.safe_dump({"BitFlipping-v0": settings}))
+    study = ["--conf-file", "her.yml", "--storage", "sqlite:///study.db", "--study-name", "test", "-params", "gamma:0.9"]
+    search = ["-optimize", "--n-trials", "1", "--n-evaluations", "1", "--sampler", "random", "--pruner", "none"]
+    try:
+        train(*search, *study, "--no-optim-plots", env="BitFlipping-v0")
+        train(*study, "--trial-id", "0", env="BitFlipping-v0", steps=60)
+        model = MIRL.load("logs/mirl/BitFlipping-v0_1/BitFlipping-v0.zip", env="BitFlipping-v0")
+    finally:
+        del gym.registry["BitFlipping-v0"]
+    (trial,) = optuna.load_study(study_name="test", storage="sqlite:///study.db").trials
+    names = ("n_sampled_goal", "goal_selection_strategy")
+    assert model.replay_buffer_kwargs == {"copy_info_dict": True, **{name: trial.params[name] for name in names}}
+
+
+def test_a_search_takes_no_trained_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train("--eval-freq", "-1", steps=60)
+    file = f"logs/mirl/{ENV}_1/{ENV}.zip"
+    assert main(["train", "--algo", "mirl", "--env", ENV, "-optimize", "-i", file]) == 2
+    assert f"-optimize searches with new models, and does not take -i, got '{file}'" in capsys.readouterr().err
 
 
 def test_priors_that_see_something_are_kept_while_others_are_optimized(tmp_path, monkeypatch):

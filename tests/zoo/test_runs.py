@@ -291,6 +291,14 @@ def test_a_new_run_begins_if_there_is_none_to_resume(here, run, in_half):
     assert {path.name for path in Path("logs/mirl").iterdir()} == {f"{ENV}_{number}" for number in (1, 2, 3)}
 
 
+def test_a_run_that_cannot_be_read_is_left_out(in_half, here, run):
+    copy(RUN, RUN.with_name(f"{ENV}_2"))
+    broken = RUN.with_name(f"{ENV}_2") / ENV / "args.yml"
+    broken.write_text("")
+    status, printed = run(*command("--resume", "--seed", "1", *TB))
+    assert status == 0 and f"Left out: {broken} must hold settings, got None" in printed and f"Resuming {RUN} at" in printed
+
+
 def test_seed_selects_the_newest_run_of_that_seed(in_half, here, run):
     copy(RUN, RUN.with_name(f"{ENV}_2"))
     arguments = RUN.with_name(f"{ENV}_2") / ENV / "args.yml"

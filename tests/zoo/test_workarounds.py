@@ -21,7 +21,7 @@ from zoo_train import ENV, train
 from sb3_mirl import MIRL
 from sb3_mirl.zoo.command import main
 from sb3_mirl.zoo.register import ALGORITHMS, register
-from sb3_mirl.zoo.workarounds import checkpoints_once, children_in_this_process, for_playing, replaced, small_replay_buffers
+from sb3_mirl.zoo.workarounds import children_in_this_process, for_playing, replaced, small_replay_buffers
 
 OURS = sorted(ALGORITHMS)
 
@@ -137,78 +137,6 @@ print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert kibibytes < 2 * 1024**2
 
 
-@pytest.mark.parametrize("algo", ["sql_m", "dqn"])
-def test_record_training(algo, in_runs, tmp_path):
-    command = ["record-training", "--algo", algo, "--env", ENV, "-f", "logs", "-n", "10", "-o", str(tmp_path)]
-    assert main(command) == 0
-    assert (tmp_path / "training.mp4").stat().st_size > 1000
-    assert len(list(tmp_path.glob("*.mp4"))) >= 4  # all together, and: final, best, checkpoints
-
-
-def test_record_training_records_each_checkpoint_once(in_runs, tmp_path, monkeypatch):
-    steps = [path.stem.split("_")[2] for path in (in_runs / "logs" / "sql" / f"{ENV}_1").glob("rl_model_*.zip")]
-    assert len(steps) == 2
-    shutil.copytree(in_runs / "logs" / "sql", tmp_path / "logs" / "sql")
-    # As of a run that was killed while it wrote a checkpoint
-    (tmp_path / "logs" / "sql" / f"{ENV}_1" / "rl_model_1000_steps.safetensors").touch()
-    commands = []
-
-    def record(command, **kwargs):
-        commands.append(command)
-        return 0
-
-    monkeypatch.setattr("sb3_mirl.zoo.workarounds.children_in_this_process", lambda _: replaced(subprocess, call=record))
-    command = ["record-training", "--algo", "sql", "--env", ENV, "-f", str(tmp_path / "logs")]
-    assert main(command) == 0
-    recorded = [command[command.index("--load-checkpoint") + 1] for command in commands if "--load-checkpoint" in command]
-    assert sorted(recorded) == sorted(steps)
-
-
-def test_hidden_files_are_hidden_only_while_checkpoints_are_listed(tmp_path):
-    names = {"rl_model_5_steps.zip", "rl_model_5_steps.json", "rl_model_2_5_steps.zip", "best_model.zip"}
-    for name in names:
-        (tmp_path / name).touch()
-    with checkpoints_once():
-        assert {entry.name for entry in os.scandir(tmp_path)} == {"rl_model_5_steps.zip", "best_model.zip"}
-        # What other packages do with os.scandir
-        with os.scandir(tmp_path) as entries:
-            assert {entry.name for entry in entries} == names
-        ((_, _, files),) = os.walk(tmp_path)
-        assert set(files) == names
-    assert {entry.name for entry in os.scandir(tmp_path)} == names
-
-
-def test_plots_of_single_runs_and_of_different_lengths(in_runs, tmp_path, monkeypatch, capsys):
-    table = str(tmp_path / "plots")
-    assert main(["all-plots", "-a", "mirl", "sql", "dqn", "-e", ENV, "-f", "logs", "-o", table, "--no-display"]) == 0
-    monkeypatch.chdir(tmp_path)
-    for algorithms in ([], ["--keep-keys", "SQL-logs"]):
-        assert main(["plot-from-file", "-i", f"{table}.pkl", *algorithms, "-o", "figure", "--format", "png"]) == 0
-    assert {path.name for path in tmp_path.glob("*")} >= {"figure", "plot-from-file-sensitivity-plot.png"}
-    printed = capsys.readouterr().out
-    assert printed.count("No display: wrote the figure to plot-from-file-results-cartpole-v1.png\n") == 2
-    assert "Skipping" not in printed
-
-
-@pytest.mark.filterwarnings("ignore:No artists with labels")
-def test_plots_without_evaluations_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("logs", "ppo", f"{ENV}_1").mkdir(parents=True)
-    assert main(["all-plots", "-a", "PPO", "-e", ENV, "-f", "logs", "-o", "none", "--no-display"]) == 0
-    assert main(["plot-from-file", "-i", "none.pkl"]) == 2
-    assert "none.pkl holds no evaluations: all-plots needs runs with two evaluations" in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore:No artists with labels")
-def test_plots_without_a_display_are_written_to_files(in_runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    file = "plot-train-training-episodic-reward.png"
-    for window, note in (("2", ""), ("1000", ", but found nothing to draw (--help)")):
-        assert main(["plot-train", "-a", "mirl", "-e", ENV, "-f", str(in_runs / "logs"), "-w", window]) == 0
-        assert capsys.readouterr().out == f"No display: wrote the figure to {file}{note}\n"
-        assert Path(file).stat().st_size > 1000
-
-
 def test_benchmark(in_runs, capsys):
     assert (
         main(["benchmark", "--log-dir", "logs", "--benchmark-dir", "bench", "--no-hub", "-n", "300", "--num-threads", "1"])
@@ -216,6 +144,61 @@ def test_benchmark(in_runs, capsys):
     )
     text = Path("bench/benchmark.md").read_text()
     assert all(f"|{algo}" in text.replace(" ", "") for algo in [*OURS, "dqn"])
+
+
+def test_benchmark_is_of_the_agents_that_are_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    gym.register("Own/Cart-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=30)
+    command = ["benchmark", "--log-dir", "logs", "--no-hub", "-n", "100", "--num-threads", "1"]
+    try:
+        train("--eval-freq", "-1", "-params", "n_timesteps:100", "policy:'MlpPolicy'", env="Own/Cart-v0", steps=100)
+        Path("logs/sql/Own-Cart-v0_1/Own-Cart-v0").mkdir(parents=True)
+        Path("logs/sql/Own-Cart-v0_1/Own-Cart-v0/args.yml").touch()
+        for answer in ("Evaluating", "Skipping eval", "Evaluating"):
+            assert main(command) == 0
+            printed = capsys.readouterr().out
+            assert ("Skipping eval" in printed) == (answer == "Skipping eval")
+            assert "Left out: logs/sql/Own-Cart-v0_1/Own-Cart-v0/args.yml cannot be read" in printed
+            assert "|mirl|Own-Cart-v0|" in Path("logs/benchmark/benchmark.md").read_text().replace(" ", "")
+            if answer == "Skipping eval":
+                # As after another training
+                os.utime("logs/mirl/Own-Cart-v0_1/Own-Cart-v0.zip", (4e9, 4e9))
+    finally:
+        del gym.registry["Own/Cart-v0"]
+
+
+def test_arguments_of_the_environment_in_the_file_reach_every_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = Path("short.yml")
+    file.write_text(f"{ENV}:\n  n_timesteps: 120\n  policy: MlpPolicy\n  env_kwargs: {{max_episode_steps: 5}}\n")
+    own = ["--algo", "mirl", "--env", ENV, "-f", "logs"]
+    assert main(["train", *own, "--conf-file", "short.yml", "--eval-freq", "60", "--verbose", "0"]) == 0
+    assert (np.load(f"logs/mirl/{ENV}_1/evaluations.npz")["ep_lengths"] == 5).all()
+    # Those of the command line complete them
+    other = ["--env-kwargs", "sutton_barto_reward:True", "--eval-freq", "60", "--verbose", "0"]
+    assert main(["train", *own, "--conf-file", "short.yml", *other]) == 0
+    assert (np.load(f"logs/mirl/{ENV}_2/evaluations.npz")["ep_lengths"] == 5).all()
+    lengths = []
+    create = rl_zoo3.utils.create_test_env
+
+    def create_test_env(*args, **kwargs):
+        env = create(*args, **kwargs)
+        lengths.append(env.get_attr("spec")[0].max_episode_steps)
+        return env
+
+    monkeypatch.setattr(rl_zoo3.utils, "create_test_env", create_test_env)
+    monkeypatch.setattr(rl_zoo3.enjoy, "create_test_env", create_test_env)
+    for number in ("1", "2"):
+        assert main(["enjoy", *own, "--exp-id", number, "--no-render", "-n", "10"]) == 0
+        assert main(["record-video", *own, "--exp-id", number, "-n", "10", "-o", "videos"]) == 0
+    assert lengths == [5, 5, 5, 5]
+
+
+def test_log_folders_with_brackets_have_numbered_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        train("--eval-freq", "-1", "-f", "lo[gs]", steps=60)
+    assert sorted(path.name for path in Path("lo[gs]/mirl").iterdir()) == [f"{ENV}_1", f"{ENV}_2"]
 
 
 @pytest.mark.parametrize("algo", ["mirl", "dqn"])

@@ -1,0 +1,86 @@
+"""What is changed in rl-zoo3's ``plot-train``, ``all-plots`` and ``plot-from-file``, and why."""
+
+import argparse
+import importlib
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sb3_mirl.zoo.checks import is_run_of
+from sb3_mirl.zoo.runs import CommandError
+from sb3_mirl.zoo.workarounds import replaced, shown_entries
+
+
+@contextmanager
+def figures_without_display(command: str) -> Iterator[None]:
+    """
+    The plots of rl-zoo3 2.9.2 only show their figures. Without a display, write them to files and print their names.
+
+    :param command: the beginning of the files' names
+    """
+    from matplotlib import pyplot as plt
+
+    show = plt.show
+
+    def show_or_save() -> None:
+        figures = [plt.figure(number) for number in plt.get_fignums()]
+        if any(figure.canvas.required_interactive_framework for figure in figures):
+            show()
+            return
+        for figure in figures:
+            file = re.sub(r"\W+", "-", f"{command} {figure.get_label()}").lower() + ".png"
+            figure.savefig(file)
+            empty = "" if any(axes.has_data() for axes in figure.axes) else ", but found nothing to draw (--help)"
+            print(f"No display: wrote the figure to {file}{empty}")
+
+    with replaced(plt, show=show_or_save):
+        try:
+            yield
+        finally:
+            plt.close("all")
+
+
+@contextmanager
+def plots_of_named_environments(options: argparse.Namespace) -> Iterator[None]:
+    """
+    ``plot_train`` and ``all_plots`` of rl-zoo3 2.9.2 plot all runs whose folder's name contains ``-e``, for ``CartPole-v1``
+    also ``Useless15-CartPole-v1_1``. Hide the runs of other environments of ours.
+
+    :param options: has ``env``, the names, after the parsing
+    """
+
+    def shown(name: str) -> bool:
+        named = [env for env in getattr(options, "env", ()) if env in name]
+        return not named or any(is_run_of(env, name) for env in named)
+
+    listdir = os.listdir
+    with replaced(os, listdir=lambda *path: [name for name in listdir(*path) if shown(name)]), shown_entries(shown):
+        yield
+
+
+@contextmanager
+def plots_of_single_runs() -> Iterator[None]:
+    """``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or fails."""
+
+    def load(file: Any) -> dict[str, Any]:
+        try:
+            results = pickle.load(file)
+            plotted = [run for env, by_key in results.items() if env != "results_table" for run in by_key.values()]
+        except Exception as error:  # a damaged pickle may raise any
+            raise CommandError(f"-i and --merge must be files of all-plots -o, got {file.name!r} ({error})") from error
+        if not plotted:
+            raise CommandError(f"{file.name} holds no evaluations: all-plots needs runs with two evaluations (--eval-freq)")
+        for run in plotted:
+            run["last_evals"] = np.atleast_1d(run["last_evals"])
+        return results
+
+    # Not `import ... as`: the package has a function of the module's name
+    module = importlib.import_module("rl_zoo3.plots.plot_from_file")
+    with replaced(module, pickle=SimpleNamespace(load=load)):
+        yield
