@@ -48,8 +48,10 @@ def run(algorithm: str, env_id: str, seed: int, args: argparse.Namespace) -> dic
     settings = {"hyperparams": args.hyperparams, "eval_freq": args.eval_freq}
     if result_file.exists():
         stored = json.loads(result_file.read_text())
-        if stored["settings"] != settings:
-            raise ValueError(f"{result_file} has {stored['settings']}, not {settings}: choose another --folder")
+        if stored.get("settings") != settings:
+            raise ValueError(
+                f"{result_file} has {stored.get('settings', 'unknown settings')}, not {settings}: choose another --folder"
+            )
     else:
         log_folder.mkdir(parents=True, exist_ok=True)
         command = ["train", "--algo", algorithm, "--env", env_id, "--seed", str(seed), "--num-threads", "1", "-uuid"]

@@ -33,10 +33,10 @@ import numpy as np
 import torch as th
 from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
-from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_mirl import MIRL, BaseDQN, train_jointly
 from sb3_mirl.bench.scores import compare_by_seed
@@ -98,7 +98,8 @@ def evaluate(job: dict[str, Any], model: DQN, seconds: int) -> dict[str, Any]:
     """
     # Monitor is below the change of scale, so that these returns are the environment's
     set_random_seed(EVALUATION_SEED + job["seed"])
-    env = make_vec_env(lambda: make_env(job["env"], job["scale"]), 1, seed=EVALUATION_SEED + job["seed"])
+    env = DummyVecEnv([lambda: make_env(job["env"], job["scale"])])
+    env.seed(EVALUATION_SEED + job["seed"])
     returns, _ = evaluate_policy(model, env, n_eval_episodes=30, return_episode_rewards=True)
     result = {**job, "return": float(np.mean(returns)), "seconds": seconds}
     if isinstance(model, MIRL):

@@ -187,7 +187,7 @@ TECHNIQUES: dict[str, list[tuple[ModuleType, str, Any]]] = {
         (sb3_mirl.common.gradient, "clear_tiny_averages", lambda optimizer: None),
     ],
     "channels-last": [(sb3_mirl.common.policies, "channels_last", lambda images: images)],
-    "fused": [(sb3_mirl.common.policies, "_fused_by_default", lambda optimizer, kwargs: kwargs)],
+    "fused": [(sb3_mirl.common.policies, "_can_be_fused", lambda optimizer, kwargs: False)],
 }
 
 

@@ -172,7 +172,7 @@ def test_expected_returns_of_choices_are_those_of_played_episodes(four_rooms_dee
 
 def test_priors_on_new_goals_with_networks(four_rooms_deep, monkeypatch, tmp_path, capsys):
     # In this process
-    monkeypatch.setattr("sb3_mirl.bench.variants._in_process", lambda function, task: function(task))
+    monkeypatch.setattr(four_rooms_deep, "in_processes", lambda function, tasks, processes: map(function, tasks))
     monkeypatch.setattr(four_rooms_deep, "N_ENVS", 4)
     monkeypatch.setitem(four_rooms_deep.SETTINGS, "learning_starts", 120)
     file, settings = tmp_path / "deep.json", {"training_steps": 160, "steps": 160, "eval_every": 80}
@@ -206,3 +206,18 @@ def test_frozen_skills_move_the_choice_of_the_skill_only(four_rooms_deep):
     first, last = (model.policy.state_prior for model in (before, after))
     assert th.equal(first.low, last.low)
     assert not th.equal(first.high, last.high)
+
+
+def test_what_the_speed_benchmark_leaves_out_exists(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = importlib.import_module("training_speed")
+    assert all(hasattr(module, name) for parts in script.TECHNIQUES.values() for module, name, _ in parts)
+
+
+def test_evaluations_of_defaults_are_seeded_and_have_the_environments_own_rewards(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = importlib.import_module("defaults")
+    job = {"env": "CartPole-v1", "scale": 100.0, "seed": 1}
+    model = MIRL("MlpPolicy", "CartPole-v1", buffer_size=10, seed=0)
+    first, second = (script.evaluate(job, model, 1)["return"] for _ in range(2))
+    assert first == second and 8 <= first <= 50

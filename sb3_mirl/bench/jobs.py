@@ -127,7 +127,7 @@ class Job:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:
-            # A claimed job has no failure of earlier: this one is of its repetition
+            # A job that begins removes earlier failures: one beside a damaged result is of its repetition
             if not os.path.lexists(self.failure_file(folder)):
                 return Outcome("unreadable", str(error))
         if os.path.lexists(self.failure_file(folder)):

@@ -178,8 +178,8 @@ def _result_line(job: Job, folder: Path) -> str:
 def status(folder: Path) -> list[str]:
     """
     :param folder: of a benchmark
-    :return: lines, safe to print: the number of planned jobs in each of :data:`~sb3_mirl.bench.jobs.STATES`, the progress of
-        running jobs, and why others have no result
+    :return: lines, safe to print: the number of jobs, planned or with copied results, in each of
+        :data:`~sb3_mirl.bench.jobs.STATES`, the progress of running jobs, and why others have no result
     :raises FolderError: if it is not the folder of a benchmark
     """
     suite, jobs = read_folder(folder)

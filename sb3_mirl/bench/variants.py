@@ -6,11 +6,11 @@ the experiments of ``benchmarks/`` are made of them. They leave no checkpoints.
 import json
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,25 +143,43 @@ def in_processes(function: Callable[[Any], Any], tasks: Iterable[Any], processes
     :raises RuntimeError: if a process was killed
     :raises Exception: the first that a call raises
     """
-    failed: BaseException | None = None
-    # multiprocessing.Pool waits for ever for the task of a process that was killed
-    with ThreadPoolExecutor(processes) as threads:
-        futures = [threads.submit(_in_process, function, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                if (error := future.exception()) is None:
-                    yield future.result()
+    context, waiting = get_context("spawn"), list(tasks)[::-1]
+    running: dict[Any, Any] = {}
+    failed: Exception | None = None
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_call, args=(sender, function, waiting.pop()), daemon=True)
+                process.start()
+                sender.close()
+                running[receiver] = process
+            ready: list[Any] = wait(list(running))
+            for receiver in ready:
+                # multiprocessing.Pool would wait for ever for the task of a process that was killed
+                result, error = _answer(receiver)
+                running.pop(receiver).join()
+                if error is None:
+                    yield result
                 failed = failed or error
-        finally:
-            for future in futures:
-                future.cancel()
+    finally:
+        for process in running.values():
+            process.terminate()
     if failed is not None:
         raise failed
 
 
-def _in_process(function: Callable[[Any], Any], task: Any) -> Any:
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+def _call(sender: Any, function: Callable[[Any], Any], task: Any) -> None:
+    try:
+        sender.send((function(task), None))
+    except Exception as error:
+        traceback.print_exc()
+        sender.send((None, error))
+
+
+def _answer(receiver: Any) -> tuple[Any, Exception | None]:
+    with receiver:
         try:
-            return process.submit(function, task).result()
-        except BrokenProcessPool as error:
-            raise RuntimeError("A process was killed, perhaps for lack of memory: try fewer at once") from error
+            return receiver.recv()  # type: ignore[no-any-return]
+        except EOFError:
+            return None, RuntimeError("A process was killed, perhaps for lack of memory: try fewer at once")

@@ -263,8 +263,6 @@ ARGUMENT_RULES: dict[str, Rule] = {
 
 
 SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-# NatureCNN's three convolutions leave nothing of smaller images
-SMALLEST_IMAGE = 36
 
 
 class UnsupportedError(ValueError, AssertionError, NotImplementedError):

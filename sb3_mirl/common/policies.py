@@ -57,7 +57,9 @@ class DQNPolicy(policies.DQNPolicy):
         # Not where a user's function makes an Adam: it may decide for itself
         if self.optimizer_class is th.optim.Adam and _can_be_fused(self.optimizer, self.optimizer_kwargs):
             self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
-            self.optimizer = th.optim.Adam(self.q_net.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+            self.optimizer = th.optim.Adam(
+                self.q_net.parameters(), lr=self.optimizer.param_groups[0]["lr"], **self.optimizer_kwargs
+            )
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
     def set_training_mode(self, mode: bool) -> None:

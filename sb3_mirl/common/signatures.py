@@ -25,16 +25,17 @@ def constructor_signature(cls: type) -> inspect.Signature:
 
 
 def _in_valid_order(parameters: Iterable[inspect.Parameter]) -> Iterator[inspect.Parameter]:
-    """Python refuses positional arguments without a default after one with a default: those are shown as keyword-only."""
-    optional = False
+    """
+    Python refuses positional arguments without a default after one with a default: those are shown as keyword-only, with all
+    that follow.
+    """
+    optional = keyword_only = False
     for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            yield parameter
-        elif optional and parameter.default is parameter.empty:
-            yield parameter.replace(kind=parameter.KEYWORD_ONLY)
-        else:
-            optional = optional or parameter.default is not parameter.empty
-            yield parameter
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            required = parameter.default is parameter.empty
+            keyword_only = keyword_only or (optional and required)
+            optional = optional or not required
+        yield parameter.replace(kind=parameter.KEYWORD_ONLY) if keyword_only else parameter
 
 
 def refuse_unknown_arguments(cls: type, unknown: Iterable[str]) -> None:

@@ -73,10 +73,11 @@ class TrackingCallback(BaseCallback):
     def _end_run(self) -> None:
         # rl-zoo3 announces the end of a training twice
         output = _OPEN.pop(self, None)
+        if output is None:
+            return
         if output in self.logger.output_formats:
             self.logger.output_formats.remove(output)
-        if output is not None:
-            output.run.finish()
+        output.run.finish()
 
 
 class _TrackerOutput(KVWriter):

@@ -1,7 +1,6 @@
 """Checks of options before anything is created. Without them, rl-zoo3's commands end with a traceback, or do nothing."""
 
 import argparse
-import glob
 import importlib
 import inspect
 import os
@@ -127,7 +126,7 @@ def check_recorded_run(parsed: argparse.Namespace) -> Path:
     :return: the run folder
     :raises CommandError: if the run folder has no model
     """
-    run_id = parsed.exp_id or get_latest_run_id(glob.escape(os.path.join(parsed.folder, parsed.algo)), parsed.env)
+    run_id = parsed.exp_id or get_latest_run_id(os.path.join(parsed.folder, parsed.algo), parsed.env)
     folder = Path(parsed.folder, parsed.algo, f"{parsed.env}_{run_id}" if run_id > 0 else "")
     if not any(folder.glob("*.zip")):
         where = "-f is the folder with the runs of all algorithms"

@@ -29,10 +29,9 @@ from sb3_mirl.zoo.workarounds import (
     children_in_this_process,
     command_line,
     command_parser,
-    env_kwargs_of_the_file,
+    environments_as_in_the_training,
     evaluations_with_masks,
     hub_metadata,
-    literal_folders,
     masks_while_playing,
     missing_models_in_a_line,
     no_banner_of_the_emulator,
@@ -122,11 +121,11 @@ def _work_arounds(command: str, options: argparse.Namespace) -> list[AbstractCon
         "record-training": recording,
         "benchmark": (children, results_of_these_agents(options)),
         "push-to-hub": (hub_metadata(), missing_models_in_a_line(), videos_on_servers()),
-        "plot-train": (figures_without_display(command), plots_of_named_environments(options)),
-        "all-plots": (figures_without_display(command), plots_of_named_environments(options)),
+        "plot-train": (figures_without_display(command), plots_of_named_environments()),
+        "all-plots": (figures_without_display(command), plots_of_named_environments()),
         "plot-from-file": (figures_without_display(command), plots_of_single_runs()),
     }
-    return [literal_folders(), *by_command.get(command, ())]
+    return list(by_command.get(command, ()))
 
 
 def _run(command: str, arguments: list[str]) -> None:
@@ -140,7 +139,7 @@ def _run(command: str, arguments: list[str]) -> None:
         if command in PLAYING_COMMANDS:
             stack.enter_context(small_replay_buffers(ALGORITHMS))
             stack.enter_context(masks_while_playing(ALGORITHMS))
-            stack.enter_context(env_kwargs_of_the_file())
+            stack.enter_context(environments_as_in_the_training())
         if command == "push-to-hub":
             evaluation = _evaluation_of(arguments)
             complete = partial(complete_repository, seed=evaluation.seed, n_envs=evaluation.n_envs)

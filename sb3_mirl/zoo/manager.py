@@ -19,6 +19,7 @@ from sb3_mirl.zoo.hyperparams import Places, check_hyperparameters, read_documen
 from sb3_mirl.zoo.register import ALGORITHMS
 from sb3_mirl.zoo.runs import CommandError, Run
 from sb3_mirl.zoo.seeds import SeedRuns
+from sb3_mirl.zoo.workarounds import counting_all_episodes
 
 
 class Resumed(NamedTuple):
@@ -44,6 +45,8 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         self.made_folder = False
         #: Of the trial of ``--trial-id``: dicts that complete those of the file
         self.sampled: dict[str, dict[str, Any]] = {}
+        #: Arguments of the environment in the file of hyper-parameters
+        self.file_env_kwargs: dict[str, Any] = {}
         # There is one progress bar for all seeds
         self.show_progress &= self.seed_runs is None
         if self.resumed is not None:
@@ -72,11 +75,11 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         return {**copy.deepcopy(hyperparams), **evaluated}, saved_hyperparams
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, Any, Any]:
-        processed = super()._preprocess_hyperparams(hyperparams)
+        arguments, env_wrapper, listed, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
         # rl-zoo3 uses the file's env_kwargs in the training only
-        if self._eval_env_kwargs_args is None:
-            self.eval_env_kwargs = self.env_kwargs
-        return processed
+        given = self._eval_env_kwargs_args
+        self.eval_env_kwargs = self.env_kwargs if given is None else {**self.file_env_kwargs, **given}
+        return arguments, counting_all_episodes(env_wrapper), listed, vec_env_wrapper
 
     def check_file(self) -> tuple[Places, str]:
         """
@@ -103,16 +106,17 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved_hyperparams = super().read_hyperparameters()
         self.env_kwargs = given
-        both: dict[str, Any] = {}
-        if (own := hyperparams.get("env_kwargs")) and given:
-            both["env_kwargs"] = {**own, **given}
-        for name in self.sampled.keys() - (self.custom_hyperparams or {}).keys():
+        completed: dict[str, Any] = {}
+        self.file_env_kwargs = hyperparams.get("env_kwargs") or {}
+        if given and "env_kwargs" in hyperparams:
+            completed["env_kwargs"] = {**self.file_env_kwargs, **given}
+        for name in sorted(self.sampled.keys() - (self.custom_hyperparams or {}).keys()):
             own, sampled = hyperparams.get(name) or {}, self.sampled[name]
             # Files have dicts, or expressions of them
-            both[name] = f"{{**{own}, **{sampled}}}" if isinstance(own, str) else {**own, **sampled}
+            completed[name] = f"{{**{own}, **{sampled}}}" if isinstance(own, str) else {**own, **sampled}
             print(f"Of the trial: {name}={sampled}")
-        hyperparams.update(both)
-        saved_hyperparams.update(both)
+        hyperparams.update(completed)
+        saved_hyperparams.update(completed)
         return hyperparams, saved_hyperparams
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:

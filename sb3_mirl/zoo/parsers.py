@@ -199,6 +199,11 @@ class TrainParser(ZooParser):
             check_trained_agent(parsed.trained_agent, parsed.algo)
             if parsed.optimize_hyperparameters:
                 raise CommandError(f"-optimize searches with new models, and does not take -i, got {parsed.trained_agent!r}")
+        if set(parsed.log_folder) & set("[*?"):
+            # It would give each run the number 1
+            raise CommandError(
+                f"-f must not contain [, * or ?, because rl-zoo3 takes it for a pattern, got {parsed.log_folder!r}"
+            )
         if parsed.conf_file is not None and parsed.conf_file.endswith(".py"):
             check_exists("--conf-file", parsed.conf_file)
         if parsed.algo not in ALGORITHMS:

@@ -1,6 +1,5 @@
 """What is changed in rl-zoo3's ``plot-train``, ``all-plots`` and ``plot-from-file``, and why."""
 
-import argparse
 import importlib
 import os
 import pickle
@@ -14,7 +13,7 @@ import numpy as np
 
 from sb3_mirl.zoo.checks import is_run_of
 from sb3_mirl.zoo.runs import CommandError
-from sb3_mirl.zoo.workarounds import replaced, shown_entries
+from sb3_mirl.zoo.workarounds import replaced
 
 
 @contextmanager
@@ -46,21 +45,31 @@ def figures_without_display(command: str) -> Iterator[None]:
             plt.close("all")
 
 
+class RunName(str):
+    """The name of a run folder, which contains the names of those environments whose plots have it."""
+
+    def __contains__(self, env: object) -> bool:
+        return is_run_of(str(env), str(self))
+
+
 @contextmanager
-def plots_of_named_environments(options: argparse.Namespace) -> Iterator[None]:
+def plots_of_named_environments() -> Iterator[None]:
     """
     ``plot_train`` and ``all_plots`` of rl-zoo3 2.9.2 plot all runs whose folder's name contains ``-e``, for ``CartPole-v1``
-    also ``Useless15-CartPole-v1_1``. Hide the runs of other environments of ours.
-
-    :param options: has ``env``, the names, after the parsing
+    also ``Useless15-CartPole-v1_1``.
     """
 
-    def shown(name: str) -> bool:
-        named = [env for env in getattr(options, "env", ()) if env in name]
-        return not named or any(is_run_of(env, name) for env in named)
+    def scandir(path: str) -> list[SimpleNamespace]:
+        with os.scandir(path) as found:
+            return [
+                SimpleNamespace(name=RunName(entry.name), path=entry.path, is_dir=entry.is_dir, stat=entry.stat)
+                for entry in found
+            ]
 
-    listdir = os.listdir
-    with replaced(os, listdir=lambda *path: [name for name in listdir(*path) if shown(name)]), shown_entries(shown):
+    module = SimpleNamespace(**{**vars(os), "listdir": lambda path: [*map(RunName, os.listdir(path))], "scandir": scandir})
+    # Not `import ... as`: the package has functions of the modules' names
+    plot_train, all_plots = (importlib.import_module(f"rl_zoo3.plots.{name}") for name in ("plot_train", "all_plots"))
+    with replaced(plot_train, os=module), replaced(all_plots, os=module):
         yield
 
 

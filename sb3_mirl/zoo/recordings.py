@@ -3,16 +3,17 @@
 import argparse
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sb3_mirl.zoo.runs import CommandError
-from sb3_mirl.zoo.workarounds import replaced, shown_entries
+from sb3_mirl.zoo.workarounds import replaced
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 
@@ -24,19 +25,31 @@ def recordings_elsewhere(options: argparse.Namespace) -> Iterator[None]:
     record into a new folder, and then move the videos.
 
     :param options: gets ``recording_folder``; has ``video_folder``, where the videos are to be, after the parsing
-    :raises CommandError: if there is no video of the training
+    :raises CommandError: if ffmpeg fails
     """
     with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as folder:
+        if shlex.quote(folder) != folder:
+            raise CommandError(f"TMPDIR must be a folder whose name the shell does not split, got {os.path.dirname(folder)!r}")
         options.recording_folder = folder
-        yield
-        videos = [file for file in Path(folder).iterdir() if file.suffix in VIDEO_SUFFIXES]
-        if "training.mp4" not in [file.name for file in videos]:
-            raise CommandError("ffmpeg could not join the videos to training.mp4: see its messages above")
-        target = Path(options.video_folder)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in videos:
-            shutil.move(file, target / file.name)
-        print(f"The videos are in {target}")
+        try:
+            yield
+            if not Path(folder, "training.mp4").exists():
+                raise FileNotFoundError("training.mp4")
+        except FileNotFoundError as error:
+            raise CommandError(f"ffmpeg could not write a video: see its messages above ({error})") from error
+        finally:
+            # Also those of an interrupted command
+            _move_videos(Path(folder), Path(getattr(options, "video_folder", folder)))
+
+
+def _move_videos(recorded: Path, target: Path) -> None:
+    videos = [file for file in recorded.iterdir() if file.suffix in VIDEO_SUFFIXES and "_with_text" not in file.stem]
+    if not videos or target == recorded:
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in videos:
+        shutil.move(file, target / file.name)
+    print(f"The videos are in {target}" if target / "training.mp4" in target.iterdir() else f"Single videos are in {target}")
 
 
 def checkpoints_once() -> AbstractContextManager[None]:
@@ -44,7 +57,20 @@ def checkpoints_once() -> AbstractContextManager[None]:
     ``record_training`` of rl-zoo3 2.9.2 takes each file ``rl_model_*`` for a model, but our checkpoints have several files.
     Hide all but those that ``--load-checkpoint`` finds.
     """
-    return shown_entries(lambda name: re.match(r"(?!rl_model_)|rl_model_\d+_steps\.zip$", name) is not None)
+    scandir = os.scandir
+
+    class Entries(closing[Any]):
+        def __init__(self, *path: Any) -> None:
+            self.entries = scandir(*path)
+            super().__init__(self.entries)
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            return (entry for entry in self.entries if re.match(r"(?!rl_model_)|rl_model_\d+_steps\.zip$", entry.name))
+
+        def __next__(self) -> os.DirEntry[str]:
+            return next(self.entries)
+
+    return replaced(os, scandir=Entries)
 
 
 @contextmanager

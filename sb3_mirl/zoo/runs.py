@@ -80,7 +80,9 @@ class Run:
             try:
                 run = cls(folder)
             except CommandError as error:
-                # A run that was killed while it began
+                if any(folder.glob("rl_model_*")):
+                    raise
+                # It was killed while it began
                 print(f"Left out: {error}")
                 continue
             if seed is None or run.args["seed"] == seed:

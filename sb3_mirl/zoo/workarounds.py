@@ -6,19 +6,17 @@ context manager puts back what it replaced.
 """
 
 import argparse
-import glob
 import importlib
-import os
-import shutil
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import huggingface_hub
 import rl_zoo3
 import rl_zoo3.enjoy
@@ -30,6 +28,7 @@ from huggingface_sb3 import EnvironmentName, ModelName
 from sb3_contrib.common.maskable import evaluation as masked_evaluation
 from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common import callbacks
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl.common.buffers import DeviceReplayBuffer, FrameReplayBuffer
@@ -61,28 +60,6 @@ def replaced(owner: Any, **attributes: Any) -> Iterator[None]:
             delattr(owner, name)
 
 
-def shown_entries(shown: Callable[[str], bool]) -> AbstractContextManager[None]:
-    """
-    Hide files from ``os.scandir``.
-
-    :param shown: takes a file's name
-    """
-    scandir = os.scandir
-
-    class Entries(closing[Any]):
-        def __init__(self, *path: Any) -> None:
-            self.entries = scandir(*path)
-            super().__init__(self.entries)
-
-        def __iter__(self) -> Iterator[os.DirEntry[str]]:
-            return (entry for entry in self.entries if shown(entry.name))
-
-        def __next__(self) -> os.DirEntry[str]:
-            return next(self.entries)
-
-    return replaced(os, scandir=Entries)
-
-
 # ---- all commands ---------------------------------------------------------------------------------------------------
 
 
@@ -93,6 +70,54 @@ def name_replay_buffers() -> None:
     """
     for buffer_class in (FrameReplayBuffer, DeviceReplayBuffer):
         setattr(rl_zoo3.exp_manager, buffer_class.__name__, buffer_class)
+
+
+class CountsTruncatedEpisodes(gym.Wrapper):
+    """Lets SB3's ``Monitor`` note episodes that are truncated outside it."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """SB3's ``Monitor`` repeats the last step as one that ends the episode."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        monitor = _monitor_of(self.env)
+        if truncated and "episode" not in info and monitor is not None and monitor.rewards:
+            last = SimpleNamespace(step=lambda _: (observation, monitor.rewards.pop(), False, True, info))
+            env, monitor.env = monitor.env, last  # type: ignore[assignment]
+            try:
+                monitor.step(action)
+            finally:
+                # A wrapper between may go on without a reset
+                monitor.env, monitor.needs_reset = env, False
+                monitor.total_steps -= 1
+        return observation, reward, terminated, truncated, info
+
+
+def _monitor_of(env: gym.Env) -> Monitor | None:
+    while isinstance(env, gym.Wrapper) and not isinstance(env, Monitor):
+        env = env.env
+    return env if isinstance(env, Monitor) else None
+
+
+def counting_all_episodes(wrapper: Callable[[gym.Env], gym.Env] | None) -> Callable[[gym.Env], gym.Env] | None:
+    """
+    rl-zoo3 2.9.2 applies ``env_wrapper`` outside of SB3's ``Monitor``, which counts only episodes whose end it sees. Those
+    that a ``TimeLimit`` of ``env_wrapper`` ends would be missing, and the evaluation of a player that never loses would not
+    end.
+
+    :param wrapper: the ``env_wrapper`` of a file of hyper-parameters, as a function
+    :return: a function that does the same, and lets ``Monitor`` count them
+    """
+    if wrapper is None:
+        return None
+
+    def wrap(env: gym.Env) -> gym.Env:
+        wrapped = outer = wrapper(env)
+        while isinstance(outer, gym.Wrapper) and outer is not env:
+            if isinstance(outer, gym.wrappers.TimeLimit):
+                return CountsTruncatedEpisodes(wrapped)
+            outer = outer.env
+        return wrapped
+
+    return wrap
 
 
 def command_line(command: str, arguments: list[str]) -> AbstractContextManager[None]:
@@ -231,12 +256,14 @@ def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
 
 
 @contextmanager
-def env_kwargs_of_the_file() -> Iterator[None]:
+def environments_as_in_the_training() -> Iterator[None]:
     """
     ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 make the environment without the ``env_kwargs`` of its
     hyper-parameters, as ``enjoy`` does if the training's command line had some. Those of the command lines have precedence.
+    And all count the episodes as :func:`counting_all_episodes` says.
     """
     read, create, of_file = rl_zoo3.utils.get_saved_hyperparams, rl_zoo3.utils.create_test_env, dict[str, Any]()
+    find = rl_zoo3.utils.get_wrapper_class
 
     def get_saved_hyperparams(*args: Any, **kwargs: Any) -> Any:
         hyperparams, stats_path = read(*args, **kwargs)
@@ -246,21 +273,11 @@ def env_kwargs_of_the_file() -> Iterator[None]:
     def create_test_env(*args: Any, **kwargs: Any) -> VecEnv:
         return create(*args, **{**kwargs, "env_kwargs": {**of_file, **(kwargs.get("env_kwargs") or {})}})
 
+    def get_wrapper_class(hyperparams: dict[str, Any], key: str = "env_wrapper") -> Any:
+        return counting_all_episodes(find(hyperparams, key)) if key == "env_wrapper" else find(hyperparams, key)
+
     new = {"get_saved_hyperparams": get_saved_hyperparams, "create_test_env": create_test_env}
-    with replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.enjoy, **new):
-        yield
-
-
-@contextmanager
-def literal_folders() -> Iterator[None]:
-    """rl-zoo3 2.9.2 takes the name of the log folder for a pattern: with ``[`` in it, each run would get the number 1."""
-    find = rl_zoo3.utils.get_latest_run_id
-
-    def get_latest_run_id(log_path: str, env_name: EnvironmentName) -> int:
-        return find(glob.escape(log_path), env_name)
-
-    new = {"get_latest_run_id": get_latest_run_id}
-    with replaced(rl_zoo3, **new), replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.exp_manager, **new):
+    with replaced(rl_zoo3.utils, **new, get_wrapper_class=get_wrapper_class), replaced(rl_zoo3.enjoy, **new):
         yield
 
 
@@ -354,10 +371,13 @@ def results_of_these_agents(options: argparse.Namespace) -> AbstractContextManag
             algorithm = run_folder.parent.name
             name = ModelName(algorithm, env)
             models[name] = (algorithm, env)
+            agent = run_folder / f"{env}.zip"
             stored = Path(options.benchmark_dir, name)
-            trained_at = max((file.stat().st_mtime for file in run_folder.glob("*.zip")), default=0.0)
-            if stored.is_dir() and stored.stat().st_mtime < trained_at:
-                shutil.rmtree(stored)
+            for result in stored.glob("*monitor.csv"):
+                if agent.exists() and result.stat().st_mtime < agent.stat().st_mtime:
+                    result.unlink()
+            if stored.is_dir() and not any(stored.iterdir()):
+                stored.rmdir()
         return models
 
     return replaced(rl_zoo3.utils, get_trained_models=get_trained_models)

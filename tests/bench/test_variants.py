@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -76,7 +77,7 @@ def test_variants_that_do_not_go_together_are_refused():
 
 def test_environments_with_results_are_skipped(tmp_path, monkeypatch, capsys):
     # In this process
-    monkeypatch.setattr("sb3_mirl.bench.variants._in_process", lambda function, task: function(task))
+    monkeypatch.setattr("sb3_mirl.bench.variants.in_processes", lambda function, tasks, processes: map(function, tasks))
     calls, file = [], tmp_path / "results.json"
 
     def train(task):
@@ -110,3 +111,10 @@ def test_an_error_in_a_process_is_raised_after_the_results():
     assert next(results) and next(results)
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_an_error_of_the_caller_ends_the_processes():
+    begun = time.monotonic()
+    for _ in in_processes(time.sleep, [0.0, 600.0, 600.0], 2):
+        break
+    assert time.monotonic() - begun < 300

@@ -1,26 +1,29 @@
 """rl-zoo3's plots."""
 
-import argparse
-import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from zoo_train import ENV
 
 from sb3_mirl.zoo.command import main
-from sb3_mirl.zoo.plots import plots_of_named_environments
 
 
 def test_plots_leave_out_other_environments_of_ours(in_runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(in_runs / "logs" / "sql", "logs/sql")
     shutil.copytree(f"logs/sql/{ENV}_1", f"logs/sql/Useless15-{ENV}_1")
-    for env, others in ((ENV, [f"Useless15-{ENV}_1"]), (f"Useless15-{ENV}", [])):
-        with plots_of_named_environments(argparse.Namespace(env=[env])):
-            names = {*os.listdir("logs/sql")}
-            assert names == {entry.name for entry in os.scandir("logs/sql")}
-        assert names == {f"{ENV}_1", f"Useless15-{ENV}_1"} - {*others}
+    # Of another result
+    evaluations = f"logs/sql/Useless15-{ENV}_1/evaluations.npz"
+    stored = dict(np.load(evaluations))
+    np.savez(evaluations, **{**stored, "results": np.full_like(stored["results"], 1e6)})
+    command = ["all-plots", "-a", "sql", "-f", "logs", "--no-display", "-print", "-e", ENV]
+    for others in ([], [f"Useless15-{ENV}"]):
+        assert main([*command, *others]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(f"|{ENV}")]
+        assert len(rows) == 1 and "000" not in rows[0]
+    assert main(["plot-train", "-a", "sql", "-f", "logs", "-e", ENV]) == 0
     shutil.rmtree(f"logs/sql/{ENV}_1")
     assert main(["all-plots", "-a", "sql", "-e", ENV, "-f", "logs", "--no-display"]) == 2
     assert f"-e must have runs in logs of sql, got '{ENV}'" in capsys.readouterr().err

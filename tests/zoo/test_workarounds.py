@@ -16,12 +16,19 @@ import rl_zoo3
 import rl_zoo3.utils
 from masked import MaskedProbe
 from rl_zoo3.exp_manager import ExperimentManager as ZooExperimentManager
+from stable_baselines3.common.monitor import Monitor, load_results
 from zoo_train import ENV, train
 
 from sb3_mirl import MIRL
 from sb3_mirl.zoo.command import main
 from sb3_mirl.zoo.register import ALGORITHMS, register
-from sb3_mirl.zoo.workarounds import children_in_this_process, for_playing, replaced, small_replay_buffers
+from sb3_mirl.zoo.workarounds import (
+    children_in_this_process,
+    counting_all_episodes,
+    for_playing,
+    replaced,
+    small_replay_buffers,
+)
 
 OURS = sorted(ALGORITHMS)
 
@@ -178,6 +185,9 @@ def test_arguments_of_the_environment_in_the_file_reach_every_environment(tmp_pa
     other = ["--env-kwargs", "sutton_barto_reward:True", "--eval-freq", "60", "--verbose", "0"]
     assert main(["train", *own, "--conf-file", "short.yml", *other]) == 0
     assert (np.load(f"logs/mirl/{ENV}_2/evaluations.npz")["ep_lengths"] == 5).all()
+    others = ["--eval-env-kwargs", "sutton_barto_reward:True", "--eval-freq", "60", "--verbose", "0"]
+    assert main(["train", *own, "--conf-file", "short.yml", *others]) == 0
+    assert (np.load(f"logs/mirl/{ENV}_3/evaluations.npz")["ep_lengths"] == 5).all()
     lengths = []
     create = rl_zoo3.utils.create_test_env
 
@@ -194,11 +204,44 @@ def test_arguments_of_the_environment_in_the_file_reach_every_environment(tmp_pa
     assert lengths == [5, 5, 5, 5]
 
 
-def test_log_folders_with_brackets_have_numbered_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+class Endless(gym.Env):
+    """Rewards of 2, clipped to 1 by a wrapper."""
+
+    observation_space = action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 0, 2.0, False, False, {}
+
+
+def test_episodes_that_a_wrapper_truncates_are_counted(tmp_path):
+    def wrapper(env):
+        return gym.wrappers.TimeLimit(gym.wrappers.ClipReward(env, -1, 1), 3)
+
+    env = counting_all_episodes(wrapper)(Monitor(Endless(), str(tmp_path / "own")))
     for _ in range(2):
-        train("--eval-freq", "-1", "-f", "lo[gs]", steps=60)
-    assert sorted(path.name for path in Path("lo[gs]/mirl").iterdir()) == [f"{ENV}_1", f"{ENV}_2"]
+        env.reset()
+        steps = [env.step(0) for _ in range(3)]
+        assert [truncated for *_, truncated, _ in steps] == [False, False, True]
+        assert steps[-1][1] == 1.0 and (steps[-1][-1]["episode"]["r"], steps[-1][-1]["episode"]["l"]) == (6.0, 3)
+    monitor = env.env.env.env
+    assert (monitor.get_episode_rewards(), monitor.get_episode_lengths(), monitor.get_total_steps()) == ([6.0] * 2, [3] * 2, 6)
+    env.close()
+    assert load_results(tmp_path)["r"].tolist() == [6.0, 6.0]
+    # Nothing is added where nothing outside of Monitor truncates
+    assert counting_all_episodes(None) is None
+    clipped = counting_all_episodes(lambda env: gym.wrappers.ClipReward(env, -1, 1))(Monitor(Endless()))
+    assert type(clipped) is gym.wrappers.ClipReward
+
+
+def test_log_folders_that_are_patterns_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--algo", "mirl", "--env", ENV, "-f", "lo[gs]"]) == 2
+    assert "-f must not contain [, * or ?, because rl-zoo3 takes it for a pattern, got 'lo[gs]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("algo", ["mirl", "dqn"])

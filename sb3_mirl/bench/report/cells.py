@@ -1,6 +1,7 @@
 """The contents of tables and figures on the page: numbers as text, cells, tables, images."""
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def number(value: float) -> str:
     """Three or four significant digits, fewer below 0.1, with a minus sign."""
     size = abs(value)
     if 0 < size < 0.001:
-        return f"{value:.2g}".replace("-", "−")
+        return f"{value:.{1 - math.floor(math.log10(size))}f}".replace("-", "−")
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size == 0 else 3
     return f"{value:,.{digits}f}".replace("-", "−")
 

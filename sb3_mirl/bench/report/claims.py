@@ -93,7 +93,8 @@ def advantages(claims: Sequence[Row]) -> list[Row]:
     """
     found = [row for row in claims if row["algorithm"] == "mirl" and row["useless_actions"] != ALL]
     bases = {name: set[str]().union(*map(_bases, rows)) for name, rows in grouped(found, "than").items()}
-    return [row for row in found if _bases(row) == bases[row["than"]]]
+    complete = [row for row in found if _bases(row) == bases[row["than"]]]
+    return complete if len(grouped(complete, "useless_actions")) > 1 else []
 
 
 def _bases(row: Row) -> set[str]:

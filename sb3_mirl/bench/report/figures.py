@@ -167,7 +167,7 @@ def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
 def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
     """Horizontal bars, because names of actions are long. The dotted line is the uniform prior, which SQL keeps."""
     algorithms = _by_algorithm(rows)
-    # The others' ρ is fixed
+    # SQL's and SQL_decoupled's is fixed
     learned = {name: columns for name, columns in algorithms.items() if name not in ("sql", "sql_decoupled")} or algorithms
     all_names = next(iter(learned.values()))["name"]
     # The most likely actions, in their order

@@ -14,7 +14,7 @@ from sb3_mirl.bench.report.cells import duration, estimate, number
         (0.0, "0.00"),
         (-0.0123, "−0.012"),
         (0.00049, "0.00049"),
-        (-0.0002, "−0.0002"),
+        (-0.0002, "−0.00020"),
     ],
 )
 def test_number_has_significant_digits_and_a_minus_sign(value, text):
