@@ -87,6 +87,7 @@ def test_a_search_for_the_network_leaves_other_policy_kwargs_as_they_are(suffix,
     assert made[-1]["net_arch"] == [8]
 
 
+@pytest.mark.slow
 def test_the_best_trial_of_a_search_with_hindsight_is_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gym.register("BitFlipping-v0", lambda: BitFlippingEnv(n_bits=4, continuous=False, max_steps=4))

@@ -295,8 +295,14 @@ def test_a_run_that_cannot_be_read_is_left_out(in_half, here, run):
     copy(RUN, RUN.with_name(f"{ENV}_2"))
     broken = RUN.with_name(f"{ENV}_2") / ENV / "args.yml"
     broken.write_text("")
+    unreadable = f"{broken} must hold settings, got None"
     status, printed = run(*command("--resume", "--seed", "1", *TB))
-    assert status == 0 and f"Left out: {broken} must hold settings, got None" in printed and f"Resuming {RUN} at" in printed
+    assert status == 2 and unreadable in printed
+    # As of a run that was killed while it began
+    for file in RUN.with_name(f"{ENV}_2").glob("rl_model_*"):
+        file.unlink()
+    status, printed = run(*command("--resume", "--seed", "1", *TB))
+    assert status == 0 and f"Left out: {unreadable}" in printed and f"Resuming {RUN} at" in printed
 
 
 def test_seed_selects_the_newest_run_of_that_seed(in_half, here, run):
