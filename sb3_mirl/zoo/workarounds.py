@@ -78,8 +78,7 @@ class CountsTruncatedEpisodes(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """SB3's ``Monitor`` repeats the last step as one that ends the episode."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        monitor = _monitor_of(self.env)
-        if truncated and "episode" not in info and monitor is not None and monitor.rewards:
+        if truncated and "episode" not in info and (monitor := _monitor_of(self.env)) is not None and monitor.rewards:
             last = SimpleNamespace(step=lambda _: (observation, monitor.rewards.pop(), False, True, info))
             env, monitor.env = monitor.env, last  # type: ignore[assignment]
             try:
