@@ -34,7 +34,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_mirl import DQNMSE, MIRL, ActionMaskInfo
 from sb3_mirl.bench.scores import bootstrap_mean, compare
-from sb3_mirl.bench.variants import in_processes, write_results
+from sb3_mirl.bench.variants import in_processes, stored_results, write_results
 
 RESULTS = Path(__file__).parent.parent / "results" / "action_masks.json"
 SEEDS = range(10)
@@ -110,10 +110,7 @@ def run(path: Path, steps: int | None, jobs: int) -> None:
     :param steps: environment steps of each run, None for :data:`STEPS`
     :param jobs: processes at once
     """
-    results = json.loads(path.read_text()) if path.exists() else []
-    for result in results:
-        if result["steps"] != (wanted := steps or STEPS[result["environment"]]):
-            raise ValueError(f"{path} has runs of {result['steps']} steps, not {wanted}: choose another --results")
+    results = stored_results(path, steps or STEPS)
     finished = {(r["environment"], r["algorithm"], r["masks"], r["seed"]) for r in results}
     arms = [(algorithm, masks) for algorithm in ALGORITHMS for masks in (True, False)]
     runs = [(env, *arm, seed) for env in STEPS for seed in SEEDS for arm in arms]

@@ -23,7 +23,7 @@ from sb3_mirl.bench.report.scales import factor, scales
 from sb3_mirl.bench.report.scales import useless_actions as count_useless_actions
 from sb3_mirl.bench.report.tables import TABLES
 from sb3_mirl.bench.scores import bootstrap_mean
-from sb3_mirl.bench.suites import label
+from sb3_mirl.bench.suites import FIXED_PRIORS, label
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -147,7 +147,7 @@ def prior(bench: Bench, tables: dict[str, list[Row]]) -> str:
     for env in bench.envs:
         for algorithm in bench.algorithms:
             own = [row for row in tables["prior"] if (row["environment"], row["algorithm"]) == (env, algorithm)]
-            if own and algorithm not in ("sql", "sql_decoupled"):
+            if own and algorithm not in FIXED_PRIORS:
                 rows.append([named(env), label(algorithm), ", ".join(f"{row['name']} {row['value']:.2f}" for row in own)])
     return table(["environment", "algorithm", "ρ"], rows)
 

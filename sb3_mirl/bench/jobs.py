@@ -325,10 +325,11 @@ def outcomes(folder: Path, suite: Suite, jobs: Iterable[Job]) -> dict[Job, Outco
     """
     :param folder: of a benchmark
     :param suite: of the folder
-    :param jobs: to be read
-    :return: the outcome of each job. Results that do not fit the suite or the other results are ``unreadable``
+    :param jobs: that are planned
+    :return: the outcome of each job, then those of copied results. Results that do not fit the suite or the other results are
+        ``unreadable``
     """
-    found = {job: job.outcome(folder, suite) for job in jobs}
+    found = {job: job.outcome(folder, suite) for job in dict.fromkeys([*jobs, *stored_jobs(folder, suite)])}
     n_actions = {
         job: len(outcome.result["prior"]) for job, outcome in found.items() if outcome.result and outcome.result.get("prior")
     }

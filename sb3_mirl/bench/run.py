@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.bench.jobs import STATES, FolderError, Job, Pack, open_folder, outcomes, planned_jobs, read_folder, stored_jobs
+from sb3_mirl.bench.jobs import STATES, FolderError, Job, Pack, open_folder, outcomes, planned_jobs, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.suites import Suite
 from sb3_mirl.common.files import is_locked
@@ -183,12 +183,10 @@ def status(folder: Path) -> list[str]:
     :raises FolderError: if it is not the folder of a benchmark
     """
     suite, jobs = read_folder(folder)
-    # Results may have been copied into the folder
-    jobs = list(dict.fromkeys([*jobs, *stored_jobs(folder, suite)]))
     found = outcomes(folder, suite, jobs)
     counts = Counter(outcome.state for outcome in found.values())
     numbers = (f"{counts[state]} {state}" for state in STATES if counts[state] or state != "unreadable")
-    lines = [f"{suite.name}: {len(jobs)} jobs, {', '.join(numbers)}"]
+    lines = [f"{suite.name}: {len(found)} jobs, {', '.join(numbers)}"]
     for job, outcome in found.items():
         if outcome.state == "running":
             lines.append(f"running  {job}: {job.progress(folder) / suite.steps[job.env]:.0%}")

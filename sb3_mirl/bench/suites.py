@@ -44,6 +44,8 @@ USELESS15_IDS = tuple(f"Useless15/{env}" for env in CLASSIC_IDS)
 USELESS_MINATAR_IDS = tuple(f"Useless12/{env.replace('/', '-')}" for env in MINATAR_IDS)
 
 
+#: Algorithms that have a ρ, the uniform one, and never change it
+FIXED_PRIORS = ("sql", "sql_decoupled")
 #: Names of algorithms in reports, in the reports' order; other algorithms follow
 LABELS = {
     "dqn": "DQN",

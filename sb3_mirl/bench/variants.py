@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -79,18 +79,20 @@ def train_variants(variants: Sequence[Variant], callbacks: Sequence[BaseCallback
     return [TrainedVariant(*parts) for parts in zip(variants, managers, models, errors, strict=True)]
 
 
-def stored_results(path: Path, steps: int) -> list[dict[str, Any]]:
+def stored_results(path: Path, steps: int | Mapping[str, int]) -> list[dict[str, Any]]:
     """
     The results that an experiment has already.
 
-    :param path: of the results, a list in JSON; each has its ``steps``
-    :param steps: environment steps of each run
+    :param path: of the results, a list in JSON; each has its ``steps`` and ``environment``
+    :param steps: environment steps of each run, or those of each environment
     :return: none if there is no file
     :raises ValueError: if the file has runs with another number of steps
     """
     results = json.loads(path.read_text()) if path.exists() else []
-    if other := {result["steps"] for result in results} - {steps}:
-        raise ValueError(f"{path} has runs of {other.pop()} steps, not {steps}: choose another --results")
+    for result in results:
+        wanted = steps if isinstance(steps, int) else steps[result["environment"]]
+        if result["steps"] != wanted:
+            raise ValueError(f"{path} has runs of {result['steps']} steps, not {wanted}: choose another --results")
     return results
 
 

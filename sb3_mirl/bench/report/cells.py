@@ -69,9 +69,9 @@ class Figure:
 def number(value: float) -> str:
     """Three or four significant digits, fewer below 0.1, with a minus sign."""
     size = abs(value)
-    if 0 < size < 0.001:
-        return f"{value:.{1 - math.floor(math.log10(size))}f}".replace("-", "−")
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size == 0 else 3
+    if 0 < size < 0.001:
+        digits = 1 - math.floor(math.log10(size))
     return f"{value:,.{digits}f}".replace("-", "−")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.bench.jobs import Job, outcomes, read_folder, stored_jobs
+from sb3_mirl.bench.jobs import Job, outcomes, read_folder
 from sb3_mirl.bench.scores import Estimate, game_name, reference_scores
 from sb3_mirl.bench.suites import LABELS, Suite, label
 
@@ -113,7 +113,7 @@ def read(folder: Path) -> Bench:
     :raises FolderError: if it is not the folder of a benchmark
     """
     suite, jobs = read_folder(folder)
-    found = outcomes(folder, suite, dict.fromkeys([*jobs, *stored_jobs(folder, suite)]))
+    found = outcomes(folder, suite, jobs)
     return Bench(
         suite,
         states={job: outcome.state for job, outcome in found.items()},

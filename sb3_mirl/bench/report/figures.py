@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from sb3_mirl.bench.report.claims import advantages
 from sb3_mirl.bench.report.content import Bench, Row, grouped
 from sb3_mirl.bench.report.scales import factor
-from sb3_mirl.bench.suites import label
+from sb3_mirl.bench.suites import FIXED_PRIORS, label
 from sb3_mirl.common import colors
 from sb3_mirl.common.text import plain_label, printable
 
@@ -167,8 +167,7 @@ def _betas(rows: Sequence[Row], styles: Styles) -> bytes:
 def _prior(rows: Sequence[Row], styles: Styles) -> bytes:
     """Horizontal bars, because names of actions are long. The dotted line is the uniform prior, which SQL keeps."""
     algorithms = _by_algorithm(rows)
-    # SQL's and SQL_decoupled's is fixed
-    learned = {name: columns for name, columns in algorithms.items() if name not in ("sql", "sql_decoupled")} or algorithms
+    learned = {name: columns for name, columns in algorithms.items() if name not in FIXED_PRIORS} or algorithms
     all_names = next(iter(learned.values()))["name"]
     # The most likely actions, in their order
     shown = np.sort(
