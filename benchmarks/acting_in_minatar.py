@@ -1,12 +1,12 @@
 """
 What do the trained models of the suite ``minatar-actions`` earn if they act by draws from π, and what does ρ do in them?
 
-    python benchmarks/acting_in_minatar.py run FOLDER    # of `sb3-mirl bench run minatar-actions`, with its models; writes
-                                                         # results/acting_in_minatar.json; models that are in it are skipped
+    python benchmarks/acting_in_minatar.py run FOLDER    # FOLDER of `sb3-mirl bench run minatar-actions`, with its models;
+                                                         # writes results/acting_in_minatar.json, skips finished models
     python benchmarks/acting_in_minatar.py report        # the tables of docs/results.md
 
-The scores of the suite are those of argmax π. Here the same models play 30 episodes by draws from π(·|s). Every tenth state of
-these episodes is one of which the influence of ρ and the penalty are measured; the reward per step is that of these episodes.
+The scores of the suite are those of argmax π. Here the same models play 30 episodes by draws from π(·|s). The influence of
+ρ and the penalty are measured in every tenth state of these episodes; the reward per step is that of these episodes.
 """
 
 import argparse

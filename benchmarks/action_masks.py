@@ -2,13 +2,13 @@
 What action masks give: MIRL, DQN_mse and PPO with masks and without, in two environments in which most actions are invalid or
 do nothing in most states.
 
-    python benchmarks/action_masks.py run --jobs 2     # writes results/action_masks.json; what is in it is skipped
+    python benchmarks/action_masks.py run --jobs 2     # writes results/action_masks.json; finished runs are skipped
     python benchmarks/action_masks.py report           # the table of docs/priors.md
 
 - ``invalid``: sb3-contrib's InvalidActionEnvDiscrete with 60 actions, 50 of them invalid at each step. The observation is the
   one right action, which pays 1; the best return is 100. Without masks invalid actions pay 0, as wrong ones do.
-- ``taxi``: Taxi, whose ``info`` says which moves change the state. Without masks they are allowed: a move into a wall changes
-  nothing, an illegal pick-up or drop-off costs 10.
+- ``taxi``: Taxi, whose ``info`` says which actions change the state. Without masks all actions are allowed: a move into a wall
+  changes nothing, an illegal pick-up or drop-off costs 10.
 
 Scores are mean returns of 30 episodes after the training, without exploration. MIRL and DQN_mse have the same settings, MIRL's
 β and ρ their defaults. PPO and MaskablePPO, which is PPO with masks, have SB3's defaults. Nothing is tuned.

@@ -1,8 +1,8 @@
 """
 Trains the small agents of ``docs/agents``, and writes their exports, their cards and the page that lists them.
 
-``python benchmarks/agents.py`` trains with the zoo's hyper-parameters and evaluates. Runs in ``--logs`` that are finished are
-not trained again. Each agent is the best of the evaluations during its training.
+``python benchmarks/agents.py`` trains with the zoo's hyper-parameters and evaluates. Finished runs in ``--logs`` are
+skipped. Each agent is the best model of the evaluations during its training.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """
 The experiment behind ``operators.MIN_SQUARED_TD_ERROR`` and the default of ``beta_max``.
 
-β follows 1/L, and L, the mean squared TD error of one batch, has no lower bound: where everything is
-predictable, and by luck. The script trains MIRL for a short while with its adaptive β, and prints
+β follows 1/L, and L, the mean squared TD error of one batch, can be close to 0: where everything is
+predictable, or by chance. The script trains MIRL for a short while with its adaptive β, and prints
 
 1. how small L gets, and what one gradient step then adds to β for several floors on L (α_β = 3.3e-6, the paper's);
-2. how greedy π is on states of the replay, for several β: a β above which π does not change any more needs no room.
+2. how greedy π is on states of the replay, for several β: β need not exceed the value above which π does not change.
 
     python benchmarks/beta_limits.py            # about three minutes on one core
 """

@@ -1,6 +1,6 @@
 """
-What checkpoints cost: the part of a training's time that goes into them, with what they write; and for a replay buffer of a
-million Atari transitions, how long the training stands still, how much is written and how much memory that takes.
+Costs of checkpoints: their share of the training time, and the bytes that they write. For a replay buffer of a million Atari
+transitions: how long the training waits, how much is written and how much memory writing takes.
 
     python benchmarks/checkpoints.py                          # CartPole and Pong, checkpoints every 10,000 steps: 10 minutes
     python benchmarks/checkpoints.py --million                # needs 10 GB of memory and of disk, takes minutes

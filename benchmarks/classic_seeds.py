@@ -5,7 +5,7 @@ the zoo's evaluations of 5 episodes during training), each on the same 20 new ep
 
     python benchmarks/classic_seeds.py --jobs 2
 
-A finished run is not repeated: the folder of logs is the memory of the script.
+Finished runs in the folder of logs are skipped.
 """
 
 import argparse

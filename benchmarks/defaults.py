@@ -11,10 +11,10 @@ one model with `MIRL("MlpPolicy", env, seed=seed)` or `DQN(...)` and no other ar
 episodes without exploration, whose returns are counted with the rewards as the environment gives them. Two more conditions, on
 CartPole: ten calls `learn(5000, reset_num_timesteps=False)`, and `learn(10**9)` stopped by a callback after 50,000 steps.
 
-With ``--joint`` the DQN is :class:`~sb3_mirl.BaseDQN`, which is SB3's DQN but for rounding (tests/common/test_dqn.py); those
+With ``--joint`` the DQN is :class:`~sb3_mirl.BaseDQN`, which equals SB3's DQN up to rounding (tests/common/test_dqn.py); those
 results have ``"jointly": true``. Ten calls are always trained alone.
 
-The share that a return R reaches of DQN's is (R - worst) / (DQN - worst), where worst is the least return that is possible or,
+The share of DQN's return that a return R reaches is (R - worst) / (DQN - worst); worst is the lowest possible return or,
 where rewards have no bound (LunarLander), the mean return of the worst constant action in 100 episodes. The aim is a share of
 0.9. DQN counts as having learned if its mean return is above that of random actions (100 episodes) by more than two standard
 errors over seeds; other conditions are shown and do not count.

@@ -4,14 +4,14 @@ Does a prior that was learned on some goals help to find new ones? Tabular learn
     python benchmarks/four_rooms.py            # writes results/four-rooms/tabular.json and prints the tables
     python benchmarks/four_rooms.py --report   # prints the tables of that file, and draws docs/images/four_rooms.png
 
-The goal differs between tasks, and only the policy sees it: the prior sees x = the position. First, learners meet training
-goals, one drawn in each episode; the state is goal and position. They learn ρ(a|x), and a mixture of K = 4 skills
-ρ(a|x) = Σ_z ρ(z|goal) ρ(a|z,x). Then each new goal is learned from Q = 0, with these priors or without. ρ(z|goal) is always
+The goal differs between tasks. The policy sees goal and position. The prior sees x = the position, and its choice of a skill
+sees the goal. First, learners train on several goals, one drawn in each episode. They learn ρ(a|x), and a mixture of K = 4
+skills Σ_z ρ(z|goal) ρ(a|z,x). Then each new goal is learned from Q = 0, with these priors or without. ρ(z|goal) is always
 learned anew; "frozen" skills are a frozen ρ(a|z,x).
 
 Scores are mean returns of evaluation episodes with ε = 0.05, from a uniform start, at most 100 steps; goals are averaged, and
-the 95% bootstrap intervals are over seeds. All learners have γ = 0.99, ε = 0.1 and the learning rate 1, since moves have no
-chance. Step sizes and numbers of steps were chosen with 4 seeds and other new goals. β is either 1, or
+the 95% bootstrap intervals are over seeds. All learners have γ = 0.99, ε = 0.1 and the learning rate 1, since moves are
+deterministic. Step sizes and numbers of steps were chosen with 4 seeds and other new goals. β is either 1, or
 i/1000 after i steps: then the prior matters less and less, because βQ grows. Q-learning has no β.
 """
 

@@ -1,10 +1,10 @@
 """
 Does a prior that was learned on some goals help to find new ones? The question of four_rooms.py, with networks.
 
-    python benchmarks/four_rooms_deep.py run --jobs 2   # writes results/four-rooms/deep.json; what is in it is skipped
+    python benchmarks/four_rooms_deep.py run --jobs 2   # writes results/four-rooms/deep.json; finished runs are skipped
     python benchmarks/four_rooms_deep.py report         # prints the table, and draws docs/images/four_rooms_deep.png
 
-The goal differs between episodes, and only the policy sees it. First MIRL learns eight training goals and with them a prior:
+The goal differs between episodes; only the policy and ρ(z|goal) see it. First MIRL learns eight training goals and a prior:
 ρ(a|position), ρ(a|last action), or K = 4 skills Σ_z ρ(z|goal) ρ(a|z,position). Then another network learns four new goals,
 with this prior or without. ρ(z|goal) is always learned anew; "frozen" skills are a frozen ρ(a|z,position).
 

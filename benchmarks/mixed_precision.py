@@ -7,7 +7,7 @@ its 95% interval (Student's t over the seeds' differences).
     pip install --no-deps minatar        # its own requirements are for drawing only
     python benchmarks/mixed_precision.py --jobs 2
 
-A finished run is not repeated: the folder is the memory of the script.
+Finished runs in the folder are skipped.
 """
 
 import argparse

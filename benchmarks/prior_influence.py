@@ -2,7 +2,7 @@
 Why do results with useless actions come out as they do? How much ρ, and how much Q, decides what an agent does during its
 training, and what the penalty costs, in the environments of the suite ``classic-actions`` with 0 and 63 useless actions:
 
-    python benchmarks/prior_influence.py run         # writes results/prior_influence.json; what is in it is skipped
+    python benchmarks/prior_influence.py run         # writes results/prior_influence.json; finished runs are skipped
     python benchmarks/prior_influence.py report      # the tables of docs/results.md
 
 Settings, seeds and results of the runs are those of the suite: :class:`~sb3_mirl.PriorInfluenceCallback` changes nothing. All

@@ -2,7 +2,7 @@
 Does a prior that was learned on one MinAtar game help on another? MIRL on two games with all six actions, each with a uniform
 first prior and with the prior that MIRL had learned on the other game: the mean over its runs there.
 
-    python benchmarks/prior_transfer.py run         # writes results/prior_transfer.json; what is in it is skipped
+    python benchmarks/prior_transfer.py run         # writes results/prior_transfer.json; finished runs are skipped
     python benchmarks/prior_transfer.py report      # the table of docs/results.md
 
 A score is the mean of 30 episodes after the training, without exploration; the second measure is the mean return of the

@@ -1,7 +1,7 @@
 """
 Why does MIRL not learn MinAtar's Asterix with the settings of the suite ``minatar-actions``: is β too small, or the learning
-rate too large? MIRL with the suite's settings, but for a ``beta_scale`` a hundred times as large, for the learning rate of
-DQN_mse, and for both:
+rate too large? MIRL with the suite's settings, except for a ``beta_scale`` a hundred times as large, the learning rate of
+DQN_mse, or both:
 
     python benchmarks/rare_rewards.py run       # writes results/rare_rewards.json; settings that are in it are skipped
     python benchmarks/rare_rewards.py report    # the table of docs/results.md

@@ -12,7 +12,7 @@ discounted ones of the policies, without the penalty, from a uniform start.
 
 The networks have the shared settings of the suite ``classic-actions``, the learning rate 3e-4, and MIRL's α_ρ is 1e-4. Nothing
 is tuned. Seeds are 2000 to 2004, which nothing else uses; a score is the mean of 30 episodes. All runs of an environment are
-trained jointly; what is in the file of results is skipped.
+trained jointly; finished runs are skipped.
 """
 
 import argparse

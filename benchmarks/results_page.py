@@ -1,9 +1,9 @@
 """
-Puts the tables and figures of ``docs/results.md`` between its marks, from the folders of ``results/``.
+Writes the tables of ``docs/results.md`` between its marks, and draws its figures, from the folders of ``results/``.
 
 ``python benchmarks/results_page.py`` writes the page and the figures that it shows. With ``--check`` nothing is written, and
 the exit status says whether the tables in the page are those of the results. A mark is ``<!-- classic: scores -->`` with the
-name of a folder and a table, and ``<!-- end -->`` behind the table.
+name of a folder and a table, and ``<!-- end -->`` after the table.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """
-What do MIRL, SQL and DQN_mse earn while they learn, and what after it, where many actions do nothing and β is fixed?
+Returns of MIRL, SQL and DQN_mse during and after training, where many actions do nothing and β is fixed.
 
     python benchmarks/while_learning.py run       # writes results/while_learning.json; environments that are in it are skipped
     python benchmarks/while_learning.py report    # the tables of docs/results.md; draws docs/images/while_learning.png
@@ -9,8 +9,8 @@ docs/images/acting.png. ``--plan without`` is its control, the same environments
 results/without_useless.json, docs/images/without_useless.png.
 
 β is 1 on CartPole and 30 on Acrobot, as was best there with useless actions in ``regularisation_strength.py``. MIRL has that
-script's α_ρ and one ten times as large. All else is as there; the seeds are used by nothing else. The return during training
-is that of the episode in which a step lies, averaged over all steps; exploration is included.
+script's α_ρ and one ten times as large. All else is as there; no other experiment on these environments uses the seeds.
+The return during training is an average over steps: a step counts the return of its episode. Exploration is included.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 """
-Another rule for β: subclass the callback that owns the state, and pass an instance to ``learn``.
+A custom rule for β: subclass ``BetaUpdateCallback``, which updates β, and pass an instance to ``learn``.
 
 Here β grows with the square of the share of the run that is done, whatever the errors are.
 

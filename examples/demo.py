@@ -1,7 +1,7 @@
 """
 The program of `make demo`: trains MIRL on Acrobot-v1 through rl-zoo3, evaluates it, and draws the training.
 
-Acrobot's actions are a negative torque, none, and a positive torque. ρ of the useless action falls during training.
+Acrobot's actions are negative torque, no torque and positive torque. ρ(no torque) falls during training.
 
     python examples/demo.py            # about a minute; figure and logs in demo/
 """

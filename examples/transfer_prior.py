@@ -15,11 +15,11 @@ game has 2048), 95% bootstrap intervals:
     whole training        0.00        8.94   8.94 [7.36, 9.89]         6.05, 10.2, 9.87, 9.26, 9.33
     last quarter          0.00        7.69   7.69 [3.98, 10.22]        0.54, 10.22, 10.75, 7.53, 9.41
 
-So at once there are rewards to learn from, which the uniform prior never found in these 15,000 steps. But most of that is ρ
-itself rather than faster learning, and seed 0 lost it again. The 30,000 steps of the source are not in the budget: it began
-with the uniform ρ too and had 5.75, 10.96 in its last quarter. All of this is small: one source model, one game, the same
-in both, frames of 42x42, a β that nobody tuned, five seeds (by Student's t the intervals are [6.9, 11.0] and [2.5, 12.9]).
-With --beta-max 10, and β reaching it after 25,000 of 40,000 steps, ρ had stayed uniform, with nothing to hand on.
+With the learned ρ, runs find rewards at once; with the uniform ρ they found none in these 15,000 steps. Most of the difference
+comes from ρ itself, not from faster learning, and seed 0 lost it again. The source's 30,000 steps are not counted: the source
+began with the uniform ρ and had 5.75 (10.96 in its last quarter). The experiment is small: one source model, one game, frames
+of 42x42, an untuned β, five seeds (by Student's t the intervals are [6.9, 11.0] and [2.5, 12.9]). In an earlier run, β
+reached --beta-max 10 after 25,000 of 40,000 steps: ρ stayed uniform, so there was nothing to transfer.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def train(
         exploration_final_eps=0.05,
         prior_lr=1e-4,
         prior_init=prior,
-        # Large enough for a π that chooses: an action matters little for the next reward, which may be 50 steps away
+        # A large β, because Q differs little between actions: the next reward may be 50 steps away. A small β keeps π near ρ
         beta_schedule="linear",
         beta_init=0.1,
         beta_lr=args.beta_max / args.source_steps,
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--n-envs", type=int, default=8)
     parser.add_argument("--screen-size", type=int, default=42)
     parser.add_argument("--uniform-share", type=float, default=0.1)
-    parser.add_argument("--beta-max", type=float, default=1000, help="beta grows linearly up to it during the source's steps")
+    parser.add_argument("--beta-max", type=float, default=1000, help="the final β: β grows linearly during the source's steps")
     parser.add_argument("--folder", type=Path, default=Path("logs/transfer_prior"))
     args = parser.parse_args()
 

@@ -37,7 +37,7 @@ try:
 except metadata.PackageNotFoundError:  # a checkout on the path, which is not installed
     __version__ = "0+unknown"
 
-#: Where each public name is. Modules are imported when a name is used: torch takes seconds, which some commands save
+#: The module of each public name. It is imported at the first use of the name, because importing torch takes seconds
 _MODULES = {
     "MIRL": "mirl.mirl",
     "SQL": "mirl.mirl",

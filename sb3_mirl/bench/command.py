@@ -1,6 +1,6 @@
 """
 The command ``sb3-mirl bench``: ``run`` trains and evaluates the algorithms of a suite and continues where an earlier call
-stopped; ``status`` says progress of a benchmark folder; ``report`` writes tables, figures and a page; ``tune`` gives the
+stopped; ``status`` shows progress of a benchmark folder; ``report`` writes tables, figures and a page; ``tune`` gives the
 algorithms of a suite equal numbers of random trials.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from sb3_mirl.bench.jobs import MAX_SAVE_FREQ_STEPS, Job, read_folder
 from sb3_mirl.bench.local_engine import Engine, run_locally
 from sb3_mirl.bench.run import explain_missing_packages, run, status
-from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, Suite, tuning_lines, with_steps
+from sb3_mirl.bench.suites import SETTINGS, SUITES, TUNINGS, tuning_lines, with_steps
 from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.text import did_you_mean, printable
 
@@ -156,7 +156,7 @@ def _refuse(text: str) -> NoReturn:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("suite", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    add("--algos", nargs="+", metavar="ALGO", help=f"of rl-zoo3; by default {' '.join(Suite.algorithms)}")
+    add("--algos", nargs="+", metavar="ALGO", help="algorithms by rl-zoo3's names; by default the suite's")
     add("--envs", nargs="+", metavar="ENV", help="some of the suite's environments; by default all")
     seeds = partial(_whole_number, maximum=10_000)
     add("--seeds", type=seeds, metavar="N", help="seeds 0 to N-1; by default the suite's number")
@@ -164,19 +164,19 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     sticky = "Atari: probability that a frame repeats the previous action instead (usually 0.25); by default 0. Results are "
     add("--sticky-actions", type=_probability, metavar="P", help=f"{sticky}not comparable with those of another P")
     add("--out", type=Path, metavar="DIR", help="folder of the results; by default logs/bench/SUITE")
-    add("--jobs", type=_whole_number, metavar="J", help="processes at once, each with one thread; by default 1, with Ray all")
+    add("--jobs", type=_whole_number, metavar="J", help="processes at once (one thread each); default 1, Ray: as many as fit")
     jointly = "train up to R jobs of our algorithms in lock-step in one process, which is faster and differs by rounding; "
-    jointly += "others, and those whose networks or shared hyper-parameters differ, are trained apart"
+    jointly += "other algorithms, and jobs with other networks or shared hyper-parameters, are trained apart"
     add("--joint", type=_whole_number, default=1, metavar="R", help=jointly)
     save_freq = f"steps between checkpoints; by default a tenth of the training, {MAX_SAVE_FREQ_STEPS} at most"
     add("--save-freq", type=_whole_number, metavar="N", help=save_freq)
     add("--device", default="auto", help="cpu, cuda, ...")
     add("--engine", choices=list(ENGINES), default="local", help="what runs the jobs")
     add_for_ray = parser.add_argument_group("with --engine ray").add_argument
-    add_for_ray("--address", metavar="HOST:PORT", help="of the cluster; by default what Ray finds or starts here")
-    add_for_ray("--cpus-per-job", type=_resource, metavar="X", help="of a process; by default 1")
-    add_for_ray("--gpus-per-job", type=_resource, metavar="Y", help="a fraction lets jobs share a GPU; by default none")
-    add_for_ray("--fetch", action="store_true", help="nodes cannot access DIR: the files of a job are copied at its end")
+    add_for_ray("--address", metavar="HOST:PORT", help="address of the cluster; by default one that Ray finds or starts here")
+    add_for_ray("--cpus-per-job", type=_resource, metavar="X", help="CPUs of a process; by default 1")
+    add_for_ray("--gpus-per-job", type=_resource, metavar="Y", help="GPUs of a process, also a fraction; by default none")
+    add_for_ray("--fetch", action="store_true", help="for nodes without access to DIR: copy the files of a job at its end")
 
 
 def _report(args: argparse.Namespace) -> str:

@@ -45,8 +45,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         prog="sb3-mirl gridworld",
         description="The paper's grid worlds: QL, SQL, SQL_m and MIRL with tables. Writes CSV files and draws figures.",
-        epilog="Of --extra-actions, --slip-probability, --gamma, --prior-lr and --beta-lr several values may be given: "
-        "every combination is run, and an ablation drawn.",
+        epilog="--extra-actions, --slip-probability, --gamma, --prior-lr and --beta-lr accept several values: every "
+        "combination is run, and an ablation is drawn.",
         examples=(
             ("The paper's experiment", "sb3-mirl gridworld"),
             ("One world and more seeds", "sb3-mirl gridworld --worlds square --seeds 50"),
@@ -64,21 +64,21 @@ def make_parser() -> CommandParser:
     parser.add_argument("--out", type=Path, default=Path("logs/gridworld"), help="folder of the results")
     swept = parser.add_argument_group("settings that may take several values")
     swept.add_argument("--extra-actions", **several, type=_number(int, 0), default=[0], help="useless actions")
-    swept.add_argument("--slip-probability", **several, type=share, default=[0.0], help="of a random move instead")
+    swept.add_argument("--slip-probability", **several, type=share, default=[0.0], help="probability of a random move instead")
     swept.add_argument("--gamma", **several, type=share, default=[TabularSettings.gamma], help="discount γ")
-    swept.add_argument("--prior-lr", **several, type=share, default=[TabularSettings.prior_lr], help="α_ρ")
+    swept.add_argument("--prior-lr", **several, type=share, default=[TabularSettings.prior_lr], help="α_ρ, the step size of ρ")
     swept.add_argument("--beta-lr", **several, type=positive, default=[TabularSettings.beta_lr], help="c in β = β₀ + c·i")
     learning = parser.add_argument_group("learning")
     learning.add_argument("--beta-init", type=beta, default=TabularSettings.beta_init, help="β₀")
     learning.add_argument("--beta-max", type=beta, default=TabularSettings.beta_max, help="largest β")
-    learning.add_argument("--exploration", type=share, default=TabularSettings.exploration, help="ε")
+    learning.add_argument("--exploration", type=share, default=TabularSettings.exploration, help="ε of the training")
     learning.add_argument("--q-lr", type=share, default=TabularSettings.q_lr, help="α in α_Q = α · n(s,a)^(-ω)")
-    learning.add_argument("--q-lr-decay", type=positive, default=TabularSettings.q_lr_decay, help="ω")
+    learning.add_argument("--q-lr-decay", type=positive, default=TabularSettings.q_lr_decay, help="ω in α_Q")
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--eval-every", type=count, default=1000, help="steps between evaluations")
     evaluation.add_argument("--eval-episodes", type=count, default=30, help="episodes of an evaluation")
-    evaluation.add_argument("--eval-steps", type=count, default=100, help="longest episode")
-    evaluation.add_argument("--eval-exploration", type=share, default=0.05, help="ε")
+    evaluation.add_argument("--eval-steps", type=count, default=100, help="largest number of steps of an episode")
+    evaluation.add_argument("--eval-exploration", type=share, default=0.05, help="ε of the evaluation")
     evaluation.add_argument("--final", type=count, default=10, help="evaluations at the end that make up the final return")
     evaluation.add_argument("--smoothing", type=count, default=1, help="evaluations per moving mean in the figure (paper: 10)")
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="only the CSV files")

@@ -29,7 +29,7 @@ AXIS_LABELS = {
     "prior_lr": "step size α_ρ of ρ, per step",
     "beta_lr": "increase of β, per step (1/reward)",
 }
-#: Curves that lie on each other are visible by their lines
+#: Different line styles, so that curves can be told apart where they overlap
 ACTION_LINES = ("-", (0, (6, 2)), "-.", (0, (2, 2)), ":")
 
 

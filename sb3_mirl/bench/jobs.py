@@ -94,6 +94,10 @@ class Job:
         """The file of the number of steps so far."""
         return self.run_folder(folder) / "steps.txt"
 
+    def log_file(self, folder: Path) -> Path:
+        """What the job prints; of jobs that share a process, the first one's also has what belongs to none of them."""
+        return self.run_folder(folder) / "log.txt"
+
     def lock_file(self, folder: Path) -> Path:
         """Locked by the process that runs the job."""
         return self.run_folder(folder) / "lock"
@@ -127,7 +131,7 @@ class Job:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:
-            # A job that begins removes earlier failures: one beside a damaged result is of its repetition
+            # A starting job removes earlier failures: a failure beside a damaged result is newer, and counts
             if not os.path.lexists(self.failure_file(folder)):
                 return Outcome("unreadable", str(error))
         if os.path.lexists(self.failure_file(folder)):
@@ -186,7 +190,7 @@ class Job:
             return 0
 
     def record_failure(self, folder: Path, reason: str) -> None:
-        """:raises OSError: if the reason cannot be written; if possible an empty file then marks the failure"""
+        """Write why the job failed. If that raises OSError, an empty file marks the failure if possible."""
         try:
             # Reasons may hold names of files that are not valid Unicode
             files.write_whole(self.failure_file(folder), f"{reason.rstrip()}\n".encode(errors="backslashreplace"))
@@ -309,7 +313,7 @@ def stored_jobs(folder: Path, suite: Suite) -> list[Job]:
     """
     :param folder: of a benchmark
     :param suite: of the folder
-    :return: the jobs that have a result file by its name, also those that were not planned but copied from elsewhere
+    :return: the jobs of all result files, by file name, including results that were not planned but copied from elsewhere
     """
     jobs = []
     for file in sorted((folder / "results").glob("*.json")):

@@ -58,7 +58,7 @@ def run_locally(packs: Sequence[Pack], folder: Path, workers: int | None, **opti
                 status = running.pop(pack).returncode
                 for job in pack:
                     if status != 0 and job.state(folder) in ("missing", "unreadable"):
-                        record_failure(job, folder, _cause_of_death(status, _log_file(pack, folder)))
+                        record_failure(job, folder, _cause_of_death(status, pack[0].log_file(folder)))
                     yield job
             if not ended:
                 yield None
@@ -73,7 +73,7 @@ def record_failure(job: Job, folder: Path, reason: str) -> None:
     try:
         job.record_failure(folder, reason)
     except OSError as error:
-        print(printable(f"{job}: {reason}. That cannot be written down ({error})"), file=sys.stderr, flush=True)
+        print(printable(f"{job}: {reason}. The reason cannot be written to its file ({error})"), file=sys.stderr, flush=True)
 
 
 def process_command(pack: Pack, folder: Path, options: dict[str, Any]) -> list[str]:
@@ -90,15 +90,10 @@ def process_command(pack: Pack, folder: Path, options: dict[str, Any]) -> list[s
     return [*command, "--", str(folder), *(part for job in pack for part in (job.algorithm, job.env, str(job.seed)))]
 
 
-def _log_file(pack: Pack, folder: Path) -> Path:
-    """The file that gets the output of the pack's process, beside what is of one job."""
-    return pack[0].run_folder(folder) / "log.txt"
-
-
 def _start(pack: Pack, folder: Path, options: dict[str, Any]) -> subprocess.Popen:
     for job in pack:
         job.run_folder(folder).mkdir(parents=True, exist_ok=True)
-    with open(_log_file(pack, folder), "a", opener=open_regular) as log:
+    with open(pack[0].log_file(folder), "a", opener=open_regular) as log:
         # The process ends when its standard input is closed, which happens when this one ends. Its own session keeps Ctrl-C
         # from reaching it directly
         return subprocess.Popen(

@@ -181,7 +181,7 @@ class _Group:
     def run(self) -> None:
         """Train, evaluate, and write the results; an exception that ends the training is the failure of all jobs."""
         jobs = [training.job for training in self.trainings]
-        first = jobs[0].run_folder(self.folder) / "log.txt"
+        first = jobs[0].log_file(self.folder)
         for job in jobs:
             with logged(job, self.folder):
                 print(f"Trained jointly, {len(jobs)} jobs in all; {first} has the warnings: {', '.join(map(str, jobs))}")
@@ -228,7 +228,7 @@ class _Group:
             self._close_environments()
             for checkpoints in folders:
                 shutil.rmtree(checkpoints)
-            # Anew, because environments may be partly in the state of a checkpoint
+            # Prepare again, because some environments may already have the state of a checkpoint
             self.trainings = [prepare(training.job, self.folder, self._save_freq, self._device) for training in self.trainings]
             return
         for training, model in zip(self.trainings, resumed, strict=True):

@@ -7,7 +7,7 @@ Either all nodes share the folder of the benchmark, or the calling process fetch
 - If a node dies, Ray runs its jobs again on another node: from their last checkpoint if the folder is shared, else from the
   beginning.
 - An exception within a job is recorded as its failure; the job is not repeated.
-- In a shared folder each job locks itself. Otherwise the calling process holds its lock, from the first news of it.
+- In a shared folder each job locks itself. Otherwise the calling process holds its lock from its first progress report on.
 """
 
 import logging
@@ -81,7 +81,7 @@ def connected(address: str | None, cpus: float = 1, gpus: float = 0, fetch: bool
 
 def _reach(address: str | None) -> None:
     if (address or "").startswith("ray://"):
-        raise ValueError("Ray's client is not supported, host:port is that of `ray start`")
+        raise ValueError("Ray's client is not supported, give the host:port that `ray start` prints")
     # Ray itself tries for minutes, and then ends this process
     host, separator, port = (address or "").rpartition(":")
     if separator and port.isdecimal():
@@ -305,7 +305,7 @@ class _FetchedFiles:
         self.folder = folder
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = _Mailbox.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-        #: The remote function and its arguments after the job
+        #: The remote function, and its arguments after the pack
         self.task = (_run_in_temporary_folder, read_folder(folder)[0], options, self.mailbox)
         self.locks: dict[Job, ExitStack] = {}
 

@@ -51,7 +51,7 @@ def run(
     :param folder: of the benchmark, created if necessary
     :param workers: processes at once; None leaves it to the engine
     :param engine: by default :func:`~sb3_mirl.bench.local_engine.run_locally`; entered only if a job is not finished
-    :param joint: jobs of one process, at most: those that can be are trained jointly
+    :param joint: largest number of jobs of one process, which trains compatible jobs jointly
     :param options: of :func:`sb3_mirl.bench.packs.run_pack`
     :return: the jobs that are still not finished
     :raises OSError: if the folder cannot be read
@@ -87,7 +87,7 @@ def run(
         _prepare(pending, folder)
         packs = _packs(suite, pending, joint)
         with closing(entered(packs, folder, workers, **options)) as ended:  # type: ignore[type-var]
-            _follow(ended, suite, pending, folder)
+            _show_progress(ended, suite, pending, folder)
     unfinished = [job for job in pending if not job.finished(folder)]
     if unfinished:
         _print(
@@ -123,7 +123,7 @@ def _prepare(jobs: Sequence[Job], folder: Path) -> None:
                 job.progress_file(folder).unlink()
 
 
-def _follow(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
+def _show_progress(ended: Iterator[Job | None], suite: Suite, jobs: Sequence[Job], folder: Path) -> None:
     """Prints a line for each job that ends, and the progress: as a bar on a terminal, elsewhere as occasional lines."""
     with explain_missing_packages():
         from tqdm import tqdm
@@ -171,7 +171,7 @@ def _result_line(job: Job, folder: Path) -> str:
             f"{f', one of {jointly} trained jointly' if jointly > 1 else ''})"
         )
     if outcome.state == "running":
-        return "another process is at it"
+        return "another process runs it"
     return f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from sb3_mirl.common.files import open_regular
 
 FORMAT = 1
-#: A result takes up to 100 kB
+#: Largest accepted result file; results take up to 100 kB
 MAX_BYTES = 4 * 2**20
-#: ``suite.json`` takes 60 bytes for each job
+#: Largest accepted ``suite.json``, which takes 60 bytes for each job
 MAX_SUITE_BYTES = 16 * 2**20
-#: Nested lists and dicts
+#: Deepest accepted nesting of lists and dicts
 MAX_DEPTH = 50
 #: Rows of a learning curve or of the history of β
 MAX_ROWS = 1000
@@ -61,7 +61,7 @@ def read(file: Path, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def parse(content: bytes, max_bytes: int = MAX_BYTES) -> Any:
-    """:raises ValueError: as :func:`read`"""
+    """The JSON document in ``content``, with the limits and errors of :func:`read`."""
     _check_size(content, max_bytes)
     try:
         document = json.loads(content.decode("utf-8"), parse_int=_parse_int)

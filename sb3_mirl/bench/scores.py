@@ -18,9 +18,9 @@ import numpy as np
 
 #: Sources of human scores: Mnih et al. 2015, as in the paper's Table 1, or Wang et al. 2016, as in most later papers
 CONVENTIONS = ("mnih2015", "wang2016")
-#: Of all intervals
+#: Confidence level of all intervals
 CONFIDENCE = 0.95
-#: Resamples of a bootstrap; means of runs are cheaper
+#: Resamples of a bootstrap; more in :func:`bootstrap_mean`, where they are cheaper
 SAMPLES, SAMPLES_OF_MEANS = 2000, 5000
 #: Permutations of a test
 SAMPLES_OF_TESTS = 10_000
@@ -289,7 +289,7 @@ def compare_by_seed(
 
 def _tested(estimate: Estimate, permuted: np.ndarray) -> Comparison:
     """A probability of improvement with the p-value of its permutations, [samples]."""
-    # The observed scores count as a permutation. Sums differ by rounding
+    # The observed scores count as one permutation. The tolerance 1e-9 is for sums that differ by rounding
     as_far = np.abs(permuted - 0.5) >= np.abs(estimate.value - 0.5) - 1e-9
     return Comparison(*estimate, p=float((1 + as_far.sum()) / (1 + len(permuted))))
 
@@ -299,7 +299,7 @@ def _permuted(games: list[list[np.ndarray]], samples: int, random: np.random.Gen
     permuted = np.zeros(samples)
     for ours, theirs in games:
         pooled = np.concatenate([ours, theirs])[:, 0]
-        # The number of runs that each run beats. Within any choice of our runs, half of the pairs are won
+        # The number of runs that each run beats, itself counting half. Pairs within any choice of n runs add n² / 2 wins
         better = (pooled[:, None] > pooled).sum(axis=1) + 0.5 * (pooled[:, None] == pooled).sum(axis=1)
         drawn = random.permuted(np.tile(better, (samples, 1)), axis=1)[:, : len(ours)].sum(axis=1)
         permuted += (drawn - len(ours) ** 2 / 2) / (len(ours) * len(theirs)) / len(games)
@@ -354,7 +354,7 @@ def _detectable(counts: tuple[tuple[int, int], ...], power: float, level: float,
 
 def _shifts_for(needed: float, counts: Sequence[tuple[int, int]], size: int, random: np.random.Generator) -> np.ndarray:
     """The smallest shift of our scores with the needed probability of improvement, in each of ``size`` experiments."""
-    # A pair is won from this shift on: their score less ours
+    # The shift from which on our run is better in a pair: their score minus ours
     won_from = [random.normal(size=(size, theirs, 1)) - random.normal(size=(size, 1, ours)) for ours, theirs in counts]
     all_won_from = np.concatenate([game.reshape(size, -1) for game in won_from], axis=1)
     weights = np.concatenate([np.full(ours * theirs, 1.0 / (ours * theirs * len(counts))) for ours, theirs in counts])

@@ -3,8 +3,8 @@
 
 A suite is plain data; a new suite is a new entry of :data:`SUITES`. Algorithms are configured by the files of
 hyper-parameters, and :attr:`Suite.tuning` says where those come from. All algorithms have the same number of environment
-steps. The loss of ``dqn`` is Huber's, that of ours the squared error, that of ``mdqn`` too where a suite says so; ``dqn_mse``
-is DQN with the squared error.
+steps. ``dqn`` has the Huber loss; our algorithms have the squared error (``mdqn`` only where a suite says so). ``dqn_mse`` is
+DQN with the squared error.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ USELESS15_IDS = tuple(f"Useless15/{env}" for env in CLASSIC_IDS)
 USELESS_MINATAR_IDS = tuple(f"Useless12/{env.replace('/', '-')}" for env in MINATAR_IDS)
 
 
-#: Algorithms that have a ρ, the uniform one, and never change it
+#: Algorithms with a uniform ρ that never changes
 FIXED_PRIORS = ("sql", "sql_decoupled")
 #: Names of algorithms in reports, in the reports' order; other algorithms follow
 LABELS = {
@@ -319,7 +319,7 @@ _ALL = (
         extra="box2d",
         tuning=_TUNING_IN_CLASSIC,
     ),
-    # Do algorithms with a prior over actions lose less by actions that do nothing? All environments have the same settings
+    # Tests whether an action prior reduces the loss of score by useless actions. All environments have the same settings
     Suite(
         "classic-actions",
         dict.fromkeys((*CLASSIC_IDS, *USELESS63_IDS, *USELESS15_IDS), 50_000),

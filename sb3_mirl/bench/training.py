@@ -44,7 +44,7 @@ from sb3_mirl.zoo.manager import ExperimentManager
 
 #: Parts of a training; histories have one number for each
 PARTS = 200
-#: The 18 of Atari's console
+#: With more actions than these (18, as on Atari), histories have ρ only at every tenth part
 MANY_ACTIONS = 18
 #: Added to the job's seed, so that evaluation episodes differ from training episodes
 EVALUATION_SEED = 1_000_000
@@ -104,10 +104,10 @@ class History(BaseCallback):
         means = self.returns[ended] / self.episodes[ended]
         return {"step": steps[ended].tolist(), "return": means.tolist(), "episodes": self.episodes[ended].tolist()}
 
-    def temperature(self) -> dict[str, list[Any]] | None:
+    def beta_and_prior(self) -> dict[str, list[Any]] | None:
         """
-        β and ρ, [n_actions] rounded to six decimal places, at the first step of each part; of every tenth part where there are
-        more than :data:`MANY_ACTIONS`. None if the algorithm has neither.
+        β, and ρ [n_actions] rounded to six decimal places, at the first step of each part, or of every tenth part if there are
+        more than :data:`MANY_ACTIONS` actions. None if the algorithm has no marginal ρ.
         """
         if self.priors is None:
             return None
@@ -139,13 +139,13 @@ def claimed(job: Job, folder: Path) -> Iterator[bool]:
 @contextmanager
 def logged(job: Job, folder: Path) -> Iterator[None]:
     """Appends what is printed to the log of a job."""
-    with open(job.run_folder(folder) / "log.txt", "a") as log, redirect_stdout(log):
+    with open(job.log_file(folder), "a") as log, redirect_stdout(log):
         yield
 
 
 @contextmanager
 def recorded(job: Job, folder: Path) -> Iterator[None]:
-    """Ends at an exception and records it as the failure of a job. What is printed goes to the job's log."""
+    """Suppresses an exception and records it as the failure of a job. What is printed goes to the job's log."""
     try:
         with logged(job, folder):
             yield
@@ -166,7 +166,7 @@ def run_job(job: Job, folder: Path, save_freq: int | None = None, device: str = 
     - ``hyperparameters``: those of the file, overridden by the suite's; ``hyperparameters_file``: its name;
     - ``curve``: returns during the training (:meth:`History.curve`); ``action_names``;
     - of MIRL, SQL and SQL_m ``prior`` and ``beta`` at the end, α_ρ and α_β as ``prior_lr`` and ``beta_lr``, and ``history``
-      (:meth:`History.temperature`);
+      (:meth:`History.beta_and_prior`);
     - ``versions``, ``machine``: where the result was computed; ``time``: how fast. Only ``time`` differs between two runs of
       a job on the same machine;
     - ``trained_jointly``: number of runs that were trained in lock-step (:func:`sb3_mirl.bench.packs.run_pack`). It is absent
@@ -281,7 +281,7 @@ def _train_and_evaluate(job: Job, folder: Path, save_freq: int | None, device: s
     training.manager.learn(training.model)
     training.stop_clock()
     if training.model.num_timesteps < training.manager.n_timesteps:
-        raise KeyboardInterrupt  # rl-zoo3 treats it as the end of the training
+        raise KeyboardInterrupt  # again, because rl-zoo3 has caught the first one
     return finish(training)
 
 
@@ -323,7 +323,7 @@ def finish(training: Training) -> dict[str, Any]:
         "curve": training.history.curve(),
         "action_names": action_names,
         **own,
-        "history": training.history.temperature(),
+        "history": training.history.beta_and_prior(),
         "versions": {"python": platform.python_version(), "sb3_mirl": sb3_mirl.__version__, **package_versions(*PACKAGES)},
         "machine": {"processor": platform.machine(), "device": str(model.device), "threads": th.get_num_threads()},
         **jointly,

@@ -43,7 +43,7 @@ def sample_trials(algorithm: str, number: int) -> list[dict[str, float]]:
 
     :param algorithm: one of :data:`~sb3_mirl.bench.suites.SETTINGS`
     :param number: of trials
-    :return: the settings of each trial; of β every second trial has one schedule, the others have the other
+    :return: the settings of each trial; the two schedules of β alternate
     """
     places = qmc.LatinHypercube(len(RANGES), rng=np.random.default_rng(SAMPLING_SEED)).random(number)
     logarithms = qmc.scale(places, *np.log([*RANGES.values()]).T)

@@ -23,7 +23,7 @@ from sb3_mirl.bench.suites import Suite
 from sb3_mirl.bench.training import EVALUATION_SEED, evaluate
 from sb3_mirl.common.files import write_whole
 from sb3_mirl.joint.training import train_jointly
-from sb3_mirl.zoo.command import ExperimentManager
+from sb3_mirl.zoo.manager import ExperimentManager
 
 
 class Variant(NamedTuple):
@@ -34,7 +34,7 @@ class Variant(NamedTuple):
 
 
 class TrainedVariant(NamedTuple):
-    """What became of a variant; ``error`` is why its run was given up, or None."""
+    """A variant after its training; ``error`` is the error that ended its run early, or None."""
 
     variant: Variant
     manager: ExperimentManager
@@ -118,7 +118,7 @@ def run_environments(
     :param path: of the results, a list in JSON; each has its ``environment`` and ``steps``
     :param envs: to be trained
     :param steps: environment steps of each run
-    :param train: of a module, since it is called in other processes; takes an environment and ``steps``
+    :param train: a module-level function, because other processes call it; takes the tuple (environment, ``steps``)
     :param jobs: processes at once
     :param order: the key by which the results are sorted; None: as they finish
     :raises ValueError: if the file has runs with another number of steps
@@ -138,7 +138,7 @@ def in_processes(function: Callable[[Any], Any], tasks: Iterable[Any], processes
     """
     Call a function in a new process for each task. If a call fails, the others are finished before the error is raised.
 
-    :param function: of a module, since it is called in other processes
+    :param function: a module-level function, because other processes call it
     :param tasks: its arguments
     :param processes: at once
     :return: results, in the order in which they are finished

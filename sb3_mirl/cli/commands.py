@@ -71,7 +71,7 @@ options:
 examples:
   # Train MIRL on CartPole
   sb3-mirl train --algo mirl --env CartPole-v1
-  # Look at what it learned not to do
+  # Look at which actions it learned to avoid
   sb3-mirl prior logs/mirl/CartPole-v1_1/CartPole-v1.zip
   # Complete commands and options in bash
   source <(sb3-mirl --print-completion bash)"""

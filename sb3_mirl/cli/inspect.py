@@ -1,6 +1,5 @@
 """Commands about a model file: ``sb3-mirl inspect`` shows its content, ``sb3-mirl export-onnx`` writes its policy as ONNX."""
 
-from pathlib import Path
 from typing import Any
 
 from sb3_mirl.cli.output import action_labels, fail, prior_lines, to_json, to_text
@@ -8,24 +7,13 @@ from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.dqn import DQNMSE, BaseDQN
 from sb3_mirl.common.export.model_file import ZIP_FORMAT
 from sb3_mirl.common.munchausen import MDQN
-from sb3_mirl.mirl import priors
 from sb3_mirl.mirl.mirl import MIRL, SQL, SQLDecoupled, SQLm
+from sb3_mirl.mirl.priors import inspect_file
 
 _CLASSES: tuple[type[BaseDQN], ...] = (MIRL, SQL, SQLDecoupled, SQLm, MDQN, BaseDQN, DQNMSE)
 CLASSES_BY_SAVED_NAME = {cls.algorithm: cls for cls in _CLASSES}
 #: Characters of a value in the text
 MAX_VALUE_LENGTH = 120
-
-
-def inspect_file(path: str | Path) -> dict[str, Any]:
-    """
-    :func:`sb3_mirl.mirl.priors.inspect_file` with the arguments and training attributes of MIRL. No code of the file is run.
-
-    :param path: of an export, or of the zip of SB3's ``save``; its suffix may be left out
-    :return: plain JSON; None for what the file does not say
-    :raises ValueError: if it is neither, or damaged; the message says why
-    """
-    return priors.inspect_file(path, MIRL)
 
 
 def _report(found: dict[str, Any]) -> str:
@@ -125,6 +113,6 @@ def onnx_main(arguments: list[str]) -> int:
         # SB3 leaves out what it cannot unpickle
         if missing.args[:1] != ("policy_class",):
             raise
-        return fail("export-onnx", ValueError(f"{args.model}: {missing} cannot be read, perhaps of a class that is not here"))
+        return fail("export-onnx", ValueError(f"{args.model}: {missing} cannot be read: is its class installed?"))
     print(f"Wrote {args.output}")
     return 0

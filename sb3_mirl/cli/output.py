@@ -19,6 +19,20 @@ def fail(command: str, error: Exception) -> int:
     return 2
 
 
+def new_figure(figsize: tuple[float, float]) -> Any:
+    """
+    An empty matplotlib figure, of which the command's ``--out`` becomes a file.
+
+    :param figsize: width and height in inches
+    :raises ImportError: without the packages of the extra ``bench``
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
+    return Figure(figsize=figsize, layout="constrained")
+
+
 def to_json(value: Any) -> str:
     """JSON in several lines; numbers that are not finite are written as text."""
     return json.dumps(_finite(value), indent=2)

@@ -6,22 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.cli.inspect import inspect_file
-from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, prior_lines, to_json, to_text
+from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, fail, hidden_line, new_figure, prior_lines, to_json, to_text
 from sb3_mirl.cli.state_prior import show_state_prior
 from sb3_mirl.common.colors import BLUE, VERMILION
 from sb3_mirl.common.command_parser import CommandParser
 from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.learning_curve import first_and_last
 from sb3_mirl.common.text import plain_label
-from sb3_mirl.mirl.priors import checked_prior
+from sb3_mirl.mirl.priors import checked_prior, inspect_file
 
 #: Share of the uniform 1/n below which an action counts as rare
 THRESHOLD = 0.1
 # Share of log(n): ρ is called nearly uniform if its KL from uniform is smaller
 NEARLY_UNIFORM = 0.01
 
-#: Rows of the text: a title, and a number of :func:`diagnose`
+#: Rows of the text: title, and key in the result of :func:`diagnose`
 STATISTICS = {
     "entropy (nats)": "entropy",
     "log(n), of uniform rho": "log_n",
@@ -56,13 +55,13 @@ def diagnose(path: str | Path, threshold: float = THRESHOLD) -> dict[str, Any]:
         raise ValueError(f"threshold must be a number in (0, 1], got {threshold!r}")
     found = inspect_file(path)
     if found["state_prior"] is not None:
-        raise ValueError(f"{str(path)!r} has a prior that depends on the observation: it can be shown alone only")
+        raise ValueError(f"{str(path)!r} has a prior that depends on the observation: show it without other files")
     prior = checked_prior(found, path)
     n = len(prior)
     labels = action_labels(found["action_names"], n)
     numbers = {**found["training"], **found["arguments"]}
     if numbers.get("prior_lr") == "auto":
-        # It has no number before the first step
+        # Before the first learn() "auto" has no number, and ρ has not moved
         numbers["prior_lr"] = numbers.get("resolved_prior_lr") or 0.0
     prior_lr = _number(numbers, "prior_lr", 1, path)
     steps = int(max(0, _number(numbers, "num_timesteps", 2**63, path) - _number(numbers, "learning_starts", 2**63, path)))
@@ -122,7 +121,7 @@ def _why_inconclusive(prior_lr: float, steps: int, weight: float, threshold: flo
         needed = np.floor(math.log(threshold) / math.log1p(-prior_lr)) + 1  # which may be infinite
         return (
             f"too few steps for this prior_lr. The initial rho still has a weight of {weight:.3g}, which must fall below "
-            f"{threshold:g}: {needed:.0f} steps since learning_starts, it had {steps}"
+            f"{threshold:g}: that takes {needed:.0f} steps since learning_starts, the agent made {steps}"
         )
     return (
         None if first is not None else "the first rho is unknown: prior_init is a pickle in this file (an export can be read)"
@@ -147,15 +146,15 @@ def _conclusion(found: dict[str, Any]) -> str:
         return text
     shares = dict(zip(found["actions"], found["prior"], strict=True))
     share = sum(shares[name] for name in found["rare"])
-    # The weight of what is older than 1 / prior_lr is 1/e
+    # All steps before the last 1 / prior_lr have a total weight of 1/e in ρ
     recent = min(found["steps"], round(1.0 / found["prior_lr"]))
     return (
         f"The policy seldom chose {', '.join(found['rare'])} ({below}): together {100 * share:.2g} % of its choices in about "
-        f"the last {recent} of {found['steps']} steps.\n{_earned(found['returns'])}"
+        f"the last {recent} of {found['steps']} steps.\n{_describe_returns(found['returns'])}"
     )
 
 
-def _earned(returns: dict[str, Any] | None) -> str:
+def _describe_returns(returns: dict[str, Any] | None) -> str:
     if returns is None:
         return "The file has too few returns of episodes to say whether the agent got better: the task may need these actions."
     means = f"from {returns['first']:.4g} in the first {returns['episodes']} episodes to {returns['last']:.4g} in the last"
@@ -200,13 +199,8 @@ def draw(all_found: list[dict[str, Any]], file: Path) -> None:
     :param file: of the figure
     :raises ImportError: without the packages of the extra ``bench``
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
-
     height = 1.7 + 0.24 * max(len(found["prior"]) for found in all_found)
-    figure = Figure(figsize=(4.6 * len(all_found), height), layout="constrained")
+    figure = new_figure(figsize=(4.6 * len(all_found), height))
     for axis, found in zip(figure.subplots(1, len(all_found), squeeze=False)[0], all_found, strict=True):
         prior = np.array(found["prior"])
         order = np.argsort(prior, kind="stable")
@@ -249,17 +243,17 @@ def make_parser() -> CommandParser:
         "--map",
         dest="grid_map",
         metavar="WORLD",
-        help="draw a table rho(a|x) whose x is the cell of a grid world as arrows on its map: an id such as MIRLFourRooms-v0, "
-        "or a file with a map",
+        help="draw a table rho(a|x), where x is the cell of a grid world, as arrows on its map. WORLD is an id such as "
+        "MIRLFourRooms-v0 or a file with a map",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=THRESHOLD,
         metavar="X",
-        help="an action is rare if rho(a) < X / n, n actions",
+        help="an action is rare if rho(a) < X / n, where n is the number of actions",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, an object for each file in an array")
+    parser.add_argument("--json", action="store_true", help="print JSON, an array of objects; for a rho(a|x) a single object")
     return parser
 
 

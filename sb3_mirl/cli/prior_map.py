@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_mirl.bench.grid_maps import draw_arrows
+from sb3_mirl.cli.output import new_figure
 from sb3_mirl.common.text import did_you_mean, plain_label
 from sb3_mirl.envs.gridworld import GRID_WORLDS, MOVES, GridWorld
 
@@ -82,23 +83,17 @@ def draw_map(found: dict[str, np.ndarray], world: GridWorld, title: str, file: P
     :param file: to be written
     :raises ImportError: without the packages of the extra ``bench``
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
-
     rows, columns = world.cells.shape
     cell = max(0.28, min(0.5, 5.0 / columns))
-    shades = matplotlib.colormaps["viridis"].with_extremes(bad="0.25")
     size = (len(found) * (cell * columns + 0.4) + 1.2, cell * rows + 1.1)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(figsize=size)
     axes = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (name, table) in zip(axes, found.items(), strict=True):
         logarithms = np.log(table, out=np.zeros_like(table), where=table > 0)
         picture = np.full(world.cells.shape, np.nan)
         picture[tuple(world.positions.T)] = np.maximum(0.0, -(table * logarithms).sum(axis=1))
-        image = axis.imshow(picture, cmap=shades, vmin=0.0, vmax=np.log(table.shape[1]))
+        image = axis.imshow(picture, cmap="viridis", vmin=0.0, vmax=np.log(table.shape[1]))
+        axis.set_facecolor("0.25")  # the colour of walls, which are NaN
         draw_arrows(axis, world, table, ~world.is_goal)
         axis.set_title(name, fontsize=10)
     figure.colorbar(image, ax=list(axes), label="entropy of ρ(·|x) (nats)", shrink=0.8)

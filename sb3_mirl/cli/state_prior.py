@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, to_json, to_text
+from sb3_mirl.cli.output import MAX_SHOWN_ACTIONS, action_labels, new_figure, to_json, to_text
 from sb3_mirl.cli.prior_map import draw_map, panels, read_world
 from sb3_mirl.common.text import plain_label
 
@@ -23,7 +23,7 @@ def show_state_prior(
     grid_map: str | None = None,
 ) -> str:
     """
-    :param found: of :func:`~sb3_mirl.cli.inspect.inspect_file`
+    :param found: of :func:`~sb3_mirl.mirl.priors.inspect_file`
     :param path: of the file
     :param as_json: JSON instead of a text: ``file``, ``algorithm``, ``prior_type``, ``prior_observation``, ``beta``,
         ``actions``, and the tables by name
@@ -82,14 +82,9 @@ def _draw(tables: dict[str, np.ndarray], actions: list[str], path: str | Path, f
     """The tables as images, one panel for each."""
     if not tables:
         raise ValueError(f"argument --out: {str(path)!r} has a network for a prior, which has no table to be drawn")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"--out needs more packages ({error}): pip install 'sb3-mirl[bench]'") from error
-
     parts = {name: _rows(name, table, actions) for name, table in tables.items()}
     height = 1.6 + 0.2 * min(max(len(labels) for labels, _, _ in parts.values()), 3 * MAX_SHOWN_ROWS)
-    figure = Figure(figsize=(5.0 * len(parts), height), layout="constrained")
+    figure = new_figure(figsize=(5.0 * len(parts), height))
     for axis, (name, (labels, columns, rows)) in zip(
         figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
     ):

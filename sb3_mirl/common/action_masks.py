@@ -24,11 +24,11 @@ MASK_IN_INFO = "action_masks"
 
 class ActionMaskInfo(gym.Wrapper, RecordConstructorArgs):
     """
-    Writes which actions are valid in the new state into ``info["action_masks"]`` at each step, bool [n_actions].
+    Writes the mask of the new state into ``info["action_masks"]`` at each step, bool [n_actions].
 
-    A replay buffer needs the mask of s' with each transition. At the end of an episode it cannot be asked for later: a vector
-    environment has begun the next episode by then. The mask of the last state is used where the episode was truncated. Where
-    it was terminated, the last state needs no valid action.
+    A replay buffer stores the mask of s' with each transition. The mask of an episode's last state must be read within the
+    step, because a vector environment then begins the next episode. It is used if the episode was truncated. If the episode
+    was terminated, no action follows, and the wrapper writes a mask of True for all actions.
 
     Algorithms of this package put single environments into this wrapper themselves. For vector environments:
     ``make_vec_env(..., wrapper_class=ActionMaskInfo)``, and in rl-zoo3 ``env_wrapper: sb3_mirl.ActionMaskInfo``.
@@ -66,16 +66,16 @@ class ActionMaskInfo(gym.Wrapper, RecordConstructorArgs):
         return self._checked(self._present_mask())
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """That of the environment."""
+        """Reset the environment, as in Gymnasium."""
         observation, info = self.env.reset(**kwargs)
         self._take(info)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """That of the environment, with the mask in ``info``."""
+        """Step the environment, as in Gymnasium, and add the mask of the new state to ``info``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated:
-            # Nothing is done in a terminal state: games have no valid action there, or no mask
+            # No action follows a terminal state, and games may have no valid action or no mask there
             mask = np.full(int(self.action_space.n), True)  # type: ignore[attr-defined]
         else:
             self._take(info)
@@ -140,7 +140,7 @@ def supports_action_masks(env: VecEnv) -> bool:
     """
     :param env: a vector environment
     :return: whether its environments have a method ``action_masks()``
-    :raises ValueError: if some have and others have not, or if they have and cannot be in the wrapper :class:`ActionMaskInfo`
+    :raises ValueError: if only some of them have it, or if they have it but cannot be wrapped by :class:`ActionMaskInfo`
     """
     if not isinstance(env.unwrapped, (DummyVecEnv, SubprocVecEnv)):
         try:
@@ -168,7 +168,7 @@ def supports_action_masks(env: VecEnv) -> bool:
 def with_masks_in_info(env: GymEnv) -> GymEnv:
     """
     :param env: an environment, or a vector environment
-    :return: an environment that has action masks in :class:`ActionMaskInfo`; all others as they are
+    :return: ``env`` wrapped by :class:`ActionMaskInfo` if it has action masks, otherwise ``env`` itself
     :raises ValueError: for a vector environment with action masks whose environments are not in this wrapper
     """
     if not isinstance(env, VecEnv):

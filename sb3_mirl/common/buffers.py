@@ -21,9 +21,9 @@ try:
 except ImportError:  # as in SB3: without psutil, there is no warning of too little memory
     psutil = None
 
-# The number of images for which memory is reserved at first. It grows by a 64th, so that little memory is unused
+# Memory grows by this number of images, or by 1/64 of its size if that is more, so that little of it stays unused
 _FIRST_IMAGES = 1024
-# The image of zeros with which SB3's VecFrameStack begins an episode. It is never freed
+# Index of the image of zeros, with which SB3's VecFrameStack begins an episode. This image is never freed
 _ZEROS = 0
 _NEVER_FREED_REFERENCES = 2**30
 
@@ -54,7 +54,7 @@ class Planes:
         self._shifts = [shift for shift in range(1, n_channels) if n_channels % shift == 0]
 
     def _equal(self, stacks: np.ndarray, shift: int) -> np.ndarray:
-        """Whether each image equals, in all bytes, the one ``shift`` further in the latest stack, [n_envs, C - shift]."""
+        """Whether image i of a stack has the bytes of image i + ``shift`` of the latest stack, bool [n_envs, C - shift]."""
         n_envs, n_channels, height, width = stacks.shape
         planes = (n_envs, n_channels - shift, height * width)
         new, old = stacks[:, : n_channels - shift].reshape(planes), self.latest[:, shift:].reshape(planes)
@@ -355,5 +355,5 @@ class DeviceReplayBuffer(ReplayBuffer):
         return obs
 
     def to_torch(self, array: Any, copy: bool = True) -> th.Tensor:
-        """SB3's conversion, except for observations, which are tensors already: moved only in the buffer of another device."""
+        """Convert as in SB3. Observations are tensors already; they are moved if the buffer was loaded onto another device."""
         return array.to(self.device) if isinstance(array, th.Tensor) else super().to_torch(array, copy)

@@ -11,5 +11,5 @@ GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 PURPLE = "#CC79A7"
-#: Not of the source: for what stands back
+#: Not from the source; for elements in the background
 GRAY = "#666666"

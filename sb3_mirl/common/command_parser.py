@@ -8,7 +8,7 @@ from sb3_mirl.common.text import did_you_mean, printable
 
 #: More options than this are not listed in the usage line
 MAX_OPTIONS_IN_USAGE = 6
-#: Longer lists of choices are in the help of an option, not in its name
+#: Largest number of characters of choices that are shown beside an option's name; longer lists are in its help
 MAX_CHOICES_LENGTH = 30
 
 
@@ -86,7 +86,7 @@ class CommandParser(argparse.ArgumentParser):
         return super().format_help() + "".join(["\nexamples:\n", *lines] if lines else [])
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse, but refuses what it does not know, so that a sub-command does it by its own name and options."""
+        """As in argparse, but unknown arguments are errors here, so that the message names the sub-command's options."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [argument for argument in unknown if argument.startswith("-")] or unknown

@@ -32,9 +32,9 @@ def describe_network(
             _refuse(wanted_by, "TorchScript", module)
         state = module.__dict__
         if state["_buffers"]:
-            _refuse(wanted_by, "buffers, such as batch norm has", module)
+            _refuse(wanted_by, "buffers, such as those of batch norm", module)
         if isinstance(module, th.nn.modules.dropout._DropoutNd) and module.p > 0:
-            _refuse(wanted_by, "random numbers, such as dropout draws", module)
+            _refuse(wanted_by, "random numbers, such as those of dropout", module)
         if state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]:
             _refuse(wanted_by, "hooks", module)
         for name, parameter in state["_parameters"].items():
@@ -45,7 +45,7 @@ def describe_network(
                 _refuse(wanted_by, "hooks", f"parameter {prefix}{name}")
             names.append(f"{prefix}{name}")
             parameters.append(parameter)
-        # The last one is taken first
+        # Reversed, because pop() takes the last one: the order is that of named_parameters()
         pending += [(f"{prefix}{name}.", child) for name, child in reversed(state["_modules"].items()) if child is not None]
     return tuple(kinds), names, parameters
 
@@ -57,8 +57,8 @@ def check_compiler(device: th.device) -> None:
     """
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ValueError(
-            "compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none. A trained model acts "
-            "without: load(..., compile_update=False)"
+            "compile_update=True needs a C++ compiler on the PATH (g++ or clang++), and there is none. To use a trained model "
+            "without a compiler: load(..., compile_update=False)"
         )
 
 

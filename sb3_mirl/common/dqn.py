@@ -32,7 +32,7 @@ from sb3_mirl.common.policies import POLICY_ALIASES, DQNPolicy
 from sb3_mirl.common.resume.resumable import ResumableDQN
 from sb3_mirl.common.signatures import constructor_signature, refuse_unknown_arguments
 
-#: With train_freq in episodes, environment steps after total_timesteps in which an episode must end
+#: If train_freq counts episodes, the last one must end within this number of environment steps after total_timesteps
 LONGEST_LAST_EPISODE_STEPS = 100_000
 
 
@@ -45,12 +45,12 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     It takes the arguments of :class:`~stable_baselines3.dqn.dqn.DQN`, and:
 
     :param loss: ``"huber"`` (DQN's) or ``"mse"``
-    :param compile_update: compute the loss and the gradient of each gradient step as one compiled function, and the choice of
-        actions, unless they are masked, as another. This is faster and differs by rounding only. It needs a C++ compiler; the
-        first gradient step takes up to a minute. The network's ``forward()`` is traced once for each shape of its input.
-        Python side effects (counting, drawing random numbers) happen only during tracing; attributes that are not parameters
-        keep the value that they had then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a
-        GPU the functions are recorded as CUDA graphs, which gains most there
+    :param compile_update: compile two functions: the loss with its gradient, and the choice of actions if there are no action
+        masks. This is faster, and results differ by rounding only. On a CPU it needs a C++ compiler. The first gradient step
+        takes up to a minute. The network's ``forward()`` is traced once for each shape of its input: Python side effects
+        (counting, drawing random numbers) happen only during tracing, and attributes that are not parameters keep the value
+        that they had then. Networks with dropout, buffers (batch norm), hooks or TorchScript are refused. On a GPU, the
+        functions are recorded as CUDA graphs
     :param mixed_precision: run the networks of a gradient step in bfloat16 (``torch.autocast``); weights, target, loss and
         optimiser stay in float32. Faster with large networks on processors that compute in bfloat16, slower on others
     :raises ValueError: if an argument is out of range; the message names it, its value and what is accepted
@@ -64,11 +64,11 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
     # What subclasses extend or replace
     #: Policies must be subclasses of it
     base_policy: ClassVar[type[BasePolicy]] = DQNPolicy
-    #: What constructor arguments must be
+    #: Rules that check the constructor arguments, by name
     argument_rules: ClassVar[dict[str, Rule]] = inputs.ARGUMENT_RULES
-    #: The loss, a pure function of tensors: of Q(s, ·), Q_target(s', ·), with :attr:`needs_current_target_q_values`
-    #: Q_target(s, ·), then actions, rewards, dones, discounts, :meth:`loss_coefficients` and, where the environment has them,
-    #: the action masks of s'; returns the loss and the mean squared TD error
+    #: The loss, a pure function of tensors. Arguments: Q(s, ·), Q_target(s', ·), Q_target(s, ·) if
+    #: :attr:`needs_current_target_q_values`, actions, rewards, dones, discounts, the :meth:`loss_coefficients` and, if the
+    #: environment has action masks, those of s'. Returns the loss and the mean squared TD error
     batch_loss: Callable[..., tuple[th.Tensor, th.Tensor]] = staticmethod(td_loss)
     #: Whether :attr:`batch_loss` takes Q_target(s, ·), which costs another forward pass of the target network
     needs_current_target_q_values: ClassVar[bool] = False
@@ -111,7 +111,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         **unknown: Any,
     ) -> None:
         refuse_unknown_arguments(type(self), unknown)
-        # SB3 uses these before _setup_model, which checks the others, also those of a loaded model
+        # SB3's constructor uses these two. _setup_model() checks all arguments, also those of a loaded model
         inputs.check_arguments({"verbose": verbose, "device": device}, self.argument_rules)
         check_env_type(env)
         env = maybe_make_env(env, verbose)
@@ -150,7 +150,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         self.loss = loss
         self.compile_update = compile_update
         self.mixed_precision = mixed_precision
-        # With the settings that it was compiled for
+        # (settings, the function that was compiled for them)
         self._compiled_gradient: tuple[tuple[Any, ...], CompiledGradient] | None = None
 
         if _init_setup_model:
@@ -163,7 +163,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
 
     def _setup_model(self) -> None:
         self.check_model_arguments()
-        # SB3 replaces them by its choice, with n_steps and gamma. A loaded model must choose anew: it may get others
+        # SB3 overwrites both, and adds n_steps and gamma. The given values are kept, because a loaded model may change these
         given = self.replay_buffer_class, self.replay_buffer_kwargs
         self.replay_buffer_kwargs = dict(self.replay_buffer_kwargs)
         try:
@@ -183,7 +183,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
             raise MemoryError(f"buffer_size must fit into memory, got {self.buffer_size} ({error})") from error
         self.replay_buffer_class, self.replay_buffer_kwargs = given
         self.extend_policy(self.policy)
-        # SB3 has seeded NumPy's generator
+        # Joint training starts from this state of NumPy's generator, which SB3 has just seeded
         self.random_state = np.random.get_state(legacy=False)
         if self.compile_update:
             if type(self)._compute_gradient is not BaseDQN._compute_gradient:
@@ -278,7 +278,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
-        Sample the replay buffer and do the updates: SB3's ``train()``, with :attr:`batch_loss` and the event.
+        Sample the replay buffer and do the updates: SB3's ``train()`` with :attr:`batch_loss` and gradient-step callbacks.
 
         :param gradient_steps: number of gradient steps
         :param batch_size: transitions per gradient step
@@ -315,7 +315,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         self._log_training(losses, q_values)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        # Checked afterwards: a schedule may count its calls
+        # The result is checked, so that the schedule is called only once: it may count its calls
         super()._update_learning_rate(optimizers)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
@@ -331,13 +331,13 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         if in_episodes and num_timesteps > max(total_timesteps, self._latest_episode[1]) + LONGEST_LAST_EPISODE_STEPS:
             raise ValueError(
                 f"train_freq counts episodes, got {self.train_freq}, but no episode ended in the last "
-                f"{LONGEST_LAST_EPISODE_STEPS} steps, all of them after total_timesteps = {total_timesteps}: count steps, or "
-                "limit the episodes (gymnasium.wrappers.TimeLimit)"
+                f"{LONGEST_LAST_EPISODE_STEPS} steps, all of them after total_timesteps = {total_timesteps}: set train_freq "
+                "to a number of steps, or limit the length of episodes (gymnasium.wrappers.TimeLimit)"
             )
 
     def loss_coefficients(self) -> tuple[th.Tensor, ...]:
         """
-        What :attr:`batch_loss` depends on beside the batch. :meth:`train` reads it once, joint training at its beginning.
+        The arguments of :attr:`batch_loss` besides the batch. :meth:`train` reads them at each call, joint training only once.
 
         :return: the last arguments of :attr:`batch_loss`, on the model's device; DQN has none
         """
@@ -434,7 +434,7 @@ class BaseDQN(ExportableDQN, MaskedDQN, ResumableDQN):
         return [*super()._excluded_save_params(), "_compiled_gradient"]
 
 
-# Subclasses get theirs as they are made
+# __init_subclass__() does this for subclasses
 BaseDQN.__signature__ = constructor_signature(BaseDQN)  # type: ignore[attr-defined]
 
 

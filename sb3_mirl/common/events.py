@@ -13,8 +13,8 @@ class GradientStepCallback(BaseCallback):
     """
     An SB3 callback with one more event: :meth:`_on_gradient_step`, after each gradient step of ``train()``.
 
-    SB3 has no event inside ``train()``, where ``gradient_steps`` of them may pass between two calls of ``_on_step``.
-    :class:`~sb3_mirl.common.dqn.BaseDQN` and its subclasses trigger it.
+    SB3 has no event inside ``train()``, which may do many gradient steps between two calls of ``_on_step``.
+    :class:`~sb3_mirl.common.dqn.BaseDQN` and its subclasses trigger this event.
     """
 
     def _on_step(self) -> bool:
@@ -33,10 +33,10 @@ class GradientStepCallback(BaseCallback):
 
 class RolloutEvents(BaseCallback):
     """
-    Forwards the ends and beginnings of rollouts and the end of the training. SB3's EventCallback (EveryNTimesteps,
-    EvalCallback) does not forward them to the callbacks inside of it.
+    Forwards the beginning and end of rollouts and the end of training to callbacks inside of SB3's EventCallback
+    (EveryNTimesteps, EvalCallback), which does not forward these events itself.
 
-    :param callbacks: those inside
+    :param callbacks: the callbacks inside
     """
 
     def __init__(self, callbacks: list[BaseCallback]) -> None:

@@ -83,8 +83,8 @@ def full_precision(values: th.Tensor) -> th.Tensor:
 
 def distinct(gradients: Iterable[th.Tensor]) -> list[th.Tensor]:
     """
-    The same gradients, none of which shares its memory with one before it: where a parameter's gradient is that of another, or
-    a part of it, compiled functions may return one tensor for both, and gradients are clipped in place.
+    Clone gradients that share memory with an earlier one. A compiled function may return one tensor, or views of one tensor,
+    as the gradients of several parameters; clipping in place would then change all of them.
     """
     found: list[th.Tensor] = []
     memories: set[int] = set()
@@ -98,11 +98,11 @@ def distinct(gradients: Iterable[th.Tensor]) -> list[th.Tensor]:
 @contextmanager
 def without_denormals(optimizer: th.optim.Optimizer, n_updates: int) -> Iterator[None]:
     """
-    The context of a gradient step, in which numbers near 0 cost no time (13 % of the steps per second on CartPole, see
-    docs/performance.md): :func:`flushed_denormals`, and every 100th step :func:`clear_tiny_averages`.
+    A context for one gradient step that avoids denormal numbers (see docs/performance.md): :func:`flushed_denormals`, and in
+    every 100th step :func:`clear_tiny_averages`.
 
-    :param optimizer: of the step
-    :param n_updates: gradient steps before it
+    :param optimizer: the optimiser
+    :param n_updates: number of gradient steps before this one
     """
     if n_updates % 100 == 0:
         clear_tiny_averages(optimizer)
@@ -128,12 +128,12 @@ def flushed_denormals() -> Iterator[None]:
 
 def clear_tiny_averages(optimizer: th.optim.Optimizer) -> None:
     """
-    Set Adam's averages to 0 before they become denormal: :func:`flushed_denormals` works in its own thread only. They are
-    negligible beside Adam's ε. Other optimisers, and subclasses of Adam, are left alone.
+    Set tiny averages of Adam to 0 before they become denormal. :func:`flushed_denormals` does not suffice, because it works in
+    the calling thread only. These averages are negligible compared with Adam's ε. Other optimisers are not changed.
 
-    The average of the gradient loses a factor of 10⁴ in 100 steps without gradient, the other one a tenth of its value.
+    In 100 steps without gradient, the average of the gradient shrinks by a factor of 10⁴, that of its square by 10 %.
 
-    :param optimizer: any
+    :param optimizer: any optimiser; subclasses of Adam are not changed either
     """
     if type(optimizer) not in (th.optim.Adam, th.optim.AdamW):
         return
@@ -145,7 +145,7 @@ def clear_tiny_averages(optimizer: th.optim.Optimizer) -> None:
 
 
 def channels_last(images: th.Tensor) -> th.Tensor:
-    """``images.contiguous(memory_format=th.channels_last)`` in a third of its time, [batch, channels, height, width]."""
+    """The same as ``images.contiguous(memory_format=th.channels_last)``, but faster, [batch, channels, height, width]."""
     return th.stack(images.unbind(1), dim=-1).permute(0, 3, 1, 2)
 
 
@@ -153,14 +153,13 @@ class Compiled:
     """
     A function of tensors, compiled by Inductor for each combination of shapes and settings with which it is called.
 
-    ``th.compile`` does the same and, before each call, checks whether anything that the function depends on has changed:
-    attributes of modules, types, globals. With a small network that takes a fifth of the step. Here the caller names what
-    may change as ``settings``.
+    ``th.compile`` also checks before each call whether attributes of modules, types or globals have changed. This is slow for
+    small networks. Here the caller passes everything that may change as ``settings``.
 
     :param function: takes tensors, changes none of them, and returns a list of tensors
-    :param name: of what is compiled, for errors
-    :param wanted_by: what asks for the compilation, for errors
-    :param inductor: compile; otherwise run the traced operations one by one
+    :param name: what is compiled, for error messages
+    :param wanted_by: the option that needs the compilation, for error messages
+    :param inductor: True: compile; False: run the traced operations one by one
     """
 
     def __init__(
@@ -176,9 +175,9 @@ class Compiled:
     @th.no_grad()
     def __call__(self, settings: Any, state: list[th.Tensor], batch: list[th.Tensor]) -> list[th.Tensor]:
         """
-        :param settings: a hashable value for all that the function depends on beside its arguments
-        :param state: the first arguments, which stay where they are in memory
-        :param batch: the others
+        :param settings: a hashable value of everything that the function depends on besides its arguments
+        :param state: the first arguments, which keep their memory addresses between calls
+        :param batch: the remaining arguments
         :return: what the function returns
         :raises ValueError: if the function cannot be compiled; the message says why
         """
@@ -188,7 +187,7 @@ class Compiled:
         return self._compiled[key](*state, *batch)
 
     def _compile(self, state: list[th.Tensor], batch: list[th.Tensor]) -> Callable[..., list[th.Tensor]]:
-        # Copies: tracing computes, and makes leaves of a graph for the gradient
+        # Copies, because tracing runs the function, which calls requires_grad_() on its arguments
         examples: list[Any] = [tensor.detach().clone() for tensor in (*state, *batch)]
         try:
             with _TraceableOneHot():
@@ -196,13 +195,13 @@ class Compiled:
         except Exception as error:  # whatever a network's forward() may raise
             raise ValueError(
                 f"{self.wanted_by} cannot compile {self.name}: {type(error).__name__}: {error}. "
-                "Keep forward() free of choices that depend on the values of tensors, or train without it"
+                f"Avoid branches on the values of tensors in forward(), or train without {self.wanted_by}"
             ) from error
         for node in graph.graph.nodes:
             if th.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 raise ValueError(
-                    f"{self.wanted_by} needs a network without random numbers, such as dropout draws, but {self.name} uses "
-                    f"{node.target}; train without it"
+                    f"{self.wanted_by} needs a network without random numbers, such as those of dropout, but {self.name} "
+                    f"uses {node.target}; train without {self.wanted_by}"
                 )
         if self.inductor:
             _allow_other_strides(graph)
@@ -222,7 +221,7 @@ class Compiled:
 
 
 def _allow_other_strides(graph: GraphModule) -> None:
-    """Inductor may give a tensor other strides than it had while it was traced, and then it may need a copy to be reshaped."""
+    """Replace view() by reshape(): Inductor may choose other strides than during tracing, for which view() would fail."""
     aten = th.ops.aten
     for node in graph.graph.nodes:
         if node.target in (aten.view.default, aten._unsafe_view.default):
@@ -230,7 +229,7 @@ def _allow_other_strides(graph: GraphModule) -> None:
 
 
 def _remove_idle_operations(graph: GraphModule) -> None:
-    """Remove operations that return their first argument as it is, which ``vmap`` leaves behind: a third of all."""
+    """Remove operations that return their first argument unchanged; ``vmap`` produces many of them."""
     aten = th.ops.aten
     views = {aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.slice.Tensor, aten.detach.default}
     for node in graph.graph.nodes:
@@ -349,13 +348,13 @@ class CompiledGradient:
         used = [parameter for parameter, used in zip(trained, self._used[self._settings], strict=True) if used]
         for parameter, gradient in zip(used, distinct(gradients), strict=True):
             if gradient.stride() != parameter.stride():
-                # As backward() does; fused optimisers take it for granted
+                # backward() gives a gradient the strides of its parameter, and fused optimisers rely on this
                 gradient = th.empty_like(parameter).copy_(gradient)
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return loss, squared_td_error, q_values
 
     def _function(self, *tensors: th.Tensor) -> list[th.Tensor]:
-        """What is compiled."""
+        """The function that is compiled, of parameters, target parameters, s, s' and the further arguments of the loss."""
         remaining = list(tensors)
         parameters = take_first(remaining, len(self._names))
         target_parameters = take_first(remaining, len(self._target_names))
@@ -397,7 +396,7 @@ class CompiledActing:
     def __call__(self, observations: PyTorchObs, *tensors: th.Tensor) -> list[th.Tensor]:
         """
         :param observations: as the network takes them
-        :param tensors: the further arguments of the function, which stay where they are in memory
+        :param tensors: the further arguments of the function, which keep their memory addresses between calls
         :return: what the function returns
         """
         kinds, self._names, parameters = describe_network(self.q_net)
@@ -406,7 +405,7 @@ class CompiledActing:
         return self._compiled(settings, [*parameters, *tensors], inputs)
 
     def _function(self, *tensors: th.Tensor) -> list[th.Tensor]:
-        """What is compiled."""
+        """The function that is compiled, of parameters, further tensors and observations."""
         n_inputs = len(self._keys) or 1
         remaining = list(tensors[:-n_inputs])
         parameters = dict(zip(self._names, take_first(remaining, len(self._names)), strict=True))

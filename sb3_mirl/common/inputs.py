@@ -22,11 +22,11 @@ INF = float("inf")
 LARGEST = float(np.finfo(np.float64).max)
 #: The replay buffer and the network hold no larger number
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-#: The largest reward whose square, and so its TD error's, is a float32
+#: The largest reward whose square, as in a squared TD error, fits into float32
 LARGEST_SQUARABLE = float(np.sqrt(LARGEST_FLOAT32))
 UNITS = tuple(unit.value for unit in TrainFrequencyUnit)
 
-# Of an argument's name, its value and all arguments; returns the value as it is to be used
+# (name of an argument, its value, all arguments) → the value to be used; raises ValueError if the value is not accepted
 Rule = Callable[[str, Any, Mapping[str, Any]], Any]
 
 
@@ -81,7 +81,7 @@ def number(low: float, high: float = LARGEST, accepted: str = "") -> Rule:
     description = accepted or f"a {described_range(low, high)}"
 
     def rule(name: str, value: Any, arguments: Mapping[str, Any]) -> float:
-        # A NaN fails the comparison. With a Python number: NumPy would make the bounds as small as its type
+        # NaN fails the comparison. NumPy would convert the bounds to the type of its number (to float16, for example)
         if not is_number(value) or not low <= _python_number(value) <= high:
             raise ValueError(f"{name} must be {description}, got {value!r}")
         return _python_number(value)
@@ -184,7 +184,7 @@ def check_learning_rate(value: Any, progress_remaining: float) -> None:
     :param progress_remaining: from 1 to 0
     :raises ValueError: if the value is not a finite number >= 0
     """
-    # A tensor without axes is as good as a number for SB3
+    # SB3 also accepts a tensor or an array with one element
     rate = value.item() if isinstance(value, (th.Tensor, np.ndarray)) and math.prod(value.shape) == 1 else value
     if not is_number(rate) or not 0.0 <= rate <= LARGEST:
         raise ValueError(
@@ -194,7 +194,7 @@ def check_learning_rate(value: Any, progress_remaining: float) -> None:
 
 def _train_freq(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     message = f"{name} must be an integer >= 1 or a tuple (integer >= 1, one of {UNITS}), got {value!r}"
-    # A TrainFreq, which is what SB3 makes of the others, comes from a saved model
+    # In a saved model the value is a TrainFreq, to which SB3 has converted the argument
     frequency, unit = value if isinstance(value, tuple) and len(value) == 2 else (value, "step")
     unit = unit.value if isinstance(unit, TrainFrequencyUnit) else unit
     if not isinstance(unit, str) or unit not in UNITS:
@@ -220,15 +220,15 @@ def _buffer_class(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
 def _optimize_memory_usage(name: str, value: Any, arguments: Mapping[str, Any]) -> bool:
     value = _bool(name, value, arguments)
     size, n_envs = arguments.get("buffer_size", 2), arguments.get("n_envs", 1)
-    # One of its transitions is never valid
+    # One of the transitions in the buffer is never valid
     if value and is_number(size) and size // n_envs < 2:
-        raise ValueError(f"{name} needs buffer_size >= 2 for each environment, got {value} with {size!r} for {n_envs}")
+        raise ValueError(f"{name} needs buffer_size >= 2 for each environment, got {size!r} for {n_envs} environments")
     return value
 
 
 UNIT_INTERVAL = number(0.0, 1.0)
 
-#: What the constructor arguments of BaseDQN must be; SB3 checks ``policy`` and ``env``
+#: The rules for the constructor arguments of BaseDQN, except ``policy`` and ``env``, which it checks itself
 ARGUMENT_RULES: dict[str, Rule] = {
     "verbose": integer(0),
     "device": _device,
@@ -248,7 +248,7 @@ ARGUMENT_RULES: dict[str, Rule] = {
     "exploration_fraction": UNIT_INTERVAL,
     "exploration_initial_eps": UNIT_INTERVAL,
     "exploration_final_eps": UNIT_INTERVAL,
-    "max_grad_norm": number(np.nextafter(0, 1), INF, "a number > 0 (infinite: no bound)"),
+    "max_grad_norm": number(np.nextafter(0, 1), INF, "a number > 0 (inf: no clipping)"),
     "stats_window_size": integer(1),
     "tensorboard_log": optional(_path),
     "policy_kwargs": _policy_kwargs,
@@ -360,7 +360,7 @@ def check_terminal_observation(space: spaces.Space, observation: Any, env: int, 
 
 
 def _as_stored(space: spaces.Space, observation: Any) -> np.ndarray:
-    """An observation in the shape of its space, as NumPy assigns it ([1, 4] to [4]); as it is where it cannot."""
+    """The observation in the shape of its space, as NumPy's assignment gives it ([1, 4] to [4]); unchanged if that fails."""
     given = np.asarray(observation)
     stored = np.empty(space.shape or (), given.dtype)
     try:
@@ -391,7 +391,7 @@ def valid_action_names(names: Any, n_actions: int) -> list[str] | None:
     """
     :param names: names of actions, of any type and origin
     :param n_actions: number of actions
-    :return: the names if they are strings, one for each action, that differ in the 25 characters that SB3's logger shows
+    :return: the names, if there is one string per action and their first 25 characters (all that SB3 logs) differ; else None
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
@@ -423,5 +423,5 @@ def _raise_unless(fine: np.ndarray, values: np.ndarray, name: str, first_env: in
     value = values[tuple([env, *entry])]
     raise ValueError(
         f"{name} of environment {first_env + env}{where} is {value} at environment step {step}: it must be {accepted}. "
-        "Training stopped before it was stored or learned from."
+        "Training stopped before this value was stored."
     )

@@ -28,7 +28,7 @@ def add_return(curve: dict[str, Any], episode_return: float) -> None:
     :param curve: changed in place
     :param episode_return: of an episode that has ended; left out if it is not finite
     """
-    # VecMonitor's returns are float32, which could not be compared with the largest
+    # VecMonitor's returns are float32, in which LARGEST would be infinite
     episode_return = float(episode_return)
     if not abs(episode_return) < LARGEST:
         return

@@ -50,7 +50,7 @@ class StoresMasks(ReplayBuffer):
         # The mask is read where SB3 reads the next observation: with n-step returns that is the last of the n states
         stored: Any = self.next_observations
         first = next(iter(stored)) if isinstance(stored, dict) else None
-        noted = _NotedIndices(stored if first is None else stored[first])
+        noted = _IndexRecorder(stored if first is None else stored[first])
         self.next_observations = noted if first is None else {**stored, first: noted}  # type: ignore[assignment]
         try:
             samples = super()._get_samples(batch_inds, env)
@@ -59,7 +59,7 @@ class StoresMasks(ReplayBuffer):
         return MaskedSamples(*samples, self.to_torch(self.next_action_masks[noted.slots_and_envs]))  # type: ignore[call-arg]
 
 
-class _NotedIndices:
+class _IndexRecorder:
     """
     Stands for an array of observations, and keeps the slots and environments that are read.
 

@@ -23,8 +23,8 @@ from sb3_mirl.common.policies import DQNPolicy
 
 class MaskedDQN(DQN):
     """
-    SB3's DQN, which acts among the valid actions of an environment with action masks, and stores the masks of s'. It does
-    nothing where the environment has none.
+    SB3's DQN with action masks: it chooses valid actions only, and its replay buffer stores the masks of s'. In environments
+    without action masks it is SB3's DQN.
     """
 
     policy: DQNPolicy
@@ -41,7 +41,7 @@ class MaskedDQN(DQN):
         return DQN._wrap_env(with_masks_in_info(maybe_make_env(env, verbose)), verbose, monitor_wrapper)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """SB3's. An environment with action masks takes the place of one with masks only, and one without of one without."""
+        """As in SB3. Raises ValueError unless ``env`` has action masks exactly if the model uses them."""
         env = self._wrap_env(env, self.verbose)
         self._check_masks_of(env)
         super().set_env(env, force_reset)
@@ -88,9 +88,9 @@ class MaskedDQN(DQN):
 
     def load_replay_buffer(self, path: str | pathlib.Path | io.BufferedIOBase, truncate_last_traj: bool = True) -> None:
         """
-        SB3's.
+        As in SB3.
 
-        :raises ValueError: if the file has masks and the model has none, or the other way round
+        :raises ValueError: if the file has masks and the model does not use masks, or vice versa
         """
         before = self.replay_buffer
         super().load_replay_buffer(path, truncate_last_traj)

@@ -54,7 +54,7 @@ class DQNPolicy(policies.DQNPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        # Not where a user's function makes an Adam: it may decide for itself
+        # Not for a user's function that creates an Adam, which chooses ``fused`` itself
         if self.optimizer_class is th.optim.Adam and _can_be_fused(self.optimizer, self.optimizer_kwargs):
             self.optimizer_kwargs = {**self.optimizer_kwargs, "fused": True}
             self.optimizer = th.optim.Adam(
@@ -63,13 +63,13 @@ class DQNPolicy(policies.DQNPolicy):
         self.optimizer.register_load_state_dict_pre_hook(_keep_fused)
 
     def set_training_mode(self, mode: bool) -> None:
-        """SB3's. Nothing is set where all modules are in evaluation mode already: a fifth of the time of :meth:`predict`."""
+        """As in SB3, but skipped if all modules are in evaluation mode already, to make :meth:`predict` faster."""
         if mode or self.training or _has_training_mode(self.q_net):
             super().set_training_mode(mode)
 
     def compute_acting(self, obs: PyTorchObs, *tensors: th.Tensor) -> list[th.Tensor]:
         """
-        :attr:`acting`, as one compiled function with the network after :meth:`compile_acting`.
+        Run the network and :attr:`acting`; after :meth:`compile_acting`, as one compiled function.
 
         :param obs: observations, as the network takes them
         :param tensors: further arguments of :attr:`acting`
@@ -90,7 +90,7 @@ class DQNPolicy(policies.DQNPolicy):
         self.check_acts_greedily("compile_update=True")
         self._compiled_acting = CompiledActing(self.q_net, self.acting)
 
-    def _network_acts(self) -> bool:
+    def _q_net_overrides_predict(self) -> bool:
         return self.acting is greedy_actions and type(self.q_net)._predict is not QNetwork._predict
 
     def check_acts_greedily(self, what: str) -> None:
@@ -98,11 +98,11 @@ class DQNPolicy(policies.DQNPolicy):
         :param what: that needs it, for the error
         :raises ValueError: if the network has a ``_predict`` of its own, which SB3 lets choose the actions
         """
-        if self._network_acts():
+        if self._q_net_overrides_predict():
             raise ValueError(f"{what} takes argmax Q(s,a), but {type(self.q_net).__name__} has a _predict of its own")
 
     def _predict(self, obs: PyTorchObs, deterministic: bool = True) -> th.Tensor:
-        if self._network_acts():
+        if self._q_net_overrides_predict():
             if self.action_masks is not None:
                 self.check_acts_greedily("Acting with action masks")
             return self.q_net._predict(obs, deterministic=deterministic)
@@ -118,7 +118,7 @@ class DQNPolicy(policies.DQNPolicy):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """SB3's, with actions of the environment; ``action_masks`` as :meth:`checked_action_masks` takes them."""
+        """As in SB3, with actions of the environment, and with ``action_masks`` as in :meth:`checked_action_masks`."""
         masks = self.checked_action_masks(observation, action_masks)
         if masks is not None:
             self.action_masks = th.as_tensor(masks, device=self.device)
@@ -179,9 +179,9 @@ class DQNPolicy(policies.DQNPolicy):
 
     def check_loaded_state(self) -> None:
         """
-        Check the buffers that a file has set.
+        Check the buffers after they were loaded from a file. Subclasses with buffers override this method.
 
-        :raises ValueError: if they are not valid
+        :raises ValueError: if a buffer is not valid
         """
 
     def onnx_module(self) -> Acting:

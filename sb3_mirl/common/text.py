@@ -45,8 +45,8 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """
     :param given: a name that is not one of ``known``
     :param known: the names that are accepted
-    :return: ``", did you mean 'x'?"`` with the nearest of them, whatever its case, or with those of which it is the first word
-        or has the initials; empty if none is near
+    :return: ``", did you mean 'x'?"`` with the names whose first word or initials are ``given``, otherwise with the most
+        similar name; case does not matter. Empty if no name is similar
     """
     by_lower_case, text = {name.lower(): name for name in known}, str(given).lower()
     close = [name for name in by_lower_case if name.startswith(f"{text}_")]

@@ -29,8 +29,8 @@ except ImportError as error:
 gym.register_envs(ale_py)
 
 _Result = TypeVar("_Result")
-# The next actions of one game: a generator that yields while its emulator works
-_Course = Generator[None, None, _Result]
+# Some actions of one game, as a generator that yields while the emulator works and returns a result at its end
+_Actions = Generator[None, None, _Result]
 # Frame [1, 1, height, width], reward, whether an episode has ended, SB3's info
 _Step = tuple[np.ndarray, float, bool, dict[str, Any]]
 
@@ -82,14 +82,14 @@ class _Game:
         self.score, self.first_frame = 0.0, _frames_before(info)
         return frame
 
-    def open_episode(self, frame: np.ndarray) -> _Course[np.ndarray]:
+    def open_episode(self, frame: np.ndarray) -> _Actions[np.ndarray]:
         """Start games that wait for FIRE, as SB3's FireResetEnv does. Returns the next frame."""
         if self.fires:
             for action in (FIRE, SECOND):
                 frame = yield from self._hidden_step(action)
         return frame
 
-    def step(self, action: np.ndarray) -> _Course[_Step]:
+    def step(self, action: np.ndarray) -> _Actions[_Step]:
         """A step of the learner with ``action`` [1] and, at the end of an episode, the hidden steps before the next one."""
         frame, reward, ended, info = yield from self._act(action)
         if ended:
@@ -98,14 +98,14 @@ class _Game:
             frame = yield from self.open_episode(frame if "episode" in info else (yield from self._hidden_step(NOOP)))
         return frame, reward, ended, info
 
-    def _hidden_step(self, action: np.ndarray) -> _Course[np.ndarray]:
+    def _hidden_step(self, action: np.ndarray) -> _Actions[np.ndarray]:
         """A step that the learner does not see. Returns the next frame."""
         frame, _, ended, info = yield from self._act(action)
         if ended and "episode" not in info and action is not NOOP:
             frame = yield from self._hidden_step(NOOP)
         return frame
 
-    def _act(self, action: np.ndarray) -> _Course[_Step]:
+    def _act(self, action: np.ndarray) -> _Actions[_Step]:
         """Send an action to the emulator, which works in its own thread until the generator is resumed."""
         self.env.send(action)
         yield
@@ -147,7 +147,7 @@ def _frames_before(info: dict[str, np.ndarray]) -> int:
     return int(info["frame_number"][0]) - int(info["episode_frame_number"][0])
 
 
-def _side_by_side(courses: Sequence[_Course[_Result]]) -> list[_Result]:
+def _side_by_side(courses: Sequence[_Actions[_Result]]) -> list[_Result]:
     """Run the courses of several games alternately, so that all emulators work at the same time. Returns their results."""
     results: dict[int, _Result] = {}
     while len(results) < len(courses):
@@ -174,13 +174,13 @@ class AtariVecEnv(VecEnv):
     - Grey is Stella's luminance instead of OpenCV's, and is computed before the maximum of two frames: pixels differ by a few
       levels.
     - The number of actions without effect at the beginning of a game is 0 to ``noop_max - 1`` instead of 1 to ``noop_max``. It
-      is drawn by another generator, so that the same seed is another game. The frame limit does not count these actions.
+      is drawn by another generator, so the same seed gives a different game. The frame limit does not count these actions.
     - ``reset`` begins a new game even if the last one is not over; SB3's continues the game after a lost life.
     - No rendering: ale-py's vector environment has no colours.
 
     :param env_id: Gymnasium id of a game without frame skip, such as ``"PongNoFrameskip-v4"``
     :param n_envs: number of games
-    :param seed: of the first game; those of the others follow
+    :param seed: seed of the first game; game i has ``seed + i``
     :param noop_max: bound on the number of actions without effect at the beginning of a game
     :param frame_skip: frames for which an action is repeated
     :param screen_size: height and width of a frame
@@ -227,7 +227,7 @@ class AtariVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Begin new games. Returns the first frames, [n_envs, 1, height, width]."""
-        with ThreadPoolExecutor(len(self.games)) as pool:  # a game with a new seed takes its emulator a tenth of a second
+        with ThreadPoolExecutor(len(self.games)) as pool:  # in parallel, because a reset with a new seed is slow
             beginnings = pool.map(_Game.begin, self.games, self._seeds)
         courses = [game.open_episode(frame) for game, frame in zip(self.games, beginnings, strict=True)]
         frames = np.concatenate(_side_by_side(courses))
@@ -239,7 +239,7 @@ class AtariVecEnv(VecEnv):
     def step_async(self, actions: np.ndarray) -> None:
         """Send actions [n_envs] to the emulators; raises ValueError if one is not an action of the game."""
         given, n_actions = np.asarray(actions), int(self.action_space.n)  # type: ignore[attr-defined]
-        # The emulator would never answer
+        # The emulator would never answer to an invalid action
         if given.size != self.num_envs or given.dtype.kind not in "iu" or not ((given >= 0) & (given < n_actions)).all():
             raise ValueError(f"actions must be {self.num_envs} whole numbers from 0 to {n_actions - 1}, got {actions!r}")
         each_action = given.astype(np.int64).reshape(-1, 1)
@@ -332,7 +332,7 @@ def native_atari(venv: VecEnv, **kwargs: Any) -> VecEnv:
 
 
 def _replaceable(envs: Sequence[gym.Env]) -> dict[str, Any]:
-    """The arguments with which native code makes games as these are; raises ValueError if it cannot."""
+    """The ``env_kwargs`` of native games that equal these; raises ValueError if native code cannot replace these."""
     games = []
     for env in envs:
         layer = env

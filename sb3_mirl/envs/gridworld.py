@@ -100,7 +100,7 @@ def _parse_map(grid_map: str | Sequence[str]) -> np.ndarray:
     """The characters of a map, [rows, columns]; ValueError if it is not a map."""
     rows = grid_map.strip("\n").split("\n") if isinstance(grid_map, str) else list(grid_map)
     if not rows or not rows[0]:
-        raise ValueError(f"grid_map is empty: {grid_map!r}")
+        raise ValueError(f"grid_map must not be empty, got {grid_map!r}")
     for number, row in enumerate(rows):
         if len(row) != len(rows[0]):
             raise ValueError(f"grid_map needs rows of one length, got {len(rows[0])} in row 0 and {len(row)} in row {number}")
@@ -292,7 +292,7 @@ class FourRooms(GridWorld):
     def __init__(self, goal: tuple[int, int] = (8, 9), **options: Any) -> None:
         rows = [list(row) for row in FOUR_ROOMS.strip("\n").split("\n")]
         free = {(row, column) for row, cells in enumerate(rows) for column, cell in enumerate(cells) if cell == START}
-        # 8.0 equals 8 but is no index
+        # The map's own integers, because a goal of 8.0 equals 8 but is no index
         cell = next((cell for cell in free if np.array_equal(goal, cell)), None)
         if cell is None:
             raise ValueError(f"goal must be the row and column of a free cell of FOUR_ROOMS, got {goal!r}")
@@ -304,8 +304,8 @@ class FourRoomsGoals(gym.Env[Any, Any]):
     """
     A family of tasks as one environment: :class:`FourRooms` whose goal is drawn uniformly in each episode.
 
-    The observation is a Dict of ``goal`` and ``position``, numbers of cells, and ``last_action``, the number of actions before
-    the first one. The space does not depend on the goals of the family, so that a model also fits other families.
+    The observation is a Dict of ``goal`` and ``position``, which are numbers of cells, and ``last_action``, which is n_actions
+    at the start of an episode. The space does not depend on the goals, so that a model also fits other families.
 
     :param goals: rows and columns as in :class:`FourRooms`; by default two of each room
     :param options: of :class:`GridWorld`

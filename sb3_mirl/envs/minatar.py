@@ -39,13 +39,13 @@ class MinAtarWrapper(gym.Wrapper, RecordConstructorArgs):
         gym.Wrapper.__init__(self, env)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """That of the game. With a seed the episode depends on it alone; MinAtar may repeat the action before the reset."""
+        """The game's ``reset``. A seed also clears the last action, which MinAtar could repeat in the new episode."""
         if kwargs.get("seed") is not None:
             self.unwrapped.game.last_action = 0  # type: ignore[attr-defined]
         return self.env.reset(**kwargs)
 
     def get_action_meanings(self) -> list[str]:
-        """Names of the actions, as Atari environments give them. A wrapper inside may have other actions, and names them."""
+        """Names of the actions, as Atari environments give them. The names of an inner wrapper have precedence."""
         if self.env.has_wrapper_attr("get_action_meanings"):
             return self.env.get_wrapper_attr("get_action_meanings")()
         env: Any = self.unwrapped

@@ -71,7 +71,7 @@ class UselessActions(gym.Wrapper, RecordConstructorArgs):
         return self.idle_step()
 
     def idle_step(self) -> Step:
-        """A step without effect of the agent."""
+        """A step in which the agent does nothing."""
         return self.env.step(self.idle_action)
 
 
@@ -88,7 +88,7 @@ class UselessCartPoleActions(UselessActions):
         if not isinstance(env.unwrapped, CartPoleEnv):
             raise ValueError(f"env must be a CartPoleEnv of Gymnasium, got {env}")
         RecordConstructorArgs.__init__(self, n_useless=n_useless)
-        # Either direction: the force is 0
+        # Any direction will do, because the force is 0
         super().__init__(env, n_useless, idle_action=0)
 
     def idle_step(self) -> Step:
@@ -105,7 +105,7 @@ class UselessCartPoleActions(UselessActions):
 
 #: Numbers of useless actions in the registered environments of Gymnasium and of MinAtar
 N_USELESS_CLASSIC, N_USELESS_MINATAR = (15, 63), 12
-#: No torque, no push, no engine
+#: The action of each environment that does nothing: no torque, no push, no engine
 IDLE_ACTIONS = {"Acrobot-v1": 1, "MountainCar-v0": 1, "LunarLander-v3": 0}
 #: MinAtar's name of each game, by the name in its id
 MINATAR_GAMES = {
@@ -115,7 +115,7 @@ MINATAR_GAMES = {
     "Seaquest": "seaquest",
     "SpaceInvaders": "space_invaders",
 }
-#: A good player of Breakout may never lose
+#: MinAtar's games have no time limit, and a good player of Breakout may never lose
 MINATAR_MAX_EPISODE_STEPS = 10_000
 
 

@@ -1,4 +1,4 @@
-"""What every run does next: the warm-up, the best actions, and exploration."""
+"""Chooses the actions of all runs: random actions during the warm-up, then the best actions and exploration."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ class Acting:
     def _explore(self, rows: Sequence[int], actions: np.ndarray) -> None:
         """Replace some actions: MIRL tosses a coin for each environment, DQN one for all."""
         soft = [row for row in rows if isinstance(self._models[row], MIRL)]
-        # One number at a time takes a quarter of the time of an array with one number, and is the same draw
+        # A single number is drawn faster than an array of one number, and has the same value
         size = None if self._n_envs == 1 else self._n_envs
         coins = np.array([self._generators[row].random.random_sample(size) for row in soft]).reshape(-1, self._n_envs)
         rates = np.array([[self._models[row].exploration_rate] for row in soft])

@@ -1,4 +1,4 @@
-"""Events of SB3's callbacks, for every run with its own generator in place."""
+"""Calls SB3's callbacks of each run, while NumPy's global generator is that of the run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,22 +34,22 @@ class JointCallbacks:
         self._models, self._generators, self._callbacks = [*models], [*generators], [*started]
         #: The callbacks that were taken out, by row
         self.taken: list[list[GradientStepCallback]] = [[] for _ in models]
-        #: Rows of the runs that have callbacks beside those
-        self.with_callbacks: set[int] = set()
-        #: What callbacks must leave as it was, by row
+        #: Rows of the runs that have other callbacks, too
+        self.rows_with_callbacks: set[int] = set()
+        #: Settings that callbacks must not change, by row
         self._kept: dict[int, dict[str, Any]] = {}
 
     def on_training_start(self, row: int) -> None:
-        """The beginning of one run's training."""
+        """Start the callbacks of one run, and take out MIRL's default callbacks."""
         model, callback = self._models[row], self._callbacks[row]
         assert isinstance(callback, CallbackList)
         with self._generators[row]:
             callback.on_training_start({**self._local_variables(row), "total_timesteps": model._total_timesteps}, globals())
         self.taken[row] = model.take_callbacks(callback, (PriorUpdateCallback, BetaUpdateCallback))
-        # learn() has a ConvertCallback of nothing where the user gives no callback
+        # If the user passes no callback, _init_callback() makes a ConvertCallback with callback=None
         rest = [item for item in flatten_callbacks(callback) if not isinstance(item, CallbackList)]
         if any(type(item) is not ConvertCallback or item.callback is not None for item in rest):
-            self.with_callbacks.add(row)
+            self.rows_with_callbacks.add(row)
 
     def _local_variables(self, row: int) -> dict[str, Any]:
         """What is the same at every step among the local variables of SB3's ``learn()`` and ``collect_rollouts()``."""
@@ -71,14 +71,14 @@ class JointCallbacks:
 
     def on_rollout_start(self, row: int) -> None:
         """The beginning of one run's rollout."""
-        if row in self.with_callbacks:
+        if row in self.rows_with_callbacks:
             self._models[row].policy.set_training_mode(False)
             with self._generators[row]:
                 self._callbacks[row].on_rollout_start()
 
     def on_rollout_end(self, row: int) -> None:
         """The end of one run's rollout."""
-        if row in self.with_callbacks:
+        if row in self.rows_with_callbacks:
             with self._generators[row]:
                 self._callbacks[row].on_rollout_end()
 
@@ -102,12 +102,12 @@ class JointCallbacks:
             callback.update_locals({**self._local_variables(row), **local_variables})
             goes_on = callback.on_step()
         if counters != (model.num_timesteps, model._n_updates):
-            raise ValueError("Callbacks must not call learn() or train() of a model in joint training: use learn() alone")
+            raise ValueError("callback must not call learn() or train() of its model in joint training: train it with learn()")
         return goes_on
 
     def keep_settings(self, row: int) -> None:
         """Remember what :meth:`check_settings` compares."""
-        if row in self.with_callbacks:
+        if row in self.rows_with_callbacks:
             self._kept[row] = _settings_of(self._models[row])
 
     def check_settings(self, row: int) -> None:
@@ -117,7 +117,7 @@ class JointCallbacks:
         :param row: of a run
         :raises ValueError: if a callback has changed something that joint training does not follow
         """
-        if row not in self.with_callbacks:
+        if row not in self.rows_with_callbacks:
             return
         kept, now = self._kept[row], _settings_of(self._models[row])
         if changed := [name for name, value in kept.items() if now[name] != value]:
@@ -140,13 +140,13 @@ _READ_ONCE = (
     *("gamma", "tau", "max_grad_norm", "batch_size", "learning_starts", "train_freq", "gradient_steps", "n_steps", "loss"),
     *("target_update_interval", "_total_timesteps"),
 )
-#: What may change in the optimiser's group of parameters, and the parameters themselves, which are looked at one by one
+#: Entries of the optimiser's group that are not compared: learning rates may change, parameters are compared one by one
 _RATES = ("lr", "initial_lr", "params")
 _READ_ONCE_OF_MIRL = ("prior_step_size", "beta_step_size", "beta_schedule", "beta_max", "beta_scale", "beta_factor")
 
 
 def _settings_of(model: BaseDQN) -> dict[str, Any]:
-    """What joint training takes for constant, or for its own to change, between the beginning and the end of an event."""
+    """Settings that callbacks must not change, because joint training reads them once or changes them itself."""
     optimizer = model.policy.optimizer
     settings: dict[str, Any] = {name: getattr(model, name) for name in _READ_ONCE}
     objects = {"env": model.env, "replay_buffer": model.replay_buffer, "policy": model.policy, "optimizer": optimizer}

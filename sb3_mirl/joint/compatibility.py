@@ -19,7 +19,7 @@ from sb3_mirl.mirl.callbacks import BetaUpdateCallback, PriorUpdateCallback
 from sb3_mirl.mirl.mirl import MIRL
 from sb3_mirl.mirl.policies import MIRLPolicy
 
-#: Methods and properties that joint training does not use, or less often, because it does their work for all runs at once
+#: Methods and properties that joint training does not call, or calls less often: subclasses must not override them
 REPLACED = (
     *("learn", "collect_rollouts", "train", "predict", "_sample_action", "_on_step", "_compute_gradient", "_log_training"),
     *("_update_current_progress_remaining", "_after_gradient_step", "_update_info_buffer", "record_training"),
@@ -70,7 +70,7 @@ _OF_MODULES = frozenset((*vars(th.nn.Module()), "_flat_weights", "_flat_weight_r
 
 
 def _attributes(module: th.nn.Module) -> tuple[type, dict[str, Any]]:
-    """What the computation of a module may depend on beside its parameters: the modules of the first model compute for all."""
+    """Class and attributes of a module, which must agree because the first model's modules compute for all runs."""
     # torch makes a class of its own for each parametrised module
     kind = type(module).__bases__[0] if is_parametrized(module) else type(module)
     values = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}

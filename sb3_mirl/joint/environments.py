@@ -10,9 +10,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_mirl.common.dqn import BaseDQN
 from sb3_mirl.joint.random_numbers import RunGenerator
 
-#: Methods of a vector environment that somebody may have replaced in the object
+#: If one of these methods was replaced in a DummyVecEnv object, the vector environment is stepped as a whole
 _STEPS = {"step", "step_async", "step_wait", "reset"}
-#: Observations of all runs by key, [R, n_envs, ...]; the key of an observation that is no dictionary is ""
+#: Observations of all runs by key, [R, n_envs, ...]. The key is "" if observations are not dictionaries
 Arrays = dict[str, np.ndarray]
 
 
@@ -45,12 +45,12 @@ class Transitions(NamedTuple):
 
 class Environments:
     """
-    The environments of all models. Those of exact ``DummyVecEnv`` objects are stepped one by one: the vector environment
-    copies observations, rewards and infos at each step, which takes longer than a step of CartPole.
+    The environments of all models. Environments in exact ``DummyVecEnv`` objects are stepped one by one, without the copies of
+    observations, rewards and infos that the vector environment makes at each step.
 
     :param models: by row, after ``_setup_learn()``
     :param generators: by row
-    :param copied: rows whose infos are copied at each step, as ``DummyVecEnv`` does it, because somebody may keep them
+    :param copied: rows whose infos are copied at each step, as in ``DummyVecEnv``, because callbacks or buffers may keep them
     """
 
     def __init__(self, models: Sequence[BaseDQN], generators: Sequence[RunGenerator], copied: Collection[int] = ()) -> None:

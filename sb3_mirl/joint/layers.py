@@ -9,10 +9,10 @@ from torch.overrides import TorchFunctionMode
 
 class LayersAsProducts(TorchFunctionMode):
     """
-    Inside of it, linear layers and convolutions are products of matrices that ``vmap`` turns into good batched products.
+    A context in which linear layers and convolutions are matrix products, which ``vmap`` turns into fast batched products.
 
-    With weights of its own for each run, ``vmap`` makes a grouped convolution of a convolution, which is several times slower
-    on processors; and the gradient of a linear layer's weights comes as a transposed matrix, which has to be copied.
+    Otherwise, if each run has its own weights, ``vmap`` turns a convolution into a grouped convolution, which is slow on CPUs,
+    and the gradient of a linear layer's weights is a transposed matrix, which has to be copied.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

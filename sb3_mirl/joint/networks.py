@@ -1,8 +1,8 @@
 """
-The networks of all runs as one: parameters stacked along a first axis R, and the functions that act and compute gradients.
+The networks of all runs: parameters stacked along a first axis R, and the functions that act and compute gradients.
 
-While :class:`StackedNetworks` exists, the parameters of each model, its ρ and its β are views of the stacks: what changes a
-stack changes the models, and the other way round. So callbacks, evaluations and ``save()`` need nothing special.
+While :class:`StackedNetworks` exists, the parameters of each model, its ρ and its β are views of the stacks. A change of a
+stack changes the models, and vice versa. Callbacks, evaluations and ``save()`` therefore work as usual.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,12 +69,12 @@ class StackedNetworks:
         self._max_norms = self._numbers([model.max_grad_norm for model in models], dtype)
         self._gammas = self._numbers([model.gamma for model in models], dtype)
         self._stack_priors()
-        # By group, [R of the group, ...] each. Those of MIRL move, and are made of ρ and β
+        # Tensors [R of the group, ...] by group. Empty for MIRL, whose coefficients are computed from ρ and β at each step
         self._coefficients = [[] if group.soft else _stack_coefficients(self.models[group.rows]) for group in self._groups]
         self._keys: list[str] = []
         compiled = partial(Compiled, wanted_by="Joint training", inductor=first.compile_update)
-        self._compiled_acting = compiled(self._acting, "the choice of actions")
-        self._compiled_gradients = compiled(self._gradients, "the gradient step")
+        self._compiled_acting = compiled(self._act_function, "the choice of actions")
+        self._compiled_gradients = compiled(self._gradient_function, "the gradient step")
 
     def _numbers(self, values: Sequence[float], dtype: th.dtype) -> th.Tensor:
         return th.tensor(values, dtype=dtype, device=self.device)
@@ -102,13 +102,13 @@ class StackedNetworks:
         #: α_ρ of the runs whose ρ is moved here, [n_soft]; 0 leaves ρ as it is
         self.prior_step_sizes = th.zeros(len(soft), dtype=th.float64, device=self.device)
 
-    def _set_mode(self, training: bool) -> None:
-        """The mode in which the network would act or learn alone: its ``forward`` may depend on it while it is traced."""
+    def _set_training_mode(self, training: bool) -> None:
+        """Set the training mode as in solo training, because the traced ``forward`` may depend on the mode."""
         if self._network.training != training:
             self.models[0].policy.set_training_mode(training)
 
     def _prior_state(self) -> list[th.Tensor]:
-        """What π and the target depend on beside Q, as arguments of the compiled functions."""
+        """The tensors besides Q on which π and the target depend, as arguments of the compiled functions."""
         return [self.prior, self.beta, self._learned, self._uniform]
 
     def reference_prior(self) -> th.Tensor:
@@ -142,7 +142,7 @@ class StackedNetworks:
         :return: the best actions [R, n_envs]; π(·|s) float64 [n_soft, n_envs, n_actions] and the ρ that follows it
             [n_soft, n_actions], None without MIRL
         """
-        self._set_mode(training=False)
+        self._set_training_mode(training=False)
         self._keys = [*observations]
         state = [*self.parameters.values()]
         if self.n_soft:
@@ -159,7 +159,7 @@ class StackedNetworks:
         """
         self.act({key: th.tensor(array, device=self.device) for key, array in observations.items()})
         if any(array.ndim == 2 for array in observations.values()):
-            return  # Replay buffers have one more axis for categories
+            return  # Discrete observations, which have one more axis in batches of a replay buffer
         size = self.models[0].batch_size
         rows = np.zeros(size, dtype=int)
         batch, next_batch = (
@@ -169,8 +169,8 @@ class StackedNetworks:
         discounts = numbers if self.models[0].n_steps > 1 else None
         self.compute_gradients(batch, next_batch, numbers.long(), numbers, numbers, discounts=discounts)
 
-    def _acting(self, *tensors: th.Tensor) -> list[th.Tensor]:
-        """What is compiled."""
+    def _act_function(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        """The function that :meth:`act` compiles."""
         remaining = list(tensors)
         parameters = take_first(remaining, len(self.names))
         soft = take_first(remaining, 5 if self.n_soft else 0)
@@ -200,7 +200,7 @@ class StackedNetworks:
         :param batch: actions, rewards and dones, each [R, batch, 1]
         :param discounts: γⁿ [R, batch, 1]; γ of each model for None
         """
-        self._set_mode(training=True)
+        self._set_training_mode(training=True)
         self._keys = [*observations]
         inputs = [*observations.values(), *(next_observations[key] for key in self._keys), *batch]
         state = [*self.parameters.values(), *self.target_parameters.values(), self._max_norms]
@@ -214,8 +214,8 @@ class StackedNetworks:
         names = [name for name, used in zip(self.names, self._used, strict=True) if used]
         return Gradients(losses, errors, q_values, dict(zip(names, gradients, strict=True)))
 
-    def _gradients(self, *tensors: th.Tensor) -> list[th.Tensor]:
-        """What is compiled."""
+    def _gradient_function(self, *tensors: th.Tensor) -> list[th.Tensor]:
+        """The function that :meth:`compute_gradients` compiles."""
         remaining = list(tensors)
         parameters = take_first(remaining, len(self.names))
         target_parameters = take_first(remaining, len(self.names))
@@ -230,7 +230,7 @@ class StackedNetworks:
             q_values = self._q_values(self._network, parameters, observations, self._precision())
             losses, errors = self._losses(q_values, next_q_values, current_target_q_values, remaining, coefficients)
             trained = [parameter for parameter in parameters if parameter.requires_grad]
-            # The loss of a run depends on its parameters only
+            # The gradient of the sum is that of each run's loss, which depends on the parameters of the run only
             found = iter(th.autograd.grad(losses.sum(), trained, allow_unused=True))
         gradients = [next(found) if trained else None for trained in self._trained]
         self._used = [gradient is not None for gradient in gradients]
@@ -278,7 +278,7 @@ class StackedNetworks:
         return _joined([*losses]), _joined([*errors])
 
     def _precision(self) -> AbstractContextManager:
-        """In which the networks of a gradient step are run."""
+        """The context in which the networks of a gradient step are run."""
         return th.autocast(self.device.type, th.bfloat16) if self.models[0].mixed_precision else nullcontext()
 
     def _q_values(
@@ -312,7 +312,7 @@ def _groups_of(models: Sequence[BaseDQN]) -> list[_Group]:
 
 
 def _stack_coefficients(models: Sequence[BaseDQN]) -> list[th.Tensor]:
-    """What the loss of models with the same one depends on beside the batch, [R, ...] each."""
+    """The loss coefficients of models with the same loss, stacked, [R, ...] each."""
     return [th.stack(values) for values in zip(*(model.loss_coefficients() for model in models), strict=True)]
 
 
@@ -327,7 +327,7 @@ def _clipping_factors(gradients: list[th.Tensor], max_norms: th.Tensor) -> th.Te
 
 
 def _clip(gradients: list[th.Tensor], factors: th.Tensor) -> None:
-    # Reading the factors would make a GPU wait
+    # On a GPU, always multiply: reading the factors would make the CPU wait for the GPU
     if factors.is_cuda or bool((factors < 1).any()):
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))

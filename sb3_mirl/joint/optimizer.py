@@ -99,12 +99,12 @@ class JointOptimizer:
         return self._models[row].policy.optimizer.state
 
     def _count(self, row: int) -> int:
-        """Steps that the optimiser of one model has taken. Optimisers that do not count them have a state after the first."""
+        """Number of steps of one model's optimiser. For optimisers that do not count them: 1 if there is a state, else 0."""
         states = [self._state(row).get(parameter, {}) for parameter in self._parameters[row].values()]
         return max(int(state["step"]) if "step" in state else int(bool(state)) for state in states)
 
     def _make_segment(self, rows: slice) -> _Segment:
-        """An optimiser with the state of the models' own."""
+        """Create the shared optimiser of these rows, with the state of the models' own optimisers."""
         numbers = range(rows.start, rows.stop)
         own = self._models[rows.start].policy.optimizer
         stacks = {name: self._stacked[name][rows].detach() for name in self._names}

@@ -14,11 +14,11 @@ class RunGenerator:
     """
     The global generator of one run. :attr:`random` draws from it; inside of ``with generator:`` NumPy's global functions do.
 
-    Changing the global generator's bits is a matter of nanoseconds, but NumPy then forgets the second of two normally
-    distributed numbers, which it computes in pairs: outside of the context it is in ``_pending``. Reading it takes as long as
-    a step of CartPole, hence it is read only if code has drawn from the global generator.
+    Replacing the global bit generator is fast, but NumPy then loses a pending number: it computes normally distributed numbers
+    in pairs. Outside of the context, ``_pending`` holds this number. Reading it is slow, so that it is read only if code has
+    drawn from the global generator.
 
-    :param state: of the generator, as ``np.random.get_state(legacy=False)`` returns it
+    :param state: state of the generator, as ``np.random.get_state(legacy=False)`` returns it
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ class RunGenerator:
         # The generator's words and the position among them
         self._first_word = ctypes.c_uint32.from_address(address)
         self._position = ctypes.c_int.from_address(address + 4 * _N_WORDS)
-        # Both change with draws: the position with each, and all words when they are used up
+        # Every draw changes the position; a draw after all words are used up changes the words, too
         self._can_read = self._where() == (state["state"]["key"][0], state["state"]["pos"])
         self._before = (0, 0)
 

@@ -1,4 +1,4 @@
-"""What is logged of the gradient steps: losses, β and the penalty, computed when somebody reads them."""
+"""The logged values of gradient steps (losses, β and the penalty), which are computed only when they are written."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +29,7 @@ class TrainingRecords:
         self._open.append(results)
 
     def close(self) -> None:
-        """The gradient steps of one rollout are complete."""
+        """Complete the results of one rollout's gradient steps."""
         self._results, self._open = self._open, []
         self._losses = th.stack([results.losses for results in self._results]).cpu()
         self._unwritten = {*range(len(self._models))}
@@ -64,11 +64,11 @@ class TrainingRecords:
         self._models[row].record_training(self._losses[:, row].tolist(), q_values, **values)
 
     def skip(self, row: int) -> None:
-        """Record nothing in the logger of one model, because it is about to forget it."""
+        """Record nothing in the logger of one model, because the logger is about to clear its values."""
         self._unwritten.discard(row)
 
     def _beta_and_kl(self) -> list[tuple[float, float]]:
-        """β, and the penalty on the last batch, of every run: computed for all when the first one asks."""
+        """β and the penalty on the last batch of every run. The first call computes them for all runs."""
         if self._penalties is None:
             prior = self._reference.unsqueeze(1)
             q_values = self._results[-1].q_values[: self._networks.n_soft]

@@ -28,13 +28,12 @@ class Regularization:
         for row, model in enumerate(self._models):
             kinds = {type(callback) for callback in taken[row]}
             if PriorUpdateCallback in kinds:
-                networks.prior_step_sizes[row] = (
-                    model.prior_step_size or 0.0
-                )  # None where learn() has no steps to resolve it for
+                # None if the training has no steps for which learn() could resolve it
+                networks.prior_step_sizes[row] = model.prior_step_size or 0.0
             if BetaUpdateCallback in kinds:
                 self._schedules.setdefault(model.beta_schedule, []).append(row)
         as_tensor = networks.beta.new_tensor
-        # None where the schedule is constant
+        # beta_step_size is None if the schedule is constant
         self._step_sizes = as_tensor([model.beta_step_size or 0.0 for model in self._models])
         self._factors = as_tensor([model.beta_factor for model in self._models])
         self._largest = as_tensor([model.beta_factor * model.beta_max for model in self._models])
@@ -54,7 +53,7 @@ class Regularization:
 
     def after_step(self, moved_prior: th.Tensor | None) -> None:
         """
-        What follows a step of the environments.
+        Update ρ and the linear schedules of β after a step of the environments.
 
         :param moved_prior: ρ after the latest actions, [n_soft, n_actions]; None during the warm-up
         """
@@ -66,9 +65,9 @@ class Regularization:
 
     def after_gradient_step(self, squared_td_errors: th.Tensor) -> None:
         """
-        What follows a gradient step.
+        Update the adaptive and normalized schedules of β after a gradient step.
 
-        :param squared_td_errors: means of each run's batch, [R]
+        :param squared_td_errors: mean squared TD error of each run's batch, [R]
         """
         beta = self._networks.beta if self._models else None
         for schedule, rows in self._schedules.items():

@@ -66,7 +66,7 @@ class OwnBuffers:
         return th.stack([th.full_like(s.rewards, model.gamma) if s.discounts is None else s.discounts for model, s in pairs])
 
     def release(self, row: int) -> None:
-        """One model leaves; it has its buffer."""
+        """Nothing to do: each model keeps its own buffer."""
 
 
 def _stack_observations(observations: list[Any]) -> Observations:
@@ -98,7 +98,7 @@ class StackedBuffers:
                 filled = buffer.size()
                 row[:filled] = getattr(buffer, name)[:filled]
                 setattr(buffer, name, row)
-        # Seen as lists of transitions
+        # The same memory with one axis of transitions, of all runs, slots and environments
         self._flat = {name: array.reshape(-1, *array.shape[3:]) for name, array in self.arrays.items()}
 
     @staticmethod
@@ -108,7 +108,7 @@ class StackedBuffers:
             type(model.replay_buffer) is ReplayBuffer
             and not model.replay_buffer.optimize_memory_usage
             and model.replay_buffer.handle_timeout_termination
-            # Own rules of storing and sampling are called for each model
+            # Models and buffers that override storing or sampling are called one by one, see OwnBuffers
             and getattr(type(model), "_store_transition") is getattr(BaseDQN, "_store_transition")  # noqa: B009
             and "_store_transition" not in vars(model)
             and not {"add", "sample", "_get_samples"} & vars(model.replay_buffer).keys()
@@ -155,7 +155,7 @@ class StackedBuffers:
         for row in rows:
             buffer, random = self.buffers[row], self.generators[row].random
             drawn = random.randint(0, buffer.size(), size=self._batch_size)
-            # Of one environment NumPy draws nothing
+            # For one environment SB3 calls randint(0, 1), which draws no random number
             if self._n_envs > 1:
                 drawn = drawn * self._n_envs + random.randint(0, self._n_envs, size=self._batch_size)
             indices[row] = drawn + row * self._size * self._n_envs

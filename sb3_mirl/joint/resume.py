@@ -19,8 +19,8 @@ def resume_jointly(
 ) -> list[BaseDQN]:
     """
     Load the models of an interrupted :func:`~sb3_mirl.train_jointly` whose runs had a
-    :class:`~sb3_mirl.CheckpointCallback` each, all at the newest step of which every folder has a checkpoint: an
-    interruption while checkpoints are written leaves some runs with a newer one.
+    :class:`~sb3_mirl.CheckpointCallback` each. All models are loaded at the newest step of which every folder has a
+    checkpoint, because some runs have a newer checkpoint if the interruption came while checkpoints were written.
 
     Then call :func:`~sb3_mirl.train_jointly` with these models and the arguments of the interrupted call, which it continues:
     on a CPU the result is bit-exact. Leave out runs that have ended before the others.
@@ -35,7 +35,7 @@ def resume_jointly(
     """
     lengths = {"algorithms": len(algorithms), "folders": len(folders), "envs": len(envs)}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"algorithms, folders and envs must be equally many, got {lengths}")
+        raise ValueError(f"algorithms, folders and envs must have the same length, got {lengths}")
     found = [Checkpoint.steps(folder) for folder in folders]
     if not found:
         return []
@@ -45,9 +45,9 @@ def resume_jointly(
             checkpoints = [Checkpoint.newest(folder, num_timesteps=step) for folder in folders]
             break
         except ValueError as error:
-            warnings.warn(f"Not all runs can go on from step {step} ({error}): trying the step before", stacklevel=2)
+            warnings.warn(f"Not all runs can go on from step {step} ({error}): trying an older step", stacklevel=2)
     if checkpoints is None:
         newest = ", ".join(f"{os.fspath(folder)!r} {steps}" for folder, steps in zip(folders, found, strict=True))
-        raise ValueError(f"folders must hold undamaged checkpoints of one step, got those of {newest}")
+        raise ValueError(f"folders must hold undamaged checkpoints of one common step, got steps {newest}")
     runs = zip(algorithms, checkpoints, envs, strict=True)
     return [algorithm.resume_checkpoint(checkpoint, env, device) for algorithm, checkpoint, env in runs]

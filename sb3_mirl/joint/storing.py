@@ -1,4 +1,4 @@
-"""Storing the transitions of all runs, after SB3's ``_store_transition()``."""
+"""Stores the transitions of all runs, as SB3's ``_store_transition()`` does."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,14 @@ def store_transitions(
     transitions: Transitions,
 ) -> list[tuple[int, ValueError]]:
     """
-    Check and store one transition of each environment, and set what the models saw last.
+    Check and store one transition of each environment, and set ``_last_obs`` of the models.
 
-    :param models: by row
-    :param rows: of the runs that go on
-    :param environments: at the step before
-    :param replay: where to
-    :param actions: of the networks, [R, n_envs]
-    :param transitions: what the environments gave
+    :param models: the models, by row
+    :param rows: rows of the runs that go on
+    :param environments: the environments, which still hold the observations s
+    :param replay: the replay buffers
+    :param actions: actions of the networks, [R, n_envs]
+    :param transitions: the transitions of the environments
     :return: the rows whose rewards or observations were not valid, with the errors
     """
     if isinstance(replay, OwnBuffers):

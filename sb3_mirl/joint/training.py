@@ -85,7 +85,7 @@ def _place(model: BaseDQN) -> tuple[Any, ...]:
     return not isinstance(model, MIRL), repr(model.batch_loss), model.policy.optimizer.param_groups[0]["lr"]
 
 
-def _dumps_as_known(model: BaseDQN) -> bool:
+def _has_standard_dump_logs(model: BaseDQN) -> bool:
     return type(model).dump_logs in (MIRL.dump_logs, BaseDQN.dump_logs)
 
 
@@ -139,7 +139,7 @@ class JointTraining:
         self.rows = [*range(len(models))]
         self.errors: list[ValueError | None] = [None] * len(models)
         self._n_updates = models[0]._n_updates
-        # What has rows of its own, in the order of creation
+        # Parts with a row for each run, in the order of creation. Each has a method release(row)
         self._parts: list[StackedNetworks | JointOptimizer | Environments | OwnBuffers | StackedBuffers] = []
         # Rows whose logger lacks what SB3 records at each step
         self._unlogged: set[int] = set()
@@ -167,7 +167,7 @@ class JointTraining:
 
     @contextmanager
     def _states_of_generators(self) -> Iterator[None]:
-        """Sets the state that each model's next training goes on from, after the training has ended."""
+        """When the training ends, stores each run's generator state in its model, for the model's next training."""
         try:
             yield
         finally:
@@ -176,7 +176,7 @@ class JointTraining:
 
     @property
     def _first(self) -> BaseDQN:
-        """A model that goes on. What the loop asks of it agrees between models, and callbacks must not change it."""
+        """One of the running models. The loop reads only settings from it that agree between all models."""
         return self.models[self.rows[0]]
 
     def _begin(self, trainings: ExitStack, total_timesteps: int, callbacks: list[BaseCallback | None]) -> int:
@@ -203,13 +203,13 @@ class JointTraining:
         self.optimizer = JointOptimizer(self.models, self.networks.parameters)
         self.acting = Acting(self.networks, self.generators)
         own_buffers = not all(map(StackedBuffers.fits, self.models))
-        # Somebody may keep the infos of these
-        copied = self.rows if own_buffers else self.callbacks.with_callbacks
+        # Replay buffers and callbacks may keep the infos of these rows
+        copied = self.rows if own_buffers else self.callbacks.rows_with_callbacks
         self.environments = Environments(self.models, self.generators, copied)
         self.replay = (OwnBuffers if own_buffers else StackedBuffers)(self.models, self.generators)
         self._parts += [self.optimizer, self.environments, self.replay]
         self.records = TrainingRecords(self.models, self.networks)
-        for row in self.callbacks.with_callbacks:
+        for row in self.callbacks.rows_with_callbacks:
             self.callbacks.keep_settings(row)
         # Networks that cannot be traced are refused now, before the warm-up
         self.networks.trace(self.environments.observations)
@@ -238,7 +238,7 @@ class JointTraining:
     def _step(self) -> None:
         """One step of every environment."""
         actions, network_actions = self.acting.choose(self.rows, self.environments.observations)
-        self.regularization.show_probabilities(self.acting.probabilities, self.callbacks.with_callbacks)
+        self.regularization.show_probabilities(self.acting.probabilities, self.callbacks.rows_with_callbacks)
         transitions = self.environments.step(self.rows, actions)
         for row, error in transitions.errors:
             self._fail(row, error)
@@ -260,7 +260,7 @@ class JointTraining:
             self._after_step(transitions)
 
     def _call_back(self, actions: np.ndarray, network_actions: np.ndarray, transitions: Transitions) -> None:
-        for row in [row for row in self.rows if row in self.callbacks.with_callbacks]:
+        for row in [row for row in self.rows if row in self.callbacks.rows_with_callbacks]:
             observations, rewards = transitions.of_row(row)
             local_variables = {
                 "actions": actions[row],
@@ -285,7 +285,7 @@ class JointTraining:
         """Schedules, target networks and logs."""
         due = []
         first = self._first
-        # All runs have made as many steps of as many
+        # All runs have the same num_timesteps and total_timesteps
         first._update_current_progress_remaining(first.num_timesteps, first._total_timesteps)
         progress = first._current_progress_remaining
         for row in self.rows:
@@ -298,17 +298,21 @@ class JointTraining:
         if due:
             self.networks.update_targets(due, first.tau)
         self._unlogged = set(self.rows)
-        for row in self.callbacks.with_callbacks.intersection(self.rows):
+        for row in self.callbacks.rows_with_callbacks.intersection(self.rows):
             self._log(row)
         for row, _ in transitions.ended:
             if row in self.rows:
                 model = self.models[row]
                 model._episode_num += 1
                 if self._log_interval is not None and model._episode_num % self._log_interval == 0:
-                    if model.logger.output_formats or row in self.callbacks.with_callbacks or not _dumps_as_known(model):
+                    if (
+                        model.logger.output_formats
+                        or row in self.callbacks.rows_with_callbacks
+                        or not _has_standard_dump_logs(model)
+                    ):
                         self._log(row)
                     else:
-                        # A dump that nobody reads: it forgets what was recorded
+                        # This dump has no outputs; it only clears the recorded values
                         self._unlogged.discard(row)
                         self.records.skip(row)
                     with self.generators[row]:
@@ -341,7 +345,7 @@ class JointTraining:
         self.records.close()
         for row, error in self.records.check(self.rows):
             self._fail(row, error)
-        for row in self.callbacks.with_callbacks.intersection(self.rows):
+        for row in self.callbacks.rows_with_callbacks.intersection(self.rows):
             self.optimizer.count_steps(row)
             self.records.write(row)
 

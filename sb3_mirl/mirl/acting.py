@@ -21,9 +21,9 @@ def soft_actions(q_values: th.Tensor, prior: th.Tensor, beta: th.Tensor) -> list
 
 
 def draw(probabilities: th.Tensor, random: Any) -> np.ndarray:
-    """One index for each row of float64 [batch, n_actions], int64 [batch]."""
+    """Draw an index from each row of ``probabilities``, float64 [batch, n_actions], with NumPy's ``random``; int64 [batch]."""
     cumulative = probabilities.cumsum(dim=1).cpu().numpy()
-    # Scaled by the sum, which is 1 but for rounding; strictly below it, so that no action with probability 0 is drawn
+    # Scaled by the sum, which is 1 up to rounding: each draw is below it, so no action with probability 0 is drawn
     draws = random.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
     return (cumulative > draws).argmax(axis=1)
 
@@ -53,11 +53,11 @@ class SoftActing(Acting):
 
 class DrawsFromPolicy:
     """
-    A model that acts by draws from π(·|s), for what calls ``predict``: SB3's ``evaluate_policy``, or a loop of your own.
+    A wrapper of a model whose ``predict`` draws from π(·|s), for SB3's ``evaluate_policy`` or a loop of your own.
 
     ``MIRL.predict`` itself acts as DQN's does: by argmaxₐ π(a|s), and with ``deterministic=False`` it explores.
 
-    :param model: one of :class:`~sb3_mirl.MIRL` or a subclass, such as SQL. This object has its other attributes, to be read
+    :param model: a :class:`~sb3_mirl.MIRL` or a subclass, such as SQL. The wrapper also gives read access to its attributes
     :raises ValueError: for other models, which have no π(·|s)
     """
 

@@ -62,7 +62,7 @@ def _auto_or_number(high: float) -> Rule:
 
 def _beta_lr(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     if arguments["beta_schedule"] == "linear":
-        # An increase per transition, for which the paper has no value to be scaled
+        # No "auto": it scales a value of the paper, and the paper has none for this increase per transition
         return number(0.0, LARGEST, "a number >= 0 with beta_schedule='linear'")(name, value, arguments)
     return _auto_or_number(LARGEST if arguments["beta_schedule"] == "constant" else 1.0)(name, value, arguments)
 
@@ -78,7 +78,7 @@ def _distribution(name: str, value: Any, arguments: Mapping[str, Any]) -> Any:
     shape = (arguments.get("n_actions", array.size),)
     if array.shape != shape or not np.all(array >= 0) or not abs(array.sum() - 1) <= 1e-6:
         raise ValueError(f"{name} must be {accepted}, got {value!r} (shape {array.shape}, sum {array.sum():g})")
-    # A list: in a saved model SB3 writes numbers for it, and a pickle for an array
+    # A list, because SB3 saves lists as readable numbers, but arrays as pickles
     return array.tolist()
 
 
@@ -130,7 +130,7 @@ def _prior_observation(name: str, value: Any, arguments: Mapping[str, Any]) -> A
         "conditional": "keys, indices, 'all' or a function",
         "skills": "a dict with the views 'high' and 'low'",
     }
-    # Another value of prior_type has its own error
+    # An invalid prior_type is reported by its own rule
     if not accepted.get(prior_type, True):
         raise ValueError(f"{name} must be {described[prior_type]} with prior_type={prior_type!r}, got {value!r}")
     return value
@@ -184,7 +184,7 @@ ARGUMENT_RULES: dict[str, Rule] = {
     "regularization": choice(REGULARIZATIONS),
 }
 
-#: Numbers that ``"auto"`` became, in exported files
+#: Rules for the step sizes that ``"auto"`` stood for, in exported files
 RESOLVED_RULES: dict[str, Rule] = {
     "resolved_prior_lr": optional(number(0.0, 1.0, "a number in [0, 1] or null")),
     "resolved_beta_lr": optional(number(0.0, 1.0, "a number in [0, 1] or null")),

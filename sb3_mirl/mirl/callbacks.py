@@ -1,6 +1,6 @@
 """
-When ρ and β move: the two callbacks that :meth:`sb3_mirl.MIRL.learn` adds, and the step sizes that ``"auto"`` stands for; and
-:class:`PriorInfluenceCallback`, which logs what ρ changes.
+The updates of ρ and β: the two callbacks that :meth:`sb3_mirl.MIRL.learn` adds, and the step sizes that ``"auto"`` stands for.
+:class:`PriorInfluenceCallback` logs how much ρ influences the choice of actions.
 
 To change a rule, subclass a callback, write to ``self.prior`` or ``self.beta`` in place, and pass an instance to
 ``learn(callback=...)``: it replaces the default one.
@@ -20,7 +20,7 @@ from sb3_mirl.mirl.policies import MIRLPolicy
 class MIRLCallback(GradientStepCallback):
     """An SB3 callback with access to ρ and β, and with one more event: ``_on_gradient_step``, after each gradient step."""
 
-    #: A MIRL; its module imports this one
+    #: A MIRL; typed as Any, because the module of MIRL imports this one
     model: Any
 
     def _init_callback(self) -> None:
@@ -41,12 +41,12 @@ class MIRLCallback(GradientStepCallback):
 
 class PriorUpdateCallback(MIRLCallback):
     """
-    Moves ρ at each environment step: ρ ← (1 - α_ρ) ρ + α_ρ π(·|s), with the π that acting has computed. A table ρ(·|x) moves
-    where x was visited. A network of ρ(·|x) makes a step of its own at each gradient step, with the batch of that step.
+    Updates ρ at each environment step: ρ ← (1 - α_ρ) ρ + α_ρ π(·|s), with the π of the latest actions. Of a table ρ(·|x), only
+    the visited rows change. A network ρ(·|x) makes one step of Adam at each gradient step, with the batch of that step.
 
-    With α_ρ = 0 nothing moves.
+    With α_ρ = 0, ρ is constant.
 
-    During the warm-up (``learning_starts``) nothing moves: π is then an artefact of the random initial network.
+    During the warm-up (``learning_starts``) ρ is constant: π is then an artefact of the random initial network.
 
     :param verbose: 0: no output, 1: info messages
     """
@@ -59,7 +59,7 @@ class PriorUpdateCallback(MIRLCallback):
             if policy.state_prior is None:
                 self.prior.copy_(update_prior(self.prior, probabilities, step_size))
             else:
-                # Of the latest actions: the model does not have the next observations yet
+                # _last_obs are the states of the latest actions: SB3 replaces them after this event
                 policy.state_prior.move(policy.obs_to_tensor(self.model._last_obs)[0], probabilities, step_size)
         return True
 
@@ -79,11 +79,11 @@ class PriorUpdateCallback(MIRLCallback):
 
 class BetaUpdateCallback(MIRLCallback):
     """
-    Moves β, by the model's ``beta_schedule``.
+    Updates β by the model's ``beta_schedule``.
 
     ``"normalized"``: β ← (1 - α_β) β + α_β k / √L at each gradient step. ``"adaptive"``: β ← (1 - α_β) β + α_β / L at each
     gradient step. ``"linear"``: β = β₀ + ``beta_lr`` · i at the i-th environment transition. ``"constant"``: never. With
-    ``reference_n_actions`` all of it is multiplied by the model's ``beta_factor``.
+    ``reference_n_actions``, β and its limit ``beta_max`` are multiplied by the model's ``beta_factor``.
     """
 
     def _on_step(self) -> bool:
@@ -113,8 +113,8 @@ class PriorInfluenceCallback(MIRLCallback):
     Logs how much ρ, and how much Q, decides what the agent does, as means over some of the latest states:
     ``train/prior_influence``, ``train/value_gap`` and ``train/prior_range``, see :func:`prior_influence`. It changes nothing.
 
-    :param log_freq: calls, that is steps of the vector environment, between two measurements
-    :param n_states: observations of the vector environment for a measurement, at equal distances
+    :param log_freq: steps of the vector environment between two measurements
+    :param n_states: steps of the vector environment whose states are in a measurement, equally spaced
     :param verbose: 0: no output, 1: info messages
     :raises ValueError: if ``log_freq`` or ``n_states`` is not a positive integer
     """
@@ -131,7 +131,7 @@ class PriorInfluenceCallback(MIRLCallback):
     def _on_training_start(self) -> None:
         if self.model.uses_action_masks:
             raise ValueError(
-                "PriorInfluenceCallback compares all actions of a state: its model must be without action masks, got one with"
+                "PriorInfluenceCallback compares all actions: its model must be without action masks, got a model with masks"
             )
         if self.model.policy.state_prior is not None:
             raise ValueError(
@@ -142,7 +142,7 @@ class PriorInfluenceCallback(MIRLCallback):
     def _on_step(self) -> bool:
         if self.n_calls % max(self.log_freq // self.n_states, 1) == 0:
             self._values.append(self.model.policy.q_values(self.model._last_obs))
-        # None where the training began a few steps ago
+        # There are no values if the training has just begun
         if self.n_calls % self.log_freq == 0 and self._values:
             self.record(th.cat(self._values))
             self._values = []
@@ -150,7 +150,7 @@ class PriorInfluenceCallback(MIRLCallback):
 
     def record(self, q_values: th.Tensor) -> None:
         """
-        Record what is measured.
+        Compute the three measurements and log them.
 
         :param q_values: Q(s, ·) of the latest states, each by the network of its time, [n_states · n_envs, n_actions]
         """
@@ -202,8 +202,8 @@ def auto_beta_lr(gradient_steps: int) -> float:
 
 def decoupling_factor(n_actions: int, reference_n_actions: int | None) -> float:
     """
-    By which a β that was chosen for |A₀| actions is multiplied where there are |A|: the largest penalty of a uniform ρ,
-    log|A| / β, is then that of |A₀| actions.
+    The factor that converts a β chosen for |A₀| actions into a β for |A| actions. It keeps the largest penalty under a uniform
+    ρ, log|A| / β, at its value for |A₀| actions.
 
     Paper: Mohammadpour, Frejinger and Bacon, *Decoupling regularization from the action space*, ICLR 2024,
     https://arxiv.org/abs/2406.05953, with the static temperature

@@ -1,7 +1,7 @@
 """
 The algorithms: :class:`MIRL`, and :class:`SQL`, :class:`SQLDecoupled` and :class:`SQLm`, which are MIRL with other defaults.
 
-Read it beside ``stable_baselines3/dqn/dqn.py``: the order is the same, so that a diff shows the algorithm.
+Methods have the order of ``stable_baselines3/dqn/dqn.py``: a diff of both files shows what MIRL changes.
 """
 
 from collections.abc import Callable
@@ -38,14 +38,14 @@ class MIRL(RegularizedDQN):
     marginal of the policy over visited states, and the inverse temperature β the inverse of the root mean squared TD error
     (in the paper, of the mean squared one).
 
-    It takes the arguments of :class:`~sb3_mirl.common.dqn.BaseDQN`, which are DQN's with DQN's defaults, and the ones below.
-    The paper's values for Atari are :data:`~sb3_mirl.PAPER_ATARI`. With ``n_steps > 1`` the penalties KL(π‖ρ)/β of the steps
-    between are left out of the target.
+    It takes the arguments of :class:`~sb3_mirl.common.dqn.BaseDQN`, whose defaults are those of DQN, and the ones below.
+    :data:`~sb3_mirl.PAPER_ATARI` holds the paper's values for Atari. With ``n_steps > 1`` the target omits the penalties
+    KL(π‖ρ)/β of the n_steps - 1 intermediate steps.
 
-    With action masks ρ is restricted to the valid actions of a state, ρ(a|s) ∝ ρ(a) · mask(s), and to the uniform distribution
-    over them where ρ has no mass there. ρ follows the average policy as before. For a fixed policy another ρ would be better,
-    ρ(a) ∝ E[π(a|s)] / E[mask(a,s) / Σ_b ρ(b) mask(b,s)]. The logged ``train/kl`` is the mean over the latest states of the
-    environments, because the replay buffer has no masks of s; it is then no mutual information.
+    With action masks ρ is restricted to the valid actions of a state: ρ(a|s) ∝ ρ(a) · mask(a,s). If ρ has no mass on them,
+    ρ(·|s) is uniform over them. ρ(a) follows the average policy, as without masks. That ρ is not optimal for a fixed policy:
+    the optimal ρ satisfies ρ(a) ∝ E[π(a|s)] / E[mask(a,s) / Σ_b ρ(b) mask(b,s)]. The logged ``train/kl`` is the mean over the
+    latest states of the environments, because the replay buffer has no masks of s. It does not estimate a mutual information.
 
     :param prior_lr: α_ρ in [0, 1], the step of ρ per environment transition; 0 keeps ρ fixed. ``"auto"``: 20 divided by the
         ``total_timesteps`` of the first :meth:`learn`, see :func:`~sb3_mirl.mirl.callbacks.auto_prior_lr`
@@ -55,21 +55,21 @@ class MIRL(RegularizedDQN):
     :param beta_schedule: ``"normalized"``: β follows ``beta_scale`` / √L with L the mean squared TD error, so that the unit of
         rewards does not matter; ``"adaptive"``: β follows 1/L (paper, Atari), for clipped or normalised rewards; ``"linear"``:
         β = β₀ + ``beta_lr`` · i at the i-th environment transition (paper, grid worlds); ``"constant"``: β = β₀
-    :param beta_init: β₀ ≥ 0 in 1/reward; ∞ is allowed for ``"constant"``. Like ``prior_init`` it is for new models: a loaded
-        one continues with the β and ρ of its file
+    :param beta_init: β₀ ≥ 0 in 1/reward; ∞ is allowed for ``"constant"``. ``beta_init`` and ``prior_init`` are for new models
+        only: a loaded model continues with the β and ρ of its file
     :param beta_lr: α_β in [0, 1] per gradient step for ``"normalized"`` and ``"adaptive"``; the increase of β per environment
         transition for ``"linear"``. ``"auto"``: 8.25 divided by the gradient steps of the first :meth:`learn`, see
         :func:`~sb3_mirl.mirl.callbacks.auto_beta_lr`; not for ``"linear"``
-    :param beta_scale: k > 0, without unit, of ``"normalized"``: the larger, the less regularised
+    :param beta_scale: k > 0 of ``"normalized"``, dimensionless; a larger k regularises less
     :param beta_max: the largest β that schedules may reach
-    :param reference_n_actions: |A₀| ≥ 2, the number of actions for which β was chosen: β, by whatever schedule, is multiplied
-        by :func:`~sb3_mirl.mirl.callbacks.decoupling_factor`; None: by 1
+    :param reference_n_actions: |A₀| ≥ 2, the number of actions for which β was chosen. The β of every schedule is multiplied
+        by :func:`~sb3_mirl.mirl.callbacks.decoupling_factor`. None: no factor
     :param regularization: ``"mutual_information"``: target and π use the learned ρ; ``"entropy"``: they use the uniform
         distribution, as in soft Q-learning, and ρ serves for exploration only
     :param prior_type: ``"marginal"``: ρ(a); ``"conditional"``: ρ(a|x), where x = g(s) is what ``prior_observation`` names;
         ``"skills"``: Σ_z ρ(z|x_H) ρ(a|z, x_L), a mixture of ``n_skills`` skills. See :mod:`sb3_mirl.mirl.skills`
     :param prior_observation: keys of a Dict observation; a slice or a list of indices of a vector; ``"all"``; or a function,
-        see :class:`~sb3_mirl.mirl.views.View`. For skills ``{"high": ..., "low": ...}``, where None sees nothing
+        see :class:`~sb3_mirl.mirl.views.View`. For skills ``{"high": ..., "low": ...}``; None: the level does not depend on s
     :param n_skills: K ≥ 1, for skills
     :param prior_kwargs: ``n_values`` of functions that return integers (for skills by level); for a continuous x ``net_arch``
         and ``learning_rate`` of its network, [64, 64] and 1e-3; for skills ``concentration`` of their first draws, 10
@@ -122,7 +122,7 @@ class MIRL(RegularizedDQN):
         # The step sizes that the first learn() computed for "auto"; None before
         self.resolved_prior_lr: float | None = None
         self.resolved_beta_lr: float | None = None
-        # π(·|s) behind the latest actions and what it was regularised towards, [n_envs, n_actions]; None during the warm-up
+        # Of the latest actions, [n_envs, n_actions]: π(·|s), None during the warm-up, and its prior if it depends on the state
         self.rollout_action_probabilities: th.Tensor | None = None
         self.rollout_prior: th.Tensor | None = None
 
@@ -149,7 +149,7 @@ class MIRL(RegularizedDQN):
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         masks = self.get_action_masks()
-        # Only where there are masks, for predict() of subclasses
+        # Without masks the argument is left out, because the predict() of a subclass may not have it
         masked = {} if masks is None else {"action_masks": masks}
         if self.num_timesteps < learning_starts:
             # Warm-up: ρ does not follow the π of a random initial network
@@ -158,7 +158,7 @@ class MIRL(RegularizedDQN):
         else:
             self.policy.last_action_probabilities = self.policy.last_reference_prior = None
             actions, _ = self.predict(self._last_obs, deterministic=False, **masked)  # type: ignore[arg-type]
-            # Taken now: evaluations by callbacks use the same policy object
+            # Read now, because an evaluation in a callback overwrites them: it uses the same policy object
             latest = self.policy.latest_distributions(self._last_obs, n_envs, masks)  # type: ignore[arg-type]
             self.rollout_action_probabilities, self.rollout_prior = latest
         # The network's actions count from 0
@@ -173,8 +173,8 @@ class MIRL(RegularizedDQN):
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        argmaxₐ π(a|s) or, unless ``deterministic``, the paper's behaviour policy: in each environment, with probability ε, a
-        draw from ρ instead. Arguments and results are those of DQN. Draws from π: ``policy.sample_policy(observation)``.
+        Return argmaxₐ π(a|s). Unless ``deterministic``, each action is replaced by a draw from ρ with probability ε, as in the
+        paper. Arguments and results are those of DQN. To draw actions from π, use ``policy.sample_policy(observation)``.
 
         :param action_masks: which actions are valid, bool [n_envs, n_actions], or [n_actions] for a single observation. None:
             all; a model that was trained with masks needs them
@@ -192,7 +192,7 @@ class MIRL(RegularizedDQN):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """
-        Sample the replay buffer and do the updates. ρ and β move only inside :meth:`learn`, which adds the callbacks.
+        Sample the replay buffer and do the updates. ρ and β change only in :meth:`learn`, whose callbacks update them.
 
         The logged ``train/kl`` is the mean of KL(π(·|s)‖ρ(·|x)). It estimates the mutual information I(S;A), and with ρ(·|x)
         the conditional one, I(S;A|X).
@@ -237,7 +237,7 @@ class MIRL(RegularizedDQN):
         self.gradient_batch = None
 
         if losses:
-            # The penalty on the last batch or, with masks, at the latest acting
+            # KL(π‖ρ) of the last batch. With masks, of the latest actions: the buffer has no masks of s
             if next_masks is None:
                 if self.policy.state_prior is not None:
                     with th.no_grad():
@@ -254,9 +254,9 @@ class MIRL(RegularizedDQN):
 
 class SQL(MIRL):
     """
-    Soft Q-learning: :class:`MIRL` with ρ uniform and fixed, by other defaults of ``prior_lr`` and ``regularization``.
+    Soft Q-learning: :class:`MIRL` with a uniform, fixed ρ. The defaults of ``prior_lr`` and ``regularization`` differ.
 
-    Its target is the normalised one, β⁻¹ log (1/n) Σₐ exp(β Q(s',a)): without the 1/n every step would earn log(n)/β.
+    Its target is the normalised one, β⁻¹ log (1/n) Σₐ exp(β Q(s',a)). Without 1/n each step would add log(n)/β.
     """
 
     algorithm = "SQL"
@@ -278,7 +278,7 @@ class SQLDecoupled(SQL):
 
 
 class SQLm(MIRL):
-    """The paper's ablation SQL_m: :class:`MIRL` with target and π of :class:`SQL`; the learned ρ is for exploration."""
+    """The paper's ablation SQL_m: :class:`MIRL` with target and π of :class:`SQL`; the learned ρ is for exploration only."""
 
     algorithm = "SQLm"
 

@@ -128,8 +128,8 @@ def kl_divergence(policy: th.Tensor, prior: th.Tensor) -> th.Tensor:
     p, rho = policy.double(), prior.double()
     positive = p > 0
     log_ratio = th.where(positive, p, 1.0).log() - th.where(positive, rho, 1.0).log()
-    # Σ (π log(π/ρ) - π + ρ): the same sum on the simplex, but of terms that are never negative; near π = ρ by its series in
-    # (π - ρ)/ρ, since all digits of the logarithm would cancel there
+    # Σ (π log(π/ρ) - π + ρ) is the same sum on the simplex, and none of its terms is negative. Near π = ρ the digits of these
+    # terms cancel: there they are replaced by their series in (π - ρ)/ρ
     ratio = (p - rho) / th.where(rho > 0, rho, 1.0)
     series = rho * ratio.square() * (0.5 - ratio / 6.0)
     terms = th.where((ratio.abs() < 1e-5) & positive & (rho > 0), series, p * log_ratio - p + rho)
@@ -145,7 +145,7 @@ def masked_prior(prior: th.Tensor, masks: th.Tensor) -> th.Tensor:
 
     :param prior: ρ, [A] or [..., A]
     :param masks: which actions are valid, [..., A], True and False or 1 and 0. Each row must have a valid action; without
-        one the result is not a number. Callers check it, since this function is traced
+        one the result is NaN. Callers check this, because a traced function (compilation, export) cannot test values
     :return: ρ(·|s), [..., A], float64
     """
     masks = masks.double()

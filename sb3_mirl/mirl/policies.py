@@ -50,7 +50,7 @@ class MIRLPolicy(policies.DQNPolicy):
     state_prior: StatePrior | None
     #: π(·|s) of the latest :meth:`predict`, float64 [batch, n_actions]
     last_action_probabilities: th.Tensor | None = None
-    #: What that π was regularised towards, where it depends on the state, float64 [batch, n_actions]
+    #: The prior in that π, if it depends on the state, float64 [batch, n_actions]
     last_reference_prior: th.Tensor | None = None
     acting: Callable[..., list[th.Tensor]] = staticmethod(soft_actions)
 
@@ -85,7 +85,9 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         with th.no_grad():
             tensors = self._as_tensors(obs)
-            prior = self._at(self.prior if self.state_prior is None else None, tensors, self._as_masks(action_masks))
+            prior = self._restricted_prior(
+                self.prior if self.state_prior is None else None, tensors, self._as_masks(action_masks)
+            )
             return prior.expand(len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors), -1)
 
     def reference_prior_at(
@@ -101,10 +103,10 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         prior = self.reference_prior if marginal is None else marginal
         sees_state = self.state_prior is not None and self.regularization == "mutual_information"
-        return self._at(None if sees_state else prior, obs, action_masks)
+        return self._restricted_prior(None if sees_state else prior, obs, action_masks)
 
-    def _at(self, prior: th.Tensor | None, obs: PyTorchObs, action_masks: th.Tensor | None) -> th.Tensor:
-        """A distribution, or ρ(·|x) where it is None, among the valid actions."""
+    def _restricted_prior(self, prior: th.Tensor | None, obs: PyTorchObs, action_masks: th.Tensor | None) -> th.Tensor:
+        """``prior``, or ρ(·|x) if ``prior`` is None, restricted to the valid actions."""
         if prior is None:
             prior = self.state_prior(obs)  # type: ignore[misc]
         return prior if action_masks is None else masked_prior(prior, action_masks)
@@ -127,9 +129,9 @@ class MIRLPolicy(policies.DQNPolicy):
         self, obs: Observations, n_observations: int, action_masks: np.ndarray | None
     ) -> tuple[th.Tensor, th.Tensor | None]:
         """
-        What the latest :meth:`predict` of these observations acted by, computed anew where a subclass acts in its own way.
+        The distributions of the latest :meth:`predict` of these observations, recomputed if a subclass stored none.
 
-        :return: π(·|s), float64 [batch, n_actions], and with masks what it was regularised towards, of the same shape
+        :return: π(·|s), float64 [batch, n_actions], and its prior, of the same shape; the prior may be None without masks
         """
         probabilities, prior = self.last_action_probabilities, self.last_reference_prior
         if probabilities is None or len(probabilities) != n_observations:
@@ -192,7 +194,7 @@ class MIRLPolicy(policies.DQNPolicy):
         if self.state_prior is None and self.action_masks is None:
             self.last_action_probabilities, actions = self.compute_acting(obs, self.reference_prior, self.beta)
         else:
-            # Not compiled: compiled acting expects ρ at the same place in memory
+            # Not compiled: the compiled function needs tensors at fixed addresses in memory, and this ρ is a new tensor
             self.last_reference_prior = prior = self.reference_prior_at(obs, self.action_masks)
             self.last_action_probabilities, actions = self.acting(self.q_net(obs), prior, self.beta)
         return actions
@@ -205,7 +207,7 @@ class MIRLPolicy(policies.DQNPolicy):
         action_masks: np.ndarray | None = None,
     ) -> np.ndarray:
         """
-        Actions of the environment drawn from ρ.
+        Draw actions of the environment from ρ, int64.
 
         :param shape: the shape of the result
         :param random: an ``np.random.RandomState``; NumPy's global generator, which ``set_random_seed`` seeds, unless given
@@ -215,11 +217,11 @@ class MIRLPolicy(policies.DQNPolicy):
         self.check_masks_are_given(action_masks)
         if self.state_prior is not None or action_masks is not None:
             if obs is None:
-                raise ValueError("obs must be observations where the prior depends on them, got None")
+                raise ValueError("obs must be observations if the prior depends on them or with action_masks, got None")
             return self.to_env_actions(draw(self.prior_probabilities(obs, action_masks), random)).reshape(shape)
         prior = self.prior.cpu().numpy()
-        # As random.choice(len(prior), shape, p=prior / prior.sum()) draws, in a fifth of its time. Normalised and checked
-        # here, because ρ may come from outside: set_parameters, a callback of the user's
+        # The same draws as random.choice(len(prior), shape, p=prior / prior.sum()), but faster. ρ is checked and normalised
+        # here, because set_parameters() or a user's callback may have set it
         cumulative = (prior / prior.sum()).cumsum()
         if not (prior.min() >= 0 and 0 < cumulative[-1] < np.inf):
             raise ValueError(f"The prior must be non-negative numbers with a positive sum, got {shortened(prior.tolist())}")
@@ -236,7 +238,7 @@ class MIRLPolicy(policies.DQNPolicy):
         """
         The paper's behaviour policy: each action is replaced by a draw from ρ with probability ε.
 
-        :param actions: what to do without exploration, any shape; one coin is tossed for each
+        :param actions: the actions without exploration, any shape; each is replaced independently
         :param epsilon: ε
         :param obs: observations, one for each action; needed where ρ depends on them
         :param action_masks: which actions are valid, bool [batch, n_actions]; None: all

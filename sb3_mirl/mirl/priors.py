@@ -13,30 +13,27 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_mirl.common.export.model_file import ZIP_FORMAT, read_model_file
 from sb3_mirl.common.export.values import decode
 from sb3_mirl.common.inputs import find_action_names, valid_action_names
+from sb3_mirl.mirl.arguments import LEVELS
 from sb3_mirl.mirl.mirl import MIRL
+from sb3_mirl.mirl.state_priors import MAX_ELEMENTS
 
-#: Numbers of a ρ that is read from a file
-MAX_ELEMENTS = 2**20
-#: In the ``state_dict`` of a policy, the names of what a ρ(·|x) consists of begin so
+#: Prefix of the names of ρ(·|x)'s tensors in the ``state_dict`` of a policy
 STATE_PRIOR = "state_prior."
-#: The two tables of a prior with skills
-LEVELS = ("high", "low")
 
 
 def load_prior(
     path: str | Path, env: gym.Env | VecEnv | str | None = None, uniform_share: float = 0.0, level: str | None = None
 ) -> np.ndarray | dict[str, Any]:
     """
-    ρ of a model file, to start another run with: ``MIRL(..., prior_init=load_prior("model.zip", env, uniform_share=0.1))``.
+    Read a learned ρ to start another run: ``MIRL(..., prior_init=load_prior("model.zip", env, uniform_share=0.1))``.
 
     If the file and ``env`` both have names for the actions, ρ is matched by name: actions that ``env`` does not have are left
     out and the others scaled to sum 1; actions that the file does not have get their share of the uniform distribution only.
     Without names the order counts, and the number of actions must be the same.
 
     The result is (1 - u) ρ + u/n with u = ``uniform_share``. Under ``"mutual_information"`` an action with ρ(a) = 0 is never
-    tried nor used in the target, and so stays at 0; an action with a tiny ρ(a) needs a large β · Q to come back. A share of,
-    say, 0.1 gives each action at least a tenth of its uniform probability, because the new run may need other actions than
-    the old one.
+    tried nor used in the target, and so stays at 0; an action with a tiny ρ(a) needs a large β · Q to come back. The new run
+    may need other actions than the old one: u = 0.1, say, gives each action at least a tenth of its uniform probability.
 
     A ρ(·|x) belongs to a view x of the observation, which the new run must have as well.
 
@@ -59,7 +56,7 @@ def load_prior(
             return load_prior(path, made, uniform_share, level)
     if not isinstance(env, (gym.Env, VecEnv, type(None))):
         raise ValueError(f"env must be an environment, its id or None, got {env!r}")
-    found, arrays = _read(path, MIRL)
+    found, arrays = _read(path)
 
     def adapted(prior: np.ndarray) -> np.ndarray:
         if env is not None:
@@ -76,31 +73,30 @@ def load_prior(
             raise ValueError(f"env must be None and uniform_share 0 for the prior of {str(path)!r}, which is a network")
         return arrays if view is None else {**arrays, "prior_observation": view}
     levels = arrays.keys() if level is None else [level]
-    # The last axis of the high level are skills
+    # ``high`` is not adapted: its last axis is skills, not actions
     parts = {name: arrays[name] if name == "high" else adapted(arrays[name]) for name in levels}
     if level is not None and isinstance(view, dict):
         view = {name: view[name] for name in levels if name in view}
     return parts if view is None else {**parts, "prior_observation": view}
 
 
-def inspect_file(path: str | Path, algorithm: type = MIRL) -> dict[str, Any]:
+def inspect_file(path: str | Path) -> dict[str, Any]:
     """
-    :func:`~sb3_mirl.common.export.model_file.read_model_file`, with ρ and β.
+    :func:`~sb3_mirl.common.export.model_file.read_model_file` with MIRL's arguments and training attributes, and with ρ and β.
 
     :param path: of an export or of SB3's zip; its suffix may be left out
-    :param algorithm: the class whose constructor arguments are looked for in a zip
     :return: plain JSON, with ``prior`` and ``beta``, both None if the file has none; and with ``state_prior``, None for a
-        marginal ρ(a), else the tables by name, without any for a network
+        marginal ρ(a), else a dict of the tables by name, which is empty for a network
     :raises ValueError: if the file is neither, or damaged, or if ρ and β are not float64 [n_actions] and float64 []
     """
-    found, arrays = _read(path, algorithm)
+    found, arrays = _read(path)
     tables = {name: array.tolist() for name, array in arrays.items() if name != "network"}
     return {**found, "state_prior": tables if arrays else None}
 
 
-def _read(path: str | Path, algorithm: type) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is in a file, with ``prior`` and ``beta``; and the arrays of a ρ(·|x), empty for a marginal."""
-    found, tensors = read_model_file(path, ("prior", "beta", STATE_PRIOR), algorithm)
+    found, tensors = read_model_file(path, ("prior", "beta", STATE_PRIOR), MIRL)
     if not tensors:
         return {**found, "prior": None, "beta": None}, {}
     prior, beta = tensors.pop("prior", None), tensors.pop("beta", None)
@@ -114,7 +110,7 @@ def _read(path: str | Path, algorithm: type) -> tuple[dict[str, Any], dict[str, 
 
 
 def _is_plain(tensor: Any) -> bool:
-    """Sparse tensors and those of the device meta have no elements to be read."""
+    """Whether this is a dense tensor on the CPU. Sparse and meta tensors have no elements to read."""
     return isinstance(tensor, th.Tensor) and (tensor.layout, tensor.device.type) == (th.strided, "cpu")
 
 

@@ -1,4 +1,4 @@
-""":class:`RegularizedDQN`: what MIRL has beside its algorithm, such as ρ and β as attributes, in logs and in files."""
+""":class:`RegularizedDQN`: the parts of MIRL beside its algorithm: ρ and β as attributes, in logs and in files."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -74,12 +74,12 @@ class RegularizedDQN(BaseDQN):
         policy.state_prior = None if state_prior is None else state_prior.to(policy.device)
 
     def exported_argument(self, name: str, value: Any) -> Any:
-        """A constructor argument as an export holds it: of functions the name only."""
+        """A constructor argument in the form in which exports hold it; a function is replaced by its name."""
         return describe_view(value) if name == "prior_observation" else super().exported_argument(name, value)
 
     def prior_inputs(self, obs: Any, action_masks: np.ndarray | None) -> dict[str, Any]:
         """
-        What draws from ρ need to know: nothing of the marginal, so that policies of users may leave the arguments out.
+        Arguments for draws from ρ. A marginal ρ without masks needs none, so that a user's policy may lack these parameters.
 
         :param obs: observations
         :param action_masks: bool [batch, n_actions]; None: no masks
@@ -92,9 +92,9 @@ class RegularizedDQN(BaseDQN):
     @property
     def prior(self) -> np.ndarray:
         """
-        ρ, float64 [n_actions]; or, of a discrete x, the table ρ(·|x), [n_x, n_actions]. A copy.
+        A copy of ρ(a), float64 [n_actions], or of the table ρ(a|x) of a discrete view x, [n_x, n_actions].
 
-        :raises ValueError: if ρ is no table
+        :raises ValueError: if ρ is a network or a mixture of skills
         """
         state_prior = self.policy.state_prior
         if state_prior is not None and not isinstance(state_prior, Conditional):
@@ -111,7 +111,7 @@ class RegularizedDQN(BaseDQN):
 
     @property
     def beta_factor(self) -> float:
-        """By which β is multiplied."""
+        """The factor of β for the number of actions: :func:`~sb3_mirl.mirl.callbacks.decoupling_factor`; usually 1."""
         return decoupling_factor(int(self.action_space.n), self.reference_n_actions)  # type: ignore[attr-defined]
 
     @property
@@ -152,7 +152,7 @@ class RegularizedDQN(BaseDQN):
 
 
 def _resolved(given: Any, space: spaces.Space) -> Any:
-    """What ``prior_observation`` sees, checked against the observation space."""
+    """``prior_observation``, checked against the observation space; slices become lists of indices."""
     if isinstance(given, Mapping):
         return {level: resolve_view(f"prior_observation[{level!r}]", view, space) for level, view in given.items()}
     return resolve_view("prior_observation", given, space)
@@ -175,10 +175,10 @@ def make_state_prior(
     :param observation: the argument ``prior_observation``, with lists for slices
     :param n_skills: the argument
     :param settings: the argument ``prior_kwargs``
-    :param space: of one observation
+    :param space: the observation space
     :param n_actions: the number of actions
     :param seed: the argument
-    :param device: on which functions of the observation are tried
+    :param device: device on which a function ``prior_observation`` is tried
     :return: ρ(·|x); None for the marginal
     :raises ValueError: if they do not fit together; the message names the argument
     """
@@ -218,18 +218,18 @@ def start_from(state_prior: StatePrior, given: Any, prior_type: str, observation
     if unknown := sorted(parts.keys() - set(state_prior.parts)):
         raise ValueError(
             f"prior_init must hold {' and '.join(state_prior.parts)} for the {type(state_prior).__name__} of "
-            f"prior_type={prior_type!r}, got {' and '.join(unknown)}: of another kind of prior, or of another kind of view"
+            f"prior_type={prior_type!r}, got {' and '.join(unknown)}, which belongs to another kind of prior or view"
         )
     own = describe_view(observation)
     if isinstance(view, Mapping) and isinstance(own, Mapping) and prior_type == "skills":
         own = {level: own[level] for level in view.keys() & own.keys()}
-    if view is not None and _listed(view) != _listed(own):
+    if view is not None and _normalised_view(view) != _normalised_view(own):
         raise ValueError(f"prior_init must be of the view prior_observation={own!r}, got a prior of {view!r}")
     state_prior.start_from(parts)
 
 
-def _listed(view: Any) -> Any:
-    """A view as data, with a list for a single key."""
+def _normalised_view(view: Any) -> Any:
+    """A view with each single key as a list of one key, so that equal views compare equal."""
     if isinstance(view, Mapping):
-        return {name: _listed(value) for name, value in view.items()}
+        return {name: _normalised_view(value) for name, value in view.items()}
     return [view] if isinstance(view, str) else view

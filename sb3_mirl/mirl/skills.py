@@ -2,8 +2,8 @@
 A prior that is a mixture of skills: :class:`Skills`, a ρ(·|x) with a discrete latent variable.
 
 Source: Tirumala et al., *Exploiting hierarchy for learning and transfer in KL-regularized RL*, 2019,
-https://arxiv.org/abs/1903.07438. Of it this is the bound with a discrete latent for one step; latents that persist over time,
-and continuous ones, are left out.
+https://arxiv.org/abs/1903.07438. This module has their bound for a discrete latent that is drawn anew in each step. Latents
+that persist over time and continuous latents are not implemented.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ class Skills(StatePrior):
     """
     ρ(a|x) = Σ_z ρ(z|x_H) ρ(a|z, x_L), a mixture of K skills z with two views of the observation, both discrete.
 
-    Each step is one of expectation-maximisation. The expectation is the posterior of the skill, ρ(z|a,x), under the policy
-    π(z,a|s) = π(a|s) ρ(z|a,x) ∝ ρ(z|x_H) ρ(a|z,x_L) exp(β Q(s,a)). Then ρ(z|x_H) moves towards π(z|s) with the step α_ρ, and
-    ρ(a|z,x_L) towards π(a|z,s) with the step α_ρ π(z|s): the averages of Algorithm 1.
+    Each update is one step of expectation-maximisation. The E-step computes the posterior of the skill, ρ(z|a,x), which gives
+    π(z,a|s) = π(a|s) ρ(z|a,x) ∝ ρ(z|x_H) ρ(a|z,x_L) exp(β Q(s,a)). The M-step moves ρ(z|x_H) towards π(z|s) with the step α_ρ,
+    and ρ(a|z,x_L) towards π(a|z,s) with the step α_ρ π(z|s): the running averages of Algorithm 1.
 
-    Skills that nothing tells apart, neither the low level nor the high one, stay equal for ever. Therefore the low level
-    begins with Dirichlet draws, if there are several skills.
+    Skills stay equal for ever if their low levels are equal and the high level is the same for all x_H. Therefore the low
+    level begins with Dirichlet draws, if there are several skills.
 
     :param high: the view x_H of the choice of the skill
     :param low: the view x_L of the skill
@@ -83,15 +83,15 @@ class Skills(StatePrior):
         return policy.unsqueeze(1) * posterior
 
     def start_from(self, parts: Mapping[str, Any]) -> None:
-        """As for all priors; raises ValueError as well if nothing tells the skills apart."""
+        """As for all priors; also raises ValueError if the skills could never become different."""
         super().start_from(parts)
         if "low" not in parts or len(self.low) == 1:
             return
         low, high = np.asarray(parts["low"]), np.atleast_2d(parts.get("high", 1.0))
         if (low.shape != tuple(self.low.shape) or (low == low[0]).all()) and (high == high[0]).all():
             raise ValueError(
-                "prior_init: low must differ between skills, or high between the values of x_H, because skills that nothing "
-                f"tells apart stay equal, got {shortened(low.tolist())}"
+                "prior_init: low must differ between skills, or high between the values of x_H, because otherwise the skills "
+                f"stay equal, got {shortened(low.tolist())}"
             )
 
     def move(self, obs: PyTorchObs, policy: th.Tensor, step_size: float) -> None:
@@ -121,7 +121,7 @@ def _update_skills(low: th.Tensor, joint: th.Tensor, step_size: float) -> th.Ten
     policies = joint.sum(dim=0) / weights.sum(dim=0).unsqueeze(1)
     moved = th.lerp(low, policies, steps.unsqueeze(1))
     total = moved.sum(dim=1, keepdim=True)
-    # Skills that nobody uses, and policies that are not finite, leave ρ as it was
+    # ρ stays as it was for an unused skill (0/0), and if the policy is not finite
     return th.where(total.isfinite(), moved / total, low)
 
 

@@ -18,7 +18,7 @@ from sb3_mirl.common.text import shortened
 from sb3_mirl.mirl.operators import update_prior
 from sb3_mirl.mirl.views import View
 
-#: Numbers in a table of probabilities
+#: Largest number of probabilities in a table
 MAX_ELEMENTS = 2**20
 
 
@@ -138,7 +138,7 @@ class ConditionalNetwork(StatePrior):
 
     :param view: x = g(s), continuous
     :param n_actions: the number of actions
-    :param seed: of the first weights; None: they follow the state of torch's generator, which is not changed
+    :param seed: of the first weights; None: they depend on the state of torch's generator. The state is never changed
     :param net_arch: sizes of the hidden layers
     :param learning_rate: of Adam
     """
@@ -216,7 +216,7 @@ class ConditionalNetwork(StatePrior):
                 value.copy_(th.as_tensor(arrays[name]))
 
     def check_loaded_state(self) -> None:
-        """Whatever the weights are, the result is a distribution; numbers that are not finite end the training."""
+        """No check: the softmax of finite weights is a distribution, and other weights end the training with an error."""
 
 
 def uniform_table(name: str, *shape: int) -> th.Tensor:

@@ -2,7 +2,7 @@
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
-#: The title of the chart of ρ by action, which is logged for a marginal ρ of not too many actions
+#: The title of the chart of ρ by action, which models log only for a marginal ρ of at most 32 actions
 PRIOR = "ρ(a), the action prior"
 #: Charts by title, with regular expressions of what they show
 CHARTS = {

@@ -29,8 +29,8 @@ def resolve_view(name: str, given: Any, space: spaces.Space) -> Any:
     :param name: of the argument, for the error
     :param given: keys of a Dict space, a string or a list; for a Box with one axis or a MultiDiscrete a slice or a list of
         indices; ``"all"`` for a space that is no Dict; a function; None for a view that sees nothing
-    :param space: of one observation
-    :return: the same, with slices and arrays as lists of integers
+    :param space: the observation space
+    :return: the view, with slices and arrays as lists of integers
     :raises ValueError: if the space has no such part
     """
     if given is None or callable(given):
@@ -86,7 +86,7 @@ class View:
     :param space: of one observation
     :param n_values: of a function that returns integers
     :param device: on which the function is tried
-    :raises ValueError: if the function does not work as it should on observations drawn from the space
+    :raises ValueError: if the function fails, or returns another shape or dtype, for observations drawn from the space
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class View:
         if self.function is not None:
             return self._of_function(obs)
         first = next(iter(obs.values())) if isinstance(obs, dict) else obs
-        # len() would make the size of the batch a constant of an export
+        # shape[0] and not len(), which would make the size of the batch a constant of an export
         if self.n_values is None:
             return th.cat([_features(_part(obs, key), indices, space) for key, indices, space in self.parts], dim=1)
         x = th.zeros(first.shape[0], dtype=th.int64, device=first.device)

@@ -1,5 +1,5 @@
 """
-The priors of many tabular learners: rows of common tables, which move by the averages of Algorithm 1.
+The priors of many tabular learners, as rows of shared tables. They are updated by the running averages of Algorithm 1.
 
 Shapes: S states, A actions, R runs, G groups, K skills; n any number of states, which are numbered over all runs. All arrays
 are NumPy's, float64. Symbols are those of ``operators.py``.
@@ -25,8 +25,8 @@ class RunPrior(NamedTuple):
     masks: np.ndarray | None  # which actions are valid, [S, A]
     prior_lr: float
     high_lr: float
-    uses_prior: bool  # whether target and π take ρ, or the uniform distribution
-    hard: bool  # β = ∞: log ρ becomes 0 on the support of ρ
+    uses_prior: bool  # whether target and π use ρ; otherwise the uniform distribution
+    infinite_beta: bool  # whether β = ∞: only the support of ρ counts, so log ρ is replaced by 0 there
 
 
 def first_low_level(
@@ -54,14 +54,14 @@ def first_low_level(
     if n_skills == 1 and prior_groups is None:
         return as_distribution("prior_init", prior_init, (n_actions,))[None, None]
     leading = (n_skills,) if n_skills > 1 else ()
-    # A table may have groups of which this world has no state
+    # A table may also have groups that no state of this world belongs to
     given = np.shape(prior_init)
     n_groups = max(n_groups, given[-2]) if len(given) == len(leading) + 2 else n_groups
     return as_distribution("prior_init", prior_init, (*leading, n_groups, n_actions)).reshape(n_skills, n_groups, n_actions)
 
 
 class _Priors:
-    """What both kinds share. ``reference`` is the distribution of target and π: ρ, or the uniform one."""
+    """What :class:`TablePriors` and :class:`SkillPriors` share. ``reference`` is the prior in target and π: ρ or uniform."""
 
     def __init__(self, runs: Sequence[RunPrior], n_actions: int) -> None:
         n_states = [len(run.low_groups) for run in runs]
@@ -79,7 +79,7 @@ class _Priors:
             self._uniform[row, :own_actions] = 1.0 / own_actions
         self._prior_lr = np.array([run.prior_lr for run in runs])
         self._uses_prior = np.array([run.uses_prior for run in runs])
-        self._hard = np.array([run.hard for run in runs])
+        self._infinite_beta = np.array([run.infinite_beta for run in runs])
 
     def low(self, run: int) -> np.ndarray:
         """A copy of ρ(a|z,x_L) of one run, [K, G_L, A]; -1 is the last run."""
@@ -88,26 +88,26 @@ class _Priors:
         return self._low[first : first + n_groups, :n_skills, :n_actions].transpose(1, 0, 2).copy()
 
 
-def _log_weights(reference: np.ndarray, hard: np.ndarray) -> np.ndarray:
-    """log ρ [n, A], for ``hard`` [n]: 0 on the support of ρ and -∞ elsewhere where β = ∞."""
+def _log_weights(reference: np.ndarray, infinite_beta: np.ndarray) -> np.ndarray:
+    """log ρ [n, A], for ``infinite_beta`` [n]: 0 on the support of ρ and -∞ elsewhere where β = ∞."""
     with np.errstate(divide="ignore"):
-        return np.log(np.where(hard[:, None], reference > 0.0, reference))
+        return np.log(np.where(infinite_beta[:, None], reference > 0.0, reference))
 
 
 class TablePriors(_Priors):
-    """ρ(a|x) of many runs, without skills and masks: the logarithms are kept."""
+    """ρ(a|x) of many runs without skills and masks. The logarithms are cached."""
 
     def __init__(self, runs: Sequence[RunPrior], n_actions: int) -> None:
         super().__init__(runs, n_actions)
         run_of_row = np.repeat(np.arange(len(runs)), np.diff(self._first_low))
         self._prior = self._low[:, 0]
         self._reference = np.where(self._uses_prior[run_of_row, None], self._prior, self._uniform[run_of_row])
-        self._logarithm = _log_weights(self._reference, self._hard[run_of_row])
+        self._logarithm = _log_weights(self._reference, self._infinite_beta[run_of_row])
         self._step_size = self._prior_lr[:, None]
         self._is_marginal = len(self._prior) == len(runs)
-        #: Runs of which the reference moves with ρ
+        #: Runs whose reference is a ρ that is learned
         self._moving = np.flatnonzero(self._uses_prior & (self._prior_lr > 0.0))
-        self._hard_moving = self._hard[self._moving]
+        self._infinite_beta_moving = self._infinite_beta[self._moving]
 
     def behaviour(self, state: np.ndarray) -> np.ndarray:
         """ρ(·|s), from which explored actions are drawn, [n, A]."""
@@ -138,12 +138,11 @@ class TablePriors(_Priors):
         if len(moving := self._moving):
             rows = moving if self._is_marginal else rows[moving]
             self._reference[rows] = prior[moving]
-            self._logarithm[rows] = _log_weights(prior[moving], self._hard_moving)
+            self._logarithm[rows] = _log_weights(prior[moving], self._infinite_beta_moving)
 
 
 class SkillPriors(_Priors):
-    """ρ(a|x) = Σ_z ρ(z|x_H) ρ(a|z,x_L) of many runs, among the valid actions: the general case, computed where it is asked
-    for."""
+    """ρ(a|x) = Σ_z ρ(z|x_H) ρ(a|z,x_L) of many runs, among the valid actions: the general case, computed on demand."""
 
     def __init__(self, runs: Sequence[RunPrior], n_actions: int) -> None:
         super().__init__(runs, n_actions)
@@ -179,7 +178,7 @@ class SkillPriors(_Priors):
 
     def log_weights(self, state: np.ndarray) -> np.ndarray:
         """log_weights_everywhere() in the states [n], [n, A]."""
-        return _log_weights(self.reference(state), self._hard[self._run_of_state[state]])
+        return _log_weights(self.reference(state), self._infinite_beta[self._run_of_state[state]])
 
     def log_weights_everywhere(self) -> np.ndarray:
         """The logarithm of the reference in all states, [Σ S, A]; with β = ∞, 0 on the support and -∞ elsewhere."""
@@ -193,7 +192,7 @@ class SkillPriors(_Priors):
         high, low = self._high[self._high_row[state]], self._low[self._low_row[state]]
         joint = self._joint(state)
         mixture = joint.sum(axis=1, keepdims=True)
-        # Where no valid action has mass, actions say nothing about the skill
+        # If no valid action has mass, the posterior of the skill is its prior: actions are drawn uniformly
         posterior = np.where(mixture > 0.0, joint / np.where(mixture > 0.0, mixture, 1.0), high[:, :, None])
         skill_policy = policy[:, None, :] * posterior
         use = skill_policy.sum(axis=2)

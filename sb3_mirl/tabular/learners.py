@@ -143,7 +143,7 @@ def _first_prior(run: TabularRun, generator: np.random.Generator) -> RunPrior:
         prior_lr=settings.prior_lr,
         high_lr=settings.prior_lr if settings.high_lr is None else settings.high_lr,
         uses_prior=settings.regularization == "mutual_information",
-        hard=bool(np.isinf(settings.beta_init) and np.isinf(settings.beta_max)),
+        infinite_beta=bool(np.isinf(settings.beta_init) and np.isinf(settings.beta_max)),
     )
 
 
@@ -161,10 +161,10 @@ class TabularLearners:
     the same seed get the same random numbers whatever their settings. (If other runs have more actions, masks or skills, sums
     may be rounded differently.)
 
-    A step of a learner is Algorithm 1 with a table. π_i ∝ ρ_i exp(β_i Q_i(s,·)); the action is the most probable one or, with
-    probability ε, a draw from ρ_i; ρ_{i+1} follows from π_i, in the group of the state only; Q(s,a) moves by α_Q towards r + γ
-    V(s'), where V is the soft value of Q_i for ρ_{i+1} and β_i. Q starts at 0. Episodes end by termination only, and the next
-    one starts at once.
+    A step of a learner is Algorithm 1 with a table. The policy is π_i ∝ ρ_i exp(β_i Q_i(s,·)). The action is the most probable
+    one or, with probability ε, a draw from ρ_i. ρ_i moves towards π_i, in the group of the state only. Q(s,a) moves towards
+    r + γ V(s') with the step α_Q, where V is the soft value of Q_i for ρ_{i+1} and β_i. Q starts at 0. Episodes end by
+    termination only, and the next one starts at once.
 
     :param runs: worlds, settings and seeds; worlds may differ in size
     :raises ValueError: if there are no runs, or if the first prior, the groups or the masks of a run do not fit its world
@@ -178,7 +178,7 @@ class TabularLearners:
         self.n_steps = 0
         self._rows = np.arange(len(self.runs))
         self._set_up_tables()
-        # The third stream came later: the first two do not depend on it
+        # The third stream was added later: spawn() gives the same first two streams with and without it
         streams = [np.random.SeedSequence(run.seed).spawn(3) for run in self.runs]
         self._training_random = [np.random.default_rng(training) for training, _, _ in streams]
         self._evaluation_random = [np.random.default_rng(evaluation) for _, evaluation, _ in streams]
@@ -218,10 +218,10 @@ class TabularLearners:
         is_plain = all(len(prior.low) == 1 and prior.masks is None for prior in first)
         self._priors = TablePriors(first, self._n_actions) if is_plain else SkillPriors(first, self._n_actions)
         # With β = ∞, target and action depend on the support of ρ only: its indicator replaces ρ
-        self._hard = np.array([prior.hard for prior in first])
-        self._breaks_ties = self._hard & np.array([prior.uses_prior for prior in first])
+        self._infinite_beta = np.array([prior.infinite_beta for prior in first])
+        self._breaks_ties = self._infinite_beta & np.array([prior.uses_prior for prior in first])
         learns_prior = np.array([prior.prior_lr > 0.0 or prior.high_lr > 0.0 for prior in first])
-        self._hard_learners = np.flatnonzero(self._hard & learns_prior)
+        self._infinite_beta_learners = np.flatnonzero(self._infinite_beta & learns_prior)
 
     def _first_states(self, random: np.ndarray) -> np.ndarray:
         """States in which episodes start, for uniform random numbers [R, n]."""
@@ -318,7 +318,7 @@ class TabularLearners:
 
     def learn(self, n_steps: int) -> "TabularLearners":
         """
-        Let every run make ``n_steps`` more environment steps. Two calls give the same result as one.
+        Let every run make ``n_steps`` more environment steps. The result does not depend on how they are split into calls.
 
         :param n_steps: number of steps, at least 0
         :return: the learners themselves
@@ -349,14 +349,14 @@ class TabularLearners:
 
     def _scale(self, beta: np.ndarray) -> np.ndarray:
         """The factor of Q in the logits of π, [..., R]: β, or 1 if β = ∞."""
-        return np.where(self._hard, 1.0, beta)
+        return np.where(self._infinite_beta, 1.0, beta)
 
     def _act(self, scale: np.ndarray, explores: np.ndarray, choice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Actions [R] of the behaviour policy, and π [R, A] where the agents are."""
         logits = scale[:, None] * self._q[self._state] + self._priors.log_weights(self._state)
         action = self._most_probable(logits, self._rows, self._state)
         policy = np.exp(logits - logits.max(axis=1, keepdims=True))
-        if len(rows := self._hard_learners):
+        if len(rows := self._infinite_beta_learners):
             policy[rows] = self._priors.reference(self._state[rows]) * (policy[rows] == 1.0)
         policy /= policy.sum(axis=1, keepdims=True)
         if len(rows := np.flatnonzero(explores)):
@@ -386,7 +386,7 @@ class TabularLearners:
         peak = logits.max(axis=1)
         # The shifted log-sum-exp of operators.soft_value, for one β per row
         log_sum = np.log(np.exp(logits - peak[:, None]).sum(axis=1))
-        value = (peak + np.where(self._hard, 0.0, log_sum)) / np.where(scale == 0.0, 1.0, scale)
+        value = (peak + np.where(self._infinite_beta, 0.0, log_sum)) / np.where(scale == 0.0, 1.0, scale)
         if len(rows := np.flatnonzero(beta < _SMALL_BETA)):
             reference = self._priors.reference(next_state[rows])
             value[rows] = soft_value(*map(th.from_numpy, (next_q[rows], reference, beta[rows]))).numpy()

@@ -1,5 +1,5 @@
 """
-Priors that see part of the state, and the best prior of a kind for a given policy.
+Priors that depend on a part of the state, and the best prior of a kind for a given policy.
 
 A prior sees x = g(s), the group of the state. It is a table ρ(a|x), with or without masks of valid actions, or a mixture of K
 skills z, ρ(a|x) = Σ_z ρ(z|x_H) ρ(a|z,x_L), whose two levels may see different groups. One group gives MIRL's marginal ρ(a).
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from sb3_mirl.mirl.operators import kl_divergence, masked_prior
 from sb3_mirl.tabular.mdp import as_distribution
 
-# An action of the support keeps at least this probability: states that are not visited keep a way to the end of an episode
+# Smallest probability of an action in the support, so that unvisited states keep a way to the end of an episode
 _SMALLEST_PRIOR = 1e-300
 # The same for both levels of a mixture, whose product must stay a normal number
 _SMALLEST_SKILL = 1e-150
@@ -35,7 +35,7 @@ def check_groups(name: str, groups: ArrayLike | None, n_states: int) -> np.ndarr
     :param groups: g(s), whole numbers from 0, [S]; None: all states are in group 0
     :param n_states: S
     :return: g(s), int64, [S]
-    :raises ValueError: if they are not that
+    :raises ValueError: if the shape is not [S], or if a group is not a whole number from 0
     """
     groups = np.zeros(n_states, dtype=np.int64) if groups is None else np.asarray(groups)
     if groups.shape != (n_states,):
@@ -53,7 +53,7 @@ def check_masks(action_masks: ArrayLike, shape: tuple[int, int]) -> np.ndarray:
     :param action_masks: which actions are valid in each state, True and False or 1 and 0, [S, A]
     :param shape: (S, A)
     :return: the masks, bool, [S, A]
-    :raises ValueError: if they are not that, or if a state has no valid action
+    :raises ValueError: if the shape or a value is not accepted, or if a state has no valid action
     """
     masks = np.asarray(action_masks)
     if masks.shape != shape:
@@ -78,7 +78,7 @@ def prior_of_states(prior: ArrayLike, action_masks: ArrayLike | None, shape: tup
     :param action_masks: which actions are valid, [S, A]; None: all
     :param shape: (S, A)
     :return: ρ(·|s), [S, A], among the valid actions
-    :raises ValueError: if the arrays do not have these shapes and meanings
+    :raises ValueError: if an array has another shape, or values that are not accepted
     """
     checked = as_distribution("prior", prior, shape if np.ndim(prior) == 2 else shape[1:])
     masks = None if action_masks is None else check_masks(action_masks, shape)
@@ -101,7 +101,7 @@ def weights_in_groups(weights: np.ndarray, groups: np.ndarray, n_groups: int) ->
 
 def _replace_rows(rows: np.ndarray, best: np.ndarray, smallest: float) -> np.ndarray:
     """
-    Distributions on the last axis, replaced by ``best`` (which need not sum to 1) where that has mass. Zeros stay zero.
+    Replace each distribution on the last axis by that of ``best``, normalised, if ``best`` has mass there. Zeros stay zero.
     """
     has_mass = best.sum(axis=-1, keepdims=True) > 0.0
     best = np.where(rows > 0.0, np.maximum(best, smallest), 0.0)
@@ -153,7 +153,7 @@ class GroupPrior(NamedTuple):
         :param groups: g(s), [S]; None: no groups
         :param action_masks: which actions are valid, [S, A]; None: all
         :param shape: (S, A)
-        :raises ValueError: if the arrays do not have these shapes and meanings
+        :raises ValueError: if an array has another shape, or values that are not accepted
         """
         n_states, n_actions = shape
         checked = check_groups("prior_groups", groups, n_states)
@@ -163,7 +163,7 @@ class GroupPrior(NamedTuple):
             prior = np.full((n_groups, n_actions), 1.0 / n_actions)
         elif groups is None:
             return cls(as_distribution("prior", prior, (n_actions,))[None], checked, masks)
-        # A table may have groups of which this world has no state
+        # A table may also have groups that no state of this MDP belongs to
         rows = max(n_groups, np.shape(prior)[0] if np.ndim(prior) == 2 else 0)
         return cls(as_distribution("prior", prior, (rows, n_actions)), checked, masks)
 
@@ -199,9 +199,9 @@ class GroupPrior(NamedTuple):
 
     def _lengthen(self, improved: "GroupPrior", weights: np.ndarray, policy: np.ndarray) -> "GroupPrior":
         """
-        Double the step from this prior to ``improved``, in log ρ, as long as E_d[KL(π‖ρ)|x] falls; for each group.
-        E_d[KL(π‖ρ)] is convex in log ρ. Where the best ρ(a) is 0 although a is the only valid action of some states, n plain
-        steps reach ρ(a) ~ 1/n only.
+        For each group, double the step from this prior to ``improved``, in log ρ, as long as E_d[KL(π‖ρ)|x] falls.
+        E_d[KL(π‖ρ)] is convex in log ρ. Plain steps can be slow: if the best ρ(a) is 0 although a is the only valid action of
+        some states, n plain steps only reach ρ(a) ~ 1/n.
         """
         positive = self.table > 0.0
         start = np.log(np.where(positive, self.table, 1.0))
@@ -253,14 +253,14 @@ class SkillPrior(NamedTuple):
         :param low_groups: x_L, [S]; None: all states are in group 0
         :param shape: (S, A)
         :param seed: seed of the draw
-        :raises ValueError: if the arrays do not have these shapes and meanings
+        :raises ValueError: if an array has another shape, or values that are not accepted
         """
         check_n_skills(n_skills)
         x_high, x_low = check_groups("high_groups", high_groups, shape[0]), check_groups("low_groups", low_groups, shape[0])
         n_high, n_low = int(x_high.max()) + 1, int(x_low.max()) + 1
         high = np.full((n_high, n_skills), 1.0 / n_skills) if high is None else high
         low = draw_skills(np.random.default_rng(seed), n_skills, n_low, shape[1]) if low is None else low
-        # Tables may have groups of which this world has no state
+        # Tables may also have groups that no state of this MDP belongs to
         n_high = max(n_high, np.shape(high)[0] if np.ndim(high) == 2 else 0)
         n_low = max(n_low, np.shape(low)[1] if np.ndim(low) == 3 else 0)
         high = as_distribution("high", high, (n_high, n_skills))

@@ -157,7 +157,7 @@ def soft_value_iteration(
     :param gamma: γ in [0, 1]; with γ = 1 there must be a way to termination under ρ from every state
     :param beta: β from 0 to ∞ included, in 1/reward
     :param prior: ρ, [A], or ρ(·|s), [S, A]
-    :param tolerance: largest error of Q and V, in units of reward. Rounding may exceed it: its error is that of max |Q|
+    :param tolerance: largest error of Q and V, in units of reward. The rounding error may be larger: it is that of max |Q|,
         times 1/(1-γ)
     :param action_masks: which actions are valid, [S, A]: ρ(a|s) ∝ ρ(a) · mask(s), and uniform over the valid actions where ρ
         has no mass on them
@@ -171,7 +171,7 @@ def soft_value_iteration(
 
 
 def _first_policy(mdp: Mdp, beta: float, prior: np.ndarray) -> np.ndarray:
-    """A policy to begin with, for ρ(·|s), both [S, A]. If γ = 1, its episodes end, and soon."""
+    """The policy with which policy iteration begins, [S, A], for ρ(·|s), [S, A]. If γ = 1, its episodes end."""
     mdp.check_episodes_end(prior > 0.0)
     # With a tiny β, penalties exceed all rewards: ρ itself is nearly optimal
     if mdp.gamma == 1.0 and beta * np.abs(mdp.reward).max(initial=np.finfo(np.float64).tiny) > 1e-3:
@@ -184,9 +184,9 @@ def _policy_iteration(mdp: Mdp, beta: float, prior: np.ndarray, policy: np.ndarr
     :func:`soft_value_iteration` on checked arguments, starting from ``policy``, whose episodes end if γ = 1. ``prior`` and
     ``policy`` are [S, A].
 
-    The policy is changed only where the gain exceeds rounding. With γ = 1 the change also shows whether a value exists: if
-    episodes stop ending, the mean gain over the states in which they stay is earned in each step without end. (Rounding
-    alone may also select, among equal actions, one that does not end the episode.)
+    The policy is changed only where the gain exceeds rounding. With γ = 1 the change also shows whether a value exists: if the
+    changed policy never leaves a set of states, it earns the mean gain over these states in each of infinitely many steps.
+    (Rounding alone may also select, among equal actions, one that does not end the episode.)
     """
     penalty = _penalty(policy, prior, beta)
     unbounded = f"gamma=1: the value does not exist, because it grows without bound (beta={beta})"
@@ -222,7 +222,7 @@ def _policy_iteration(mdp: Mdp, beta: float, prior: np.ndarray, policy: np.ndarr
 
 
 def _soft_improvement(q: np.ndarray, prior: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """m(q) [S], the policy π ∝ ρ exp(βq) [S, A] and its penalty KL(π‖ρ)/β = Σ π q - m(q) [S]."""
+    """The soft value m(q) [S], the policy π ∝ ρ exp(βq) [S, A] and its penalty KL(π‖ρ)/β = Σ π q - m(q) [S]."""
     rho = th.from_numpy(prior)
     policy = soft_policy(th.from_numpy(q), rho, beta).numpy()
     # Relative to the largest value, so that a large q does not round the penalty

@@ -85,7 +85,7 @@ def check_env_kwargs(option: str, env: str, kwargs: Mapping[str, Any] | None) ->
         gym.make(env, **kwargs).close()
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        # The command meets other errors again
+        # Other errors are left to the command, which makes the environment again
         if found and found[1] in kwargs:
             remedy = _remedy(found[1], _keywords(env))
             raise CommandError(f"{option} must be keyword arguments of {env}, got {found[1]!r}{remedy}") from error

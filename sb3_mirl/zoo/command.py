@@ -31,12 +31,11 @@ from sb3_mirl.zoo.workarounds import (
     command_parser,
     environments_as_in_the_training,
     evaluations_with_masks,
+    fresh_benchmark_results,
     hub_metadata,
-    masks_while_playing,
-    missing_models_in_a_line,
+    models_for_playing,
     no_banner_of_the_emulator,
-    results_of_these_agents,
-    small_replay_buffers,
+    report_missing_models_in_one_line,
     training_classes,
 )
 
@@ -54,7 +53,7 @@ COMMANDS = {
     "load-from-hub": "rl_zoo3.load_from_hub",
 }
 
-#: Those that ask the Hugging Face hub
+#: Commands that connect to the Hugging Face hub
 HUB_COMMANDS = ("benchmark", "push-to-hub", "load-from-hub")
 
 
@@ -90,7 +89,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _connection_error(error: BaseException | None) -> OSError | None:
-    """Why a library for HTTP got no connection; None for other errors. Which library it is depends on that of the hub."""
+    """The connection error behind an error of huggingface_hub's HTTP library, httpx or requests; None for other errors."""
     if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
         return None
     while error is not None and not isinstance(error, (socket.gaierror, ConnectionError, TimeoutError)):
@@ -111,16 +110,16 @@ def _evaluation_of(arguments: list[str]) -> argparse.Namespace:
 
 
 def _work_arounds(command: str, options: argparse.Namespace) -> list[AbstractContextManager[None]]:
-    """The contexts in which a command runs without known faults. ``options`` are those of its parser, after the parsing."""
+    """The contexts that work around known faults of a command. The parser of the command fills ``options``."""
     children = children_in_this_process(main)
     recording = (recordings_elsewhere(options), children, checkpoints_once(), ffmpeg_on_path(), videos_on_servers())
     by_command: dict[str, Iterable[AbstractContextManager[None]]] = {
         "train": (evaluations_with_masks(),),
-        "enjoy": (missing_models_in_a_line(),),
-        "record-video": (missing_models_in_a_line(), videos_on_servers()),
+        "enjoy": (report_missing_models_in_one_line(),),
+        "record-video": (report_missing_models_in_one_line(), videos_on_servers()),
         "record-training": recording,
-        "benchmark": (children, results_of_these_agents(options)),
-        "push-to-hub": (hub_metadata(), missing_models_in_a_line(), videos_on_servers()),
+        "benchmark": (children, fresh_benchmark_results(options)),
+        "push-to-hub": (hub_metadata(), report_missing_models_in_one_line(), videos_on_servers()),
         "plot-train": (figures_without_display(command), plots_of_named_environments()),
         "all-plots": (figures_without_display(command), plots_of_named_environments()),
         "plot-from-file": (figures_without_display(command), plots_of_single_runs()),
@@ -137,8 +136,7 @@ def _run(command: str, arguments: list[str]) -> None:
         stack.enter_context(command_line(command, arguments))
         stack.enter_context(no_banner_of_the_emulator())
         if command in PLAYING_COMMANDS:
-            stack.enter_context(small_replay_buffers(ALGORITHMS))
-            stack.enter_context(masks_while_playing(ALGORITHMS))
+            stack.enter_context(models_for_playing(ALGORITHMS))
             stack.enter_context(environments_as_in_the_training())
         if command == "push-to-hub":
             evaluation = _evaluation_of(arguments)
@@ -158,14 +156,14 @@ def _run_script(command: str, parser: Callable[[], CommandParser]) -> None:
         if function:
             getattr(importlib.import_module(module), function)()
         else:
-            # rl_zoo3 has imported some of them already
+            # runpy warns if rl_zoo3 has imported the module already
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
 
 
 class _Filled(Exception):
-    """A parser has all its options."""
+    """Raised when rl-zoo3 has added all options to a parser."""
 
 
 def make_parser(command: str) -> CommandParser:

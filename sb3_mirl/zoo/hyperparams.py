@@ -70,7 +70,7 @@ def read_document(file: str) -> yaml.MappingNode:
     if not isinstance(root, yaml.MappingNode):
         raise HyperparametersError(f"{file}: must map names of environments to hyper-parameters")
     sections = [section.value for _, section in root.value if isinstance(section, yaml.MappingNode)]
-    # Each value, whose line is known; then the whole file
+    # First each value, so that an error has its line; then the whole file
     for node in [*(value for section in sections for _, value in section), root]:
         try:
             loader.construct_object(node, deep=True)

@@ -43,7 +43,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         self.resumed: Resumed | None = vars(args).pop("resume", None)
         self.seed_runs: SeedRuns | None = vars(args).pop("seed_runs", None)
         self.made_folder = False
-        #: Of the trial of ``--trial-id``: dicts that complete those of the file
+        #: Dicts of the trial of ``--trial-id``, which are merged into those of the file
         self.sampled: dict[str, dict[str, Any]] = {}
         #: Arguments of the environment in the file of hyper-parameters
         self.file_env_kwargs: dict[str, Any] = {}
@@ -95,14 +95,14 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         return {}, self.config
 
     def read_unchecked(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """rl-zoo3's ``read_hyperparameters``, which takes ``--trial-id 0`` for "no trial" and would use the defaults."""
+        """rl-zoo3's ``read_hyperparameters``, corrected: rl-zoo3 takes ``--trial-id 0`` for "no trial"."""
         if self.trial_id is not None and not (self.storage and self.study_name):
-            raise CommandError("--trial-id needs --storage and --study-name, to say of which study it is")
+            raise CommandError("--trial-id needs --storage and --study-name, which name its study")
         if self.trial_id == 0:
             print("Loading from Optuna study...")
             trial = self.load_trial(str(self.storage), str(self.study_name), 0)
             self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
-        # rl-zoo3 would replace the file's env_kwargs by those of the command line: they complete them
+        # The env_kwargs of the command line are merged into the file's; rl-zoo3 would replace the file's
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved_hyperparams = super().read_hyperparameters()
         self.env_kwargs = given
@@ -112,9 +112,9 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             completed["env_kwargs"] = {**self.file_env_kwargs, **given}
         for name in sorted(self.sampled.keys() - (self.custom_hyperparams or {}).keys()):
             own, sampled = hyperparams.get(name) or {}, self.sampled[name]
-            # Files have dicts, or expressions of them
+            # A file holds a dict, or a Python expression of one as text
             completed[name] = f"{{**{own}, **{sampled}}}" if isinstance(own, str) else {**own, **sampled}
-            print(f"Of the trial: {name}={sampled}")
+            print(f"From the trial: {name}={sampled}")
         hyperparams.update(completed)
         saved_hyperparams.update(completed)
         return hyperparams, saved_hyperparams
@@ -137,14 +137,14 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             raise CommandError(f"--trial-id must be a trial of study {study_name!r}, {among}, got {trial_id}")
         trial = super().load_trial(storage, study_name, trial_id, convert)
         if convert and self.algo in ALGORITHMS:
-            # As in the search
+            # read_unchecked() merges these into the file's dicts, as the search does
             of_buffer = {name: trial.pop(name) for name in ("n_sampled_goal", "goal_selection_strategy") if name in trial}
             sampled = {"policy_kwargs": trial.pop("policy_kwargs", {}), "replay_buffer_kwargs": of_buffer}
             self.sampled = {name: kwargs for name, kwargs in sampled.items() if kwargs}
         return trial
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
-        """rl-zoo3's; no run folder is left behind if there is no model to be trained, such as with spaces that do not suit."""
+        """rl-zoo3's. If the model cannot be made, for example because spaces do not match, the run folder is removed."""
         try:
             return super().setup_experiment()
         except Exception:
@@ -152,7 +152,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             raise
 
     def create_log_folder(self) -> None:
-        """rl-zoo3's, which takes a folder that exists."""
+        """rl-zoo3's. Notes whether the folder is new, because rl-zoo3 also accepts an existing one."""
         try:
             os.makedirs(self.save_path)
             self.made_folder = True
@@ -161,7 +161,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
         super().create_log_folder()
 
     def _remove_folder(self) -> None:
-        """Remove the run folder, if it is of this run alone."""
+        """Remove the run folder, if this run has created it."""
         if self.made_folder:
             shutil.rmtree(self.save_path, ignore_errors=True)
 
@@ -197,7 +197,7 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
             super()._save_config(saved_hyperparams)
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """rl-zoo3's training; one of several seeds waits for the others."""
+        """rl-zoo3's training. With ``--seeds`` it is deferred until the models of all seeds exist."""
         if self.seed_runs is None:
             super().learn(model)
         else:
@@ -209,14 +209,14 @@ class ExperimentManager(rl_zoo3.exp_manager.ExperimentManager):
                 raise
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """rl-zoo3's; one of several seeds is saved later."""
+        """rl-zoo3's. With ``--seeds`` the model is saved after the joint training."""
         if self.seed_runs is None:
             super().save_trained_model(model)
 
     def hyperparameters_optimization(self) -> None:
         """
-        rl-zoo3's search, without the run folder: it holds no model, but ``enjoy`` would take it for the latest run. For our
-        algorithms the network that is sampled leaves the rest of the file's ``policy_kwargs`` as it is.
+        rl-zoo3's search. The run folder is removed: it holds no model, but ``enjoy`` would take it for the latest run. For our
+        algorithms the sampled network is merged into the file's ``policy_kwargs`` instead of replacing them.
         """
         samplers = rl_zoo3.exp_manager.HYPERPARAMS_SAMPLER
         before = dict(samplers)

@@ -46,8 +46,8 @@ OPTIONS: dict[str, Any] = {
     **{"n_timesteps": -1, "hyperparams": None, "env_kwargs": None, "eval_env_kwargs": None, "gym_packages": []},
     **{"conf_file": None, "trained_agent": "", "vec_env": "dummy", "eval_freq": 25000, "eval_episodes": 5, "n_eval_envs": 1},
 }
-#: Arguments of ``train`` that say something about the author's machine and accounts, and rl-zoo3's defaults. ``command``, the
-#: whole command line, is there with ``--track``
+#: Arguments of ``train`` that reveal the author's machine or accounts, with rl-zoo3's defaults. ``command``, the whole command
+#: line, exists only with ``--track``
 PRIVATE: dict[str, Any] = {
     **{"storage": None, "study_name": None, "tensorboard_log": "", "log_folder": "logs", "optimization_log_path": None},
     **{"wandb_project_name": "sb3", "wandb_entity": None, "wandb_group": None, "wandb_tags": [], "command": ""},
@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
     mean: float
     std: float
     n_episodes: int
-    #: Of the environment's first reset
+    #: Seed of the environment's first reset
     seed: int
     #: Whether the agent acted without exploration
     deterministic: bool = True
@@ -90,13 +90,13 @@ def write_agent(
     :param args: the arguments of ``train``, as in ``args.yml`` of a run folder
     :param hyperparams: the hyper-parameters, as in ``config.yml`` of a run folder
     :param evaluation: the agent's results
-    :param repo_id: of the repository on the Hugging Face hub; None: the card is for a file that is at hand
+    :param repo_id: of the repository on the Hugging Face hub; None: the card is for a local file
     :return: the path of the export
     :raises ValueError: if a part of the model cannot be exported; the message names it
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Agents are loaded for playing with another seed and a replay buffer of one transition, and not compiled
+    # A model that was loaded for playing has another seed, a tiny buffer and no compilation: export those of the training
     defaults, changed = inspect.signature(type(model)).parameters, ("buffer_size", "optimize_memory_usage", "compile_update")
     trained = {name: hyperparams.get(name, defaults[name].default) for name in changed}
     trained |= {"buffer_size": int(trained["buffer_size"]), "seed": args["seed"]}
@@ -109,8 +109,8 @@ def write_agent(
 def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int) -> None:
     """
     Add the export to the folder that ``push-to-hub`` uploads, and write our card in place of rl-zoo3's. The zip stays, because
-    ``load-from-hub`` takes it. Folders of other algorithms keep rl-zoo3's card. In all, ``args.yml`` loses what
-    :func:`publishable` leaves out, and the model its folder of TensorBoard.
+    ``load-from-hub`` takes it. Folders of other algorithms keep rl-zoo3's card. In all folders :func:`publishable` removes
+    private arguments from ``args.yml``, and the TensorBoard folder is removed from the model.
 
     :param folder: as rl-zoo3 has filled it
     :param repo_id: of the repository on the Hugging Face hub
@@ -119,7 +119,7 @@ def complete_repository(folder: str | Path, repo_id: str, seed: int, n_envs: int
     :raises CommandError: if the model cannot be exported
     """
     folder = Path(folder)
-    # rl-zoo3 has read both in the same way, from the run folder of which these are copies
+    # UnsafeLoader adds no risk: rl-zoo3 has already loaded the originals of args.yml and config.yml with it
     args = yaml.load((folder / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
     # As rl-zoo3 writes it
     (folder / "args.yml").write_text(yaml.dump(OrderedDict(publishable(args))))
@@ -170,7 +170,7 @@ def publishable(args: Mapping[str, Any]) -> dict[str, Any]:
     public = {name: PRIVATE.get(name, value) for name, value in args.items()}
     for name in ("conf_file", "trained_agent"):
         if public.get(name):
-            # Takes the folders of all systems
+            # PureWindowsPath splits at slashes and at backslashes
             public[name] = PureWindowsPath(public[name]).name
     if args.get("conf_file") and is_ours(args["conf_file"], args["algo"]):
         public["conf_file"] = None

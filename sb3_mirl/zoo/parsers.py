@@ -37,7 +37,7 @@ from sb3_mirl.zoo.seeds import SeedRuns, check_options, parse_seeds
 #: Commands that load a trained agent only to let it act
 PLAYING_COMMANDS = ("enjoy", "record-video", "push-to-hub")
 
-#: Options without which commands of rl-zoo3 end with a traceback, by the names of their values
+#: Options without which commands of rl-zoo3 end with a traceback: for each command, by the name of the parsed value
 REQUIRED = {"all-plots": {"algos": "-a", "env": "-e", "exp_folders": "-f"}, "plot-from-file": {"input": "-i"}}
 #: rl-zoo3's default for the folder of agents; what is not there is downloaded
 DOWNLOADS = "rl-trained-agents"
@@ -64,7 +64,7 @@ class ZooParser(CommandParser):
         super().__init__(prog=f"sb3-mirl {command}", description=description, examples=examples)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As argparse, with our default of the folder of agents in words, and a check of ``--device``."""
+        """As argparse. Checks ``--device``, and describes the defaults of ``--benchmark-dir`` and ``--folder`` in words."""
         if names[-1] == "--device":
             settings["type"] = parse_device
         if names[-1] == "--benchmark-dir":
@@ -82,7 +82,7 @@ class ZooParser(CommandParser):
         parsed = super().parse_args(args, namespace)
         if getattr(parsed, "folder", None) == DOWNLOADS and not os.path.isdir(os.path.join(DOWNLOADS, parsed.algo)):
             if parsed.algo in ALGORITHMS:
-                # Of ours there are no agents to be downloaded
+                # rl-trained-agents has no agents of our algorithms
                 parsed.folder = "logs"
             elif self._command == "enjoy":
                 _check_trust(f"{DOWNLOADS} has no agent of {parsed.algo}, and -f names no other folder: ")
@@ -146,10 +146,10 @@ class TrainParser(ZooParser):
         ours.add_argument(
             "--resume",
             metavar="FOLDER",
-            help="Continue an interrupted run from its newest checkpoint, as if it had not been interrupted, with its own "
-            "settings. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without it: the newest run of the algorithm, "
-            "the environment and --seed, if given, in the log folder; if that run is finished, nothing is done, and if it has "
-            "no checkpoint, a new run begins. With -n, a finished run continues to that many steps",
+            help="Continue an interrupted run from its newest checkpoint, with its own settings, as if it had not been "
+            "interrupted. FOLDER is a run folder such as logs/mirl/CartPole-v1_1. Without FOLDER: the newest run of the "
+            "algorithm and environment (and --seed, if given) in the log folder. If that run is finished, nothing is done; if "
+            "it has no checkpoint, a new run begins. With -n, a finished run continues to that many steps",
             nargs="?",
             const="",
         )
@@ -178,7 +178,7 @@ class TrainParser(ZooParser):
         :raises CommandError: if the command line is not accepted
         :raises NothingToDo: if the run to be resumed is finished
         """
-        # Parsing once: values of -params are evaluated
+        # The command line is parsed only once, because parsing evaluates the values of -params
         defaults = vars(super().parse_args([]))
         given = super().parse_args(args, argparse.Namespace(**dict.fromkeys(defaults, self._NOT_GIVEN)))
         options = {name: value for name, value in vars(given).items() if value is not self._NOT_GIVEN}
@@ -200,7 +200,7 @@ class TrainParser(ZooParser):
             if parsed.optimize_hyperparameters:
                 raise CommandError(f"-optimize searches with new models, and does not take -i, got {parsed.trained_agent!r}")
         if set(parsed.log_folder) & set("[*?"):
-            # It would give each run the number 1
+            # rl-zoo3 would find no earlier run with such a pattern, and give each run the number 1
             raise CommandError(
                 f"-f must not contain [, * or ?, because rl-zoo3 takes it for a pattern, got {parsed.log_folder!r}"
             )
@@ -312,7 +312,7 @@ def _arguments_of_resumed_run(run: Run, parsed: argparse.Namespace, options: dic
         run.extend(options["n_timesteps"])
     differing = {name: value for name, value in options.items() if name in FREE_OPTIONS}
     args = argparse.Namespace(**{**vars(parsed), **run.args, **differing, "resume": Resumed(run, checkpoint)})
-    # Only its statistics of VecNormalize would be read, which the checkpoint replaces
+    # The file may be gone: rl-zoo3 would only read its VecNormalize statistics, which the checkpoint replaces
     args.trained_agent = args.trained_agent if os.path.isfile(args.trained_agent) else ""
     return args
 
@@ -332,7 +332,7 @@ def _hyperparams_of_command_line(run: Run, parsed: argparse.Namespace) -> dict[s
 
 def _check_trust(reason: str = "") -> None:
     """
-    huggingface_sb3 would end with a traceback.
+    Check that TRUST_REMOTE_CODE allows code to be run: huggingface_sb3 would end with a traceback.
 
     :param reason: why something is to be downloaded
     """

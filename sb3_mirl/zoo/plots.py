@@ -46,7 +46,7 @@ def figures_without_display(command: str) -> Iterator[None]:
 
 
 class RunName(str):
-    """The name of a run folder, which contains the names of those environments whose plots have it."""
+    """The name of a run folder. ``env in name`` is true for the environments whose plots show the run."""
 
     def __contains__(self, env: object) -> bool:
         return is_run_of(str(env), str(self))
@@ -55,8 +55,8 @@ class RunName(str):
 @contextmanager
 def plots_of_named_environments() -> Iterator[None]:
     """
-    ``plot_train`` and ``all_plots`` of rl-zoo3 2.9.2 plot all runs whose folder's name contains ``-e``, for ``CartPole-v1``
-    also ``Useless15-CartPole-v1_1``.
+    ``plot_train`` and ``all_plots`` of rl-zoo3 2.9.2 plot all runs whose folder's name contains the value of ``-e``: with
+    ``CartPole-v1`` also ``Useless15-CartPole-v1_1``. Leave such runs out.
     """
 
     def scandir(path: str) -> list[SimpleNamespace]:
@@ -75,7 +75,7 @@ def plots_of_named_environments() -> Iterator[None]:
 
 @contextmanager
 def plots_of_single_runs() -> Iterator[None]:
-    """``plot_from_file`` of rl-zoo3 2.9.2 skips an algorithm with a single run, whose ``last_evals`` is no array, or fails."""
+    """``plot_from_file`` of rl-zoo3 2.9.2 fails for single runs, or skips them: ``last_evals`` is no array. Make it one."""
 
     def load(file: Any) -> dict[str, Any]:
         try:

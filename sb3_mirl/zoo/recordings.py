@@ -24,7 +24,7 @@ def recordings_elsewhere(options: argparse.Namespace) -> Iterator[None]:
     ``record_training`` of rl-zoo3 2.9.2 empties its output folder, and passes its name to the shell without quotes. Let it
     record into a new folder, and then move the videos.
 
-    :param options: gets ``recording_folder``; has ``video_folder``, where the videos are to be, after the parsing
+    :param options: this context sets ``recording_folder``; the parser sets ``video_folder``, the folder for the videos
     :raises CommandError: if ffmpeg fails
     """
     with tempfile.TemporaryDirectory(prefix="sb3-mirl-") as folder:
@@ -97,9 +97,9 @@ def ffmpeg_on_path() -> Iterator[None]:
 @contextmanager
 def videos_on_servers() -> Iterator[None]:
     """
-    SDL complains of a missing display, and before Gymnasium 1.4 of a missing sound card, which frames of a video do not need:
-    use its ``dummy`` drivers where there is no display.
-    moviepy draws a bar for each video wherever it writes: only on a terminal.
+    SDL warns of a missing display, and before Gymnasium 1.4 of a missing sound card. Frames of a video need neither: without
+    a display, use SDL's ``dummy`` drivers.
+    moviepy draws a progress bar for each video even into files: draw bars only on a terminal.
     """
     from moviepy.video.VideoClip import VideoClip
 

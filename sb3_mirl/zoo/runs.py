@@ -82,7 +82,7 @@ class Run:
             except CommandError as error:
                 if any(folder.glob("rl_model_*")):
                     raise
-                # It was killed while it began
+                # The run was killed before its settings were written
                 print(f"Left out: {error}")
                 continue
             if seed is None or run.args["seed"] == seed:
@@ -154,7 +154,7 @@ class Run:
         """
         own_hyperparams = self.hyperparams
         own = {**self.args, "n_timesteps": self.n_timesteps}
-        # Values that mean "not given" to rl-zoo3; with --track it has replaced --tensorboard-log
+        # With --track rl-zoo3 has replaced --tensorboard-log. Negative values mean "not given" to rl-zoo3
         free = FREE_OPTIONS | {"conf_file", "hyperparams"} | ({"tensorboard_log"} if own.get("track") else set())
         free |= {name for name, first in (("seed", 0), ("n_timesteps", 1)) if given.get(name, first) < first}
         differing = [

@@ -110,7 +110,7 @@ class SeedRuns:
         """
         if not self._runs:
             try:
-                # Other seeds have the same settings
+                # One model is enough, because other seeds have the same settings
                 check_models([model])
             except (TypeError, ValueError) as error:
                 raise CommandError(f"--seeds cannot train these settings jointly: {error}") from error
@@ -126,7 +126,7 @@ class SeedRuns:
         """
         train()
         for seed in self._seeds[1:]:
-            # It would print the same settings for each seed
+            # rl-zoo3 would print the same settings for each seed
             with contextlib.redirect_stdout(io.StringIO()):
                 train()
             print(f"Seed: {seed}\nLog path: {self._runs[-1][0].save_path}")
@@ -167,7 +167,7 @@ class SeedRuns:
             if manager.seed in self._errors:
                 failed.append(f"seed {manager.seed} ({manager.save_path}): {self._errors[manager.seed]}")
             else:
-                # That of our manager waits
+                # rl-zoo3's own method, because our manager's override saves nothing with --seeds
                 ExperimentManager.save_trained_model(manager, model)
         if failed:
             raise FailedRuns(
@@ -189,7 +189,7 @@ class LabelledOutput(io.TextIOBase):
     def __init__(self, label: str) -> None:
         self._label = label
         self._in_line = False
-        #: The standard output where this stream has taken its place
+        #: The real standard output while this stream replaces ``sys.stdout``
         self.target = sys.stdout
 
     def write(self, text: str) -> int:
@@ -224,7 +224,7 @@ class LabelledCallbacks(CallbackList):
         self._redirection = contextlib.redirect_stdout(self._output)  # type: ignore[type-var]
 
     def _labelled(self) -> contextlib.AbstractContextManager[Any]:
-        # A progress bar replaces the standard output
+        # Read anew each time, because a progress bar also replaces sys.stdout
         self._output.target = sys.stdout
         return self._redirection
 

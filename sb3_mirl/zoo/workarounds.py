@@ -10,7 +10,7 @@ import importlib
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,10 +73,10 @@ def name_replay_buffers() -> None:
 
 
 class CountsTruncatedEpisodes(gym.Wrapper):
-    """Lets SB3's ``Monitor`` note episodes that are truncated outside it."""
+    """Lets SB3's ``Monitor`` record episodes that a wrapper around it truncates."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """SB3's ``Monitor`` repeats the last step as one that ends the episode."""
+        """Gymnasium's ``step``. At such a truncation, ``Monitor`` gets the last step again as the end of the episode."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if truncated and "episode" not in info and (monitor := _monitor_of(self.env)) is not None and monitor.rewards:
             last = SimpleNamespace(step=lambda _: (observation, monitor.rewards.pop(), False, True, info))
@@ -84,7 +84,7 @@ class CountsTruncatedEpisodes(gym.Wrapper):
             try:
                 monitor.step(action)
             finally:
-                # A wrapper between may go on without a reset
+                # Wrappers around the Monitor may continue without a reset
                 monitor.env, monitor.needs_reset = env, False
                 monitor.total_steps -= 1
         return observation, reward, terminated, truncated, info
@@ -151,7 +151,7 @@ def command_parser(
 
     :param module: of the command
     :param is_script: whether the module is the command, and not a function of it
-    :param parser: makes the parser that takes the place of an empty ``argparse.ArgumentParser``
+    :param parser: makes the parser that the command gets when it calls ``argparse.ArgumentParser()``
     """
 
     def make(*args: Any, **kwargs: Any) -> argparse.ArgumentParser:
@@ -179,42 +179,13 @@ def training_classes(manager: type, store_dict: type) -> AbstractContextManager[
 
 
 @contextmanager
-def small_replay_buffers(algorithms: Mapping[str, type[BaseDQN]]) -> Iterator[None]:
+def models_for_playing(algorithms: Mapping[str, type[BaseDQN]]) -> Iterator[None]:
     """
     ``enjoy``, ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 load the off-policy algorithms that they know by name with
-    a replay buffer of one transition. Other algorithms would allocate the buffer of their training, for Atari several GB.
+    a replay buffer of one transition. Other algorithms would allocate the buffer of their training, for Atari several GB. And
+    they call ``predict()`` without action masks. Load our models for playing (:func:`for_playing`).
 
     :param algorithms: our algorithms by name
-    """
-    before = dict(rl_zoo3.ALGOS)
-    rl_zoo3.ALGOS.update({name: for_playing(algorithm) for name, algorithm in algorithms.items()})
-    try:
-        yield
-    finally:
-        rl_zoo3.ALGOS.update(before)
-
-
-def for_playing(algorithm: type[BaseDQN]) -> type[BaseDQN]:
-    """
-    A class whose ``load`` returns a model of ``algorithm`` with room for one transition, which compiles nothing.
-
-    :param algorithm: one of our algorithms
-    """
-
-    def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:
-        own = {"buffer_size": 1, "optimize_memory_usage": False, "compile_update": False}
-        return algorithm.load(*args, **{**own, **kwargs})
-
-    return type(algorithm.__name__, (algorithm,), {"load": classmethod(load)})
-
-
-@contextmanager
-def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
-    """
-    ``enjoy``, ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 call ``predict()`` without action masks. Give those of the
-    environment that the command has made to a model that was trained with masks.
-
-    :param algorithms: names of our algorithms
     """
     create, made = rl_zoo3.utils.create_test_env, []
 
@@ -223,7 +194,7 @@ def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
         return made[-1]
 
     before = dict(rl_zoo3.ALGOS)
-    rl_zoo3.ALGOS.update({name: with_masks_of(before[name], made) for name in algorithms})
+    rl_zoo3.ALGOS.update({name: for_playing(algorithm, made) for name, algorithm in algorithms.items()})
     new = {"create_test_env": create_test_env}
     try:
         with replaced(rl_zoo3.utils, **new), replaced(rl_zoo3.enjoy, **new):
@@ -232,16 +203,18 @@ def masks_while_playing(algorithms: Iterable[str]) -> Iterator[None]:
         rl_zoo3.ALGOS.update(before)
 
 
-def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
+def for_playing(algorithm: type[BaseDQN], envs: Sequence[VecEnv]) -> type[BaseDQN]:
     """
-    A class whose ``load`` returns a model of ``algorithm`` whose ``predict`` takes masks from the last one of ``envs``.
+    A class whose ``load`` returns a model of ``algorithm`` with room for one transition, which compiles nothing. If the model
+    was trained with action masks, its ``predict`` takes those of the last one of ``envs``.
 
     :param algorithm: one of our algorithms
     :param envs: filled later
     """
 
     def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:
-        model = algorithm.load(*args, **kwargs)
+        own = {"buffer_size": 1, "optimize_memory_usage": False, "compile_update": False}
+        model = algorithm.load(*args, **{**own, **kwargs})
         if model.uses_action_masks:
             predict = model.predict
 
@@ -257,9 +230,9 @@ def with_masks_of(algorithm: Any, envs: Sequence[VecEnv]) -> type[BaseDQN]:
 @contextmanager
 def environments_as_in_the_training() -> Iterator[None]:
     """
-    ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 make the environment without the ``env_kwargs`` of its
-    hyper-parameters, as ``enjoy`` does if the training's command line had some. Those of the command lines have precedence.
-    And all count the episodes as :func:`counting_all_episodes` says.
+    ``record_video`` and ``push_to_hub`` of rl-zoo3 2.9.2 ignore the ``env_kwargs`` of the hyper-parameters; ``enjoy`` ignores
+    them if the training's command line had ``env_kwargs``, too. Use both; those of a command line have precedence. Episodes
+    are counted as by :func:`counting_all_episodes`.
     """
     read, create, of_file = rl_zoo3.utils.get_saved_hyperparams, rl_zoo3.utils.create_test_env, dict[str, Any]()
     find = rl_zoo3.utils.get_wrapper_class
@@ -281,7 +254,7 @@ def environments_as_in_the_training() -> Iterator[None]:
 
 
 @contextmanager
-def missing_models_in_a_line() -> Iterator[None]:
+def report_missing_models_in_one_line() -> Iterator[None]:
     """Commands of rl-zoo3 2.9.2 that need a trained agent end with a traceback if there is none."""
     find = rl_zoo3.utils.get_model_path
 
@@ -348,10 +321,10 @@ def _exit_status(run_command: RunCommand, arguments: list[str]) -> int:
         return 1
 
 
-def results_of_these_agents(options: argparse.Namespace) -> AbstractContextManager[None]:
+def fresh_benchmark_results(options: argparse.Namespace) -> AbstractContextManager[None]:
     """
-    ``benchmark`` of rl-zoo3 2.9.2 fails at environments with a slash and at settings that are not readable, and shows stored
-    results of an agent that was trained again since.
+    ``benchmark`` of rl-zoo3 2.9.2 fails at environments with a slash and at unreadable settings. It also shows outdated
+    results of agents that were trained again.
 
     :param options: has ``benchmark_dir``, where results are stored, after the parsing
     """

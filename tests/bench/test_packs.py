@@ -217,7 +217,7 @@ def test_pack_with_damaged_checkpoints_starts_again(whole, tmp_path, monkeypatch
     folder = interrupted(tmp_path / "out", PACK, monkeypatch)
     for file in SQL[0].checkpoints(folder).glob("*.safetensors"):
         os.truncate(file, 10)
-    with pytest.warns(UserWarning, match="trying the step before"):
+    with pytest.warns(UserWarning, match="trying an older step"):
         run_pack(PACK, folder, save_freq=250)
     for job in PACK:
         assert job.result(folder)["time"]["resumed_at"] == 0

@@ -102,7 +102,7 @@ def test_job_of_another_process_is_not_run(one_node, tmp_path, capsys, monkeypat
     DQN.run_folder(folder).mkdir(parents=True)
     with locked(DQN.lock_file(folder)):
         assert bench.run(TINY, [DQN], folder, engine=nullcontext(one_node), fetch=True) == [DQN]
-    assert "another process is at it" in capsys.readouterr().out
+    assert "another process runs it" in capsys.readouterr().out
     assert DQN.state(folder) == "missing"
 
 

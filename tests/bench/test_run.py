@@ -54,7 +54,7 @@ def test_job_of_another_process_is_not_run(tmp_path, capsys):
         assert bench.run(TINY, [CARTPOLE], folder, engine=nullcontext(in_process)) == [CARTPOLE]
         assert CARTPOLE.state(folder) == "running"
         assert "1 running" in bench.status(folder)[0]
-    assert "another process is at it" in capsys.readouterr().out
+    assert "another process runs it" in capsys.readouterr().out
 
 
 def test_failure_is_recorded_and_other_jobs_continue(tmp_path, monkeypatch, capsys):
@@ -111,7 +111,7 @@ def test_full_disk_is_reported(tmp_path, capsys, monkeypatch):
             patch.setattr("sb3_mirl.common.files.write_whole", disk_is_full)
             assert bench.run(TINY, [CARTPOLE], folder) == [CARTPOLE]
         output = capsys.readouterr()
-        assert "That cannot be written down ([Errno 28] No space left on device)" in output.err
+        assert "The reason cannot be written to its file ([Errno 28] No space left on device)" in output.err
         assert f"[1/1] {CARTPOLE}: {state}: " in output.out and "disk was full" in output.out
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))

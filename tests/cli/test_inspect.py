@@ -7,8 +7,8 @@ import pytest
 from exports import zip_with
 from stable_baselines3 import DQN
 
-from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.main import main
+from sb3_mirl.mirl.priors import inspect_file
 
 
 @pytest.mark.parametrize("kind", ["exported", "saved"])

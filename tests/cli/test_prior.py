@@ -98,10 +98,10 @@ def test_without_improvement_the_text_says_that_the_task_may_need_the_actions(tm
         (lambda: model_with(RHO, cls=SQL, prior_lr=0.0), "prior_lr is 0"),
         (lambda: model_with(RHO, prior_lr=0.0), "prior_lr is 0"),
         (lambda: resolved(None, steps=-100), "prior_lr is 0"),
-        (lambda: model_with(RHO, prior_lr=1e-310), "inf steps since learning_starts, it had 1000"),
+        (lambda: model_with(RHO, prior_lr=1e-310), "inf steps since learning_starts, the agent made 1000"),
         (lambda: model_with(RHO, steps=-50), "no step since learning_starts"),
         # 0.99^k < 0.1 from k = 230 on
-        (lambda: model_with(RHO, steps=229), r"a weight of 0.1, which must fall below 0.1: 230 steps .* it had 229"),
+        (lambda: model_with(RHO, steps=229), r"a weight of 0.1, which must fall below 0.1: that takes 230 .* made 229"),
     ],
 )
 def test_nothing_is_concluded_from_a_prior_that_has_hardly_moved(model, why, tmp_path, capsys):

@@ -7,9 +7,9 @@ import pytest
 from probes import Matching, NamedActions
 
 from sb3_mirl import MIRL
-from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.main import main
 from sb3_mirl.cli.state_prior import show_state_prior
+from sb3_mirl.mirl.priors import inspect_file
 
 SMALL = {"buffer_size": 10, "policy_kwargs": {"net_arch": [4]}, "seed": 0}
 TABLE = {"prior_type": "conditional", "prior_observation": "all", "prior_init": [[0.25, 0.75], [1.0, 0.0]]}
@@ -59,7 +59,7 @@ def test_a_network_has_no_table(tmp_path, capsys):
 def test_such_a_file_is_shown_alone(tmp_path, capsys):
     file = file_of(tmp_path, **TABLE)
     assert main(["prior", str(file), str(file)]) == 2
-    assert "has a prior that depends on the observation: it can be shown alone only" in capsys.readouterr().err
+    assert "has a prior that depends on the observation: show it without other files" in capsys.readouterr().err
 
 
 def test_long_tables_are_cut():

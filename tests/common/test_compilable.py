@@ -59,8 +59,8 @@ def hooked_parameter():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: th.nn.Sequential(th.nn.Dropout(0.1)), "without random numbers, such as dropout draws, got Dropout"),
-        (lambda: th.nn.Sequential(th.nn.BatchNorm1d(3)), "without buffers, such as batch norm has, got BatchNorm1d"),
+        (lambda: th.nn.Sequential(th.nn.Dropout(0.1)), "without random numbers, such as those of dropout, got Dropout"),
+        (lambda: th.nn.Sequential(th.nn.BatchNorm1d(3)), "without buffers, such as those of batch norm, got BatchNorm1d"),
         (hooked, r"without hooks, got ReLU\(\)"),
         (hooked_parameter, "without hooks, got parameter 2.weight"),
         (lambda: th.jit.trace(th.nn.Linear(2, 2), th.zeros(1, 2)), "without TorchScript"),

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_mirl import MIRL, BaseDQN, CheckpointCallback
 from sb3_mirl.common.buffers import FrameReplayBuffer
-from sb3_mirl.common.resume.replay_log import slot_arrays, values_beside_slots
+from sb3_mirl.common.resume.replay_log import buffer_state, slot_arrays
 from sb3_mirl.common.resume.state import capture
 
 #: Warnings of SB3, of Box2D and of torch that interrupted runs cause
@@ -132,7 +132,7 @@ def _replay(model: BaseDQN, filled: int) -> dict[str, str]:
                 if array is not None:
                     slots, envs = np.divmod(np.arange(filled * buffer.n_envs), buffer.n_envs)
                     found[name + key] = _hash(array[slots, envs, :] if isinstance(array, np.ndarray) else array[slots, envs])
-    rest = values_beside_slots(buffer)
+    rest = buffer_state(buffer)
     return {**found, "rest": _hash_all({key: value for key, value in rest.items() if key != "infos"})}
 
 

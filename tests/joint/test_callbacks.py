@@ -48,7 +48,7 @@ def test_events_and_generators():
         for row in range(3):
             callbacks.on_rollout_end(row)
             callbacks.on_training_end(row)
-    assert callbacks.with_callbacks == {0, 2}
+    assert callbacks.rows_with_callbacks == {0, 2}
     for row in (0, 2):
         assert given[row].drawn == np.random.RandomState(row).random_sample(6).tolist()
     for row in range(3):

@@ -75,7 +75,7 @@ def test_runs_with_a_newer_checkpoint_go_back_to_the_common_step(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"equally many, got \{'algorithms': 1, 'folders': 2, 'envs': 1\}"):
+    with pytest.raises(ValueError, match=r"have the same length, got \{'algorithms': 1, 'folders': 2, 'envs': 1\}"):
         resume_jointly([MIRL], [tmp_path, tmp_path], ["CartPole-v1"])
     with pytest.raises(FileNotFoundError, match="holds none"):
         resume_jointly([MIRL], [tmp_path], ["CartPole-v1"])
@@ -86,7 +86,7 @@ def test_errors(tmp_path):
     for path in (tmp_path / "1" / "checkpoints").glob("rl_model_120_steps.json"):
         path.unlink()
     folders = [tmp_path / str(run) / "checkpoints" for run in range(2)]
-    with pytest.raises(ValueError, match=r"checkpoints of one step, got those of .*\[120\].*\[40, 80\]"):
+    with pytest.raises(ValueError, match=r"checkpoints of one common step, got steps .*\[120\].*\[40, 80\]"):
         resume_jointly([MIRL, MIRL], folders, ["CartPole-v1"] * 2)
 
 

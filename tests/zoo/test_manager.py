@@ -41,7 +41,7 @@ def test_optimize_then_train_the_best_trial(algo, tmp_path, monkeypatch, capsys)
         ([*study_arguments, "--trial-id", "2"], "--trial-id must be a trial of study 'test', from 0 to 1, got 2"),
         ([*study_arguments, "--trial-id", "-1"], "--trial-id must be a trial of study 'test', from 0 to 1, got -1"),
         ([*study_arguments[:3], "no", "--trial-id", "0"], "--study-name must be a study in sqlite:///study.db, got 'no'"),
-        (["--trial-id", "1"], "--trial-id needs --storage and --study-name, to say of which study it is"),
+        (["--trial-id", "1"], "--trial-id needs --storage and --study-name, which name its study"),
     ):
         assert main(["train", "--algo", algo, "--env", ENV, "-n", "50", *arguments]) == 2
         assert capsys.readouterr().err == f"sb3-mirl train: {message}\n"

@@ -1,8 +1,8 @@
 """
 Rows of statistics over several environments, after Agarwal et al. 2021: aggregates, performance profiles, sample efficiency.
 
-They are over :func:`~sb3_mirl.bench.report.scales.envs_with_scale`. If environments have different numbers of runs, the
-smallest number counts in all of them, by seed.
+They cover the environments of :func:`~sb3_mirl.bench.report.scales.envs_with_scale`. If these have different numbers of runs,
+the smallest number is used in all of them: the runs with the lowest seeds.
 """
 
 from collections.abc import Callable
@@ -122,5 +122,5 @@ def _carried(result: dict[str, Any], total: int) -> np.ndarray:
     """The last known return at each of :data:`STEPS` equal parts of a training, [STEPS]; NaN before the first one."""
     steps, returns = learning_curve(result, total)
     grid = np.arange(1, STEPS + 1) * total // STEPS
-    # -1, where there is none yet, is the place of NaN
+    # Before the first return the index is -1, which is the appended NaN
     return np.append(returns, np.nan)[np.searchsorted(steps, grid, side="right") - 1]

@@ -77,19 +77,19 @@ def claim_rows(bench: Bench) -> list[Row]:
         compared = [_compared(bench, *pair, envs) for pair, envs in shared.items()]
         adjusted = holm([row["p"] for row in compared])
         for (pair, envs), row, p in zip(shared.items(), compared, adjusted, strict=True):
-            verdict = {1: "holds", -1: "the opposite", 0: "open"}[_side(row["value"], p)]
+            verdict = {1: "holds", -1: "the opposite", 0: "open"}[_direction(row["value"], p)]
             found: Row = {"useless_actions": group, **row, "p_adjusted": float(p), "verdict": verdict}
-            found |= _sides([singles[pair, env] for env in envs], envs)
-            rows.append(found | _sizes(bench, *pair, envs, LEVEL / len(shared)))
+            found |= _environments_by_verdict([singles[pair, env] for env in envs], envs)
+            rows.append(found | _effect_sizes(bench, *pair, envs, LEVEL / len(shared)))
     return rows
 
 
 def advantages(claims: Sequence[Row]) -> list[Row]:
     """
     :param claims: of :func:`claim_rows`
-    :return: those about MIRL and a number of useless actions, where all base environments that the comparison has with any
-        number have runs with this one: another environment would look like an effect of the number. None if all environments
-        have the same number
+    :return: the rows that compare MIRL with an algorithm at a number of useless actions. A number is left out if one of that
+        comparison's base environments has no runs with it, because the change of environments would look like an effect of
+        the number. Empty if fewer than two numbers remain
     """
     found = [row for row in claims if row["algorithm"] == "mirl" and row["useless_actions"] != ALL]
     bases = {name: set[str]().union(*map(_bases, rows)) for name, rows in grouped(found, "than").items()}
@@ -137,20 +137,20 @@ def _change(scores: np.ndarray, others: np.ndarray, before: np.ndarray, others_b
     return probability_of_improvement(scores, others) - probability_of_improvement(before, others_before)
 
 
-def _sides(by_env: Sequence[Row], envs: Sequence[str]) -> Row:
+def _environments_by_verdict(by_env: Sequence[Row], envs: Sequence[str]) -> Row:
     """The environments of each verdict, of the comparisons in single environments."""
     adjusted = false_discovery_control([row["p"] for row in by_env])
-    sides = [_side(row["value"], p) for row, p in zip(by_env, adjusted, strict=True)]
+    sides = [_direction(row["value"], p) for row, p in zip(by_env, adjusted, strict=True)]
     names = {1: "better_in", -1: "worse_in", 0: "open_in"}
     return {name: " ".join(env for env, own in zip(envs, sides, strict=True) if own == side) for side, name in names.items()}
 
 
-def _side(value: float, p: float) -> int:
+def _direction(value: float, p: float) -> int:
     """1 if the probability of improvement is significantly above ½, -1 if below, else 0."""
     return 0 if p >= LEVEL else 1 if value > 0.5 else -1
 
 
-def _sizes(bench: Bench, algorithm: str, other: str, envs: Sequence[str], level: float) -> Row:
+def _effect_sizes(bench: Bench, algorithm: str, other: str, envs: Sequence[str], level: float) -> Row:
     """The smallest effect that is detectable at a level, and the difference of means."""
     ours, others = ([bench.scores(name, env) for env in envs] for name in (algorithm, other))
     detectable = detectable_improvement(list(map(len, ours)), list(map(len, others)), power=POWER, level=level)

@@ -132,14 +132,14 @@ def _figures(tables: Tables, images: Mapping[str, bytes]) -> dict[str, Figure]:
     return {name: Figure(images[name], *words(rows[name])) for name, words in describe.items() if name in images}
 
 
-def _listed(rows: list[Row]) -> str:
+def _by_algorithm(rows: list[Row]) -> str:
     """The value of each algorithm."""
     return ", ".join(f"{label(row['algorithm'])} {number(factor(row['scale']) * row['value'])}" for row in rows)
 
 
 def _describe_useless_actions(rows: list[Row]) -> tuple[str, str]:
     by_number = grouped(rows, "useless_actions").items()
-    values = " ".join(f"With {group_name(str(count))}: {_listed(own)}." for count, own in by_number)
+    values = " ".join(f"With {group_name(str(count))}: {_by_algorithm(own)}." for count, own in by_number)
     caption = f"IQM by the number of useless actions, {SCALE_NAMES[rows[0]['scale']]}"
     return f"Interquartile mean of each algorithm as points with intervals. {values}", caption
 
@@ -157,7 +157,7 @@ def _describe_aggregates(rows: list[Row]) -> tuple[str, str]:
     scale = rows[0]["scale"]
     shown = [row for row in rows if (row["scale"], row["useless_actions"]) == (scale, ALL)]
     by_statistic = grouped(shown, "statistic")
-    alt = f"{', '.join(by_statistic)} of each algorithm as points with intervals. IQM: {_listed(by_statistic['IQM'])}."
+    alt = f"{', '.join(by_statistic)} of each algorithm as points with intervals. IQM: {_by_algorithm(by_statistic['IQM'])}."
     return alt, f"Aggregates, {SCALE_NAMES[scale]}"
 
 
@@ -171,7 +171,7 @@ def _describe_profiles(rows: list[Row]) -> tuple[str, str]:
 
 
 def _describe_efficiency(rows: list[Row]) -> tuple[str, str]:
-    alt = f"Interquartile mean of the return while training, a curve for each algorithm. At the end: {_listed(_last(rows))}."
+    alt = f"Interquartile mean of the return while training, a curve per algorithm. At the end: {_by_algorithm(_last(rows))}."
     return alt, f"Sample efficiency: IQM of the return while training, {SCALE_NAMES[rows[0]['scale']]}"
 
 

@@ -58,7 +58,7 @@ class Bench:
             return False
 
     def name(self, env: str) -> str:
-        """Of an environment, on the page."""
+        """The name of an environment on the page."""
         return game_name(env) if self.atari else env
 
     @cached_property
@@ -73,11 +73,11 @@ class Bench:
         return {pair: np.array([np.mean(result["scores"]) for result in results]) for pair, results in self._runs.items()}
 
     def runs(self, algorithm: str, env: str) -> list[dict[str, Any]]:
-        """The results of a pair, by seed."""
+        """The results of an algorithm in an environment, sorted by seed."""
         return self._runs.get((algorithm, env), [])
 
     def pairs_with_runs(self) -> Iterator[tuple[Row, list[dict[str, Any]]]]:
-        """The first columns of a row, and the results, of each pair that has results."""
+        """For each environment and algorithm with results: the first columns of a row, and the results."""
         for env in self.envs:
             for algorithm in self.algorithms:
                 if results := self.runs(algorithm, env):
@@ -123,7 +123,7 @@ def read(folder: Path) -> Bench:
 
 
 def comparability_warnings(bench: Bench) -> list[str]:
-    """Why runs of a pair may not be comparable: more steps than asked for, or different hyper-parameters."""
+    """Why runs of one algorithm in one environment may not be comparable: too many steps, or different hyper-parameters."""
     found = []
     for row, results in bench.pairs_with_runs():
         name, env = label(row["algorithm"]), row["environment"]

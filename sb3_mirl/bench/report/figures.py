@@ -35,7 +35,7 @@ OVERALL = ("useless_actions", "advantage", "aggregates", "profiles", "efficiency
 #: Figures of each environment
 KINDS = ("curve", "prior", "beta")
 SIZE_INCHES = (4.6, 3.1)
-#: Of a figure with a legend above it
+#: Size of a figure with a legend above it
 TALL_INCHES = (4.6, 3.9)
 DPI = 150
 Styles = dict[str, tuple[str, Any]]
@@ -71,7 +71,7 @@ def draw(bench: Bench, tables: dict[str, list[Row]]) -> dict[str, bytes]:
 
 
 def _label(algorithm: str) -> str:
-    """For matplotlib."""
+    """The name of an algorithm, escaped for matplotlib."""
     return plain_label(label(algorithm))
 
 

@@ -21,7 +21,7 @@ def useless_actions(env: str) -> tuple[str, int]:
     match = re.fullmatch(r"Useless(\d+)/(.+)", env)
     if match is None:
         return env, 0
-    # An id has one slash: that of the base is a hyphen here. The last hyphen is that of the version
+    # Ids have at most one slash: that of MinAtar/... has become a hyphen. The last hyphen belongs to the version
     return re.sub(r"-(?!v\d+$)", "/", match[2], count=1), int(match[1])
 
 
@@ -44,7 +44,7 @@ def scales(bench: Bench) -> list[str]:
 
 
 def factor(scale: str) -> float:
-    """By which scores on a scale are multiplied where they are shown: human-normalised ones are shown in percent."""
+    """The factor of scores on a scale for display: human-normalised scores are shown in percent."""
     return 1.0 if scale == "relative" else 100.0
 
 
@@ -63,7 +63,7 @@ def on_scale(bench: Bench, scale: str, env: str, scores: np.ndarray) -> np.ndarr
     alike = [one for one in bench.envs if useless_actions(one)[0] == base]
     pooled = np.concatenate([bench.scores(algorithm, one) for algorithm in bench.algorithms for one in alike])
     low, span = pooled.min(), np.ptp(pooled)
-    # No difference between algorithms if all runs have the same score
+    # If all runs have the same score, each gets 0.5: there is no difference between algorithms
     return (scores - low) / span if span else np.where(np.isnan(scores), np.nan, 0.5)
 
 

@@ -27,7 +27,7 @@ SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 2**22
 #: Levels of lists and objects in the document
 MAX_DEPTH = 32
-#: Values in a field of the document, without the elements of arrays; building a thousand layers takes a second
+#: Largest number of values in a field, without the elements of arrays. This limits the time to build a network
 MAX_VALUES = {"arguments": 1_000, "observation_space": 5_000, "action_space": 5_000}
 MAX_OTHER_VALUES = 20_000
 MAX_ENVS = 2**16
@@ -227,7 +227,7 @@ def _check_training(training: dict[str, Any]) -> None:
     for name, (_, kind) in TRAINING.items():
         value, largest = training[name], {"n_envs": MAX_ENVS}.get(name, 2**63 if kind is int else 1)
         if type(value) not in (kind, int) or not 0 <= value <= largest:
-            raise ValueError(f"training: {name} must be {kind.__name__} and in range, got {shortened(value)}")
+            raise ValueError(f"training: {name} must be {kind.__name__} in [0, {largest}], got {shortened(value)}")
     if training["n_envs"] < 1:
         raise ValueError(f"training: n_envs must be at least 1, got {training['n_envs']}")
     for name in training.keys() - TRAINING.keys():

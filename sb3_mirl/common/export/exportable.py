@@ -31,9 +31,9 @@ class ExportableDQN(ExportableModel):
 
         It holds the policy, the optimiser's state, the constructor's arguments and the counters of training, so that training
         continues as after ``save`` and ``load``. Unlike them, an export records which parameters are frozen
-        (``requires_grad=False``). It leaves out the replay buffer, as ``save`` does, and also the folder of TensorBoard logs,
-        the last observation, the statistics of the latest episodes, and those of ``VecNormalize``: save these with its own
-        ``save``.
+        (``requires_grad=False``). It leaves out the replay buffer, as ``save`` does, the folder of TensorBoard logs, the last
+        observation and the statistics of the latest episodes. It also leaves out the statistics of ``VecNormalize``, which
+        has a ``save`` of its own.
 
         :param path: of the file, which is replaced atomically; ``.safetensors`` is added if it has no suffix
         :param arguments: constructor arguments to be written in place of the model's, such as a number for a
@@ -98,8 +98,8 @@ class ExportableDQN(ExportableModel):
         """
         SB3's ``load``, which unpickles the file: load only files that you trust.
 
-        A step size that was resolved from ``"auto"`` is resolved anew if its argument is given. Arguments for the beginning of
-        a training change nothing: the model goes on with what it has learned.
+        A step size that was resolved from ``"auto"`` is resolved anew if its argument is given. Arguments that set initial
+        values have no effect, because the model continues with what it has learned.
 
         :param path: of the file; ``.zip`` may be left out
         :param env: the environment to go on with; not needed to predict

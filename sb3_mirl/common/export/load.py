@@ -90,7 +90,7 @@ def _attributes(cls: type[ExportableModel], document: dict[str, Any], replaced: 
     check_observation_space(space)
     names = document["action_names"]
     if names is not None and valid_action_names(names, int(action_space.n)) is None:
-        raise ValueError(f"action_names must be {action_space.n} that differ, the file has {shortened(names)}")
+        raise ValueError(f"action_names must be {action_space.n} different names, the file has {shortened(names)}")
     training = document["training"]
     check_fields("training", training, TRAINING, cls.exported_attributes)
     own = {name: training.get(name) for name in cls.exported_attributes}
@@ -171,7 +171,7 @@ def _check_tensors(file: Any, expected: Mapping[str, th.Tensor], prefix: str = "
 
 def _load_tensors(model: ExportableModel, file: Any, optimizer: dict[str, Any]) -> None:
     policy = model.policy
-    # A step without gradients creates the optimiser's state, which shows its shapes and is overwritten below
+    # A step with gradients of zero creates the optimiser's state with its shapes; its values are overwritten below
     for parameter in (parameter for group in policy.optimizer.param_groups for parameter in group["params"]):
         parameter.grad = th.zeros_like(parameter)
     try:

@@ -29,8 +29,8 @@ class ExportableModel(DQN):
 
     #: Name of the algorithm; the nearest class that defines it decides which arguments a file must have
     algorithm: str
-    #: Attributes that a file holds beside :data:`TRAINING`, and what they must be: finite numbers or None.
-    #: A number ``resolved_x`` depends on argument x and becomes None when x is given anew
+    #: Attributes that a file holds besides :data:`TRAINING`, with their rules. Their values are finite numbers or None.
+    #: An attribute ``resolved_x`` depends on argument x, and becomes None if x is replaced
     exported_attributes: ClassVar[dict[str, Rule]] = {}
     argument_rules: ClassVar[dict[str, Rule]]
     #: Arguments that files of earlier versions lack; they then have the constructor's defaults

@@ -17,7 +17,7 @@ from sb3_mirl.common.export.model import TRAINING, argument_names, attribute_nam
 from sb3_mirl.common.learning_curve import is_curve
 
 ZIP_FORMAT = "SB3 zip"
-#: Bytes of an entry of a zip that is compressed, perhaps a thousandfold
+#: Largest size of a compressed entry of a zip after expansion
 MAX_EXPANDED_BYTES = 2**26
 MAX_INFO_BYTES = 2**16
 
@@ -26,16 +26,16 @@ def read_model_file(
     path: str | Path, tensors: tuple[str, ...] = (), algorithm: type = DQN
 ) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
     """
-    Nothing is unpickled. In SB3's zip the JSON entry ``data`` holds pickles in base64, which are never decoded: the text that
-    SB3 wrote beside each is returned instead. ``policy.pth`` is read by torch's restricted reader (``weights_only=True``).
+    Read a model file without unpickling. In SB3's zip the JSON entry ``data`` holds pickles in base64, which are not decoded:
+    the text that SB3 wrote beside each is returned. torch's restricted reader (``weights_only=True``) reads ``policy.pth``.
 
     :param path: of the file; its suffix may be left out, and ``.zip`` is tried before ``.safetensors``
     :param tensors: names in the ``state_dict`` of the policy; a name that ends with a dot stands for all that begin with it
     :param algorithm: the class whose constructor arguments and training attributes are looked for in a zip
     :return: plain JSON: ``file_format``, ``algorithm``, ``training``, ``arguments``, ``observation_space``, ``action_space``,
-        ``action_names``, ``learning_curve``, ``versions``, None for what the file does not say; and those of the tensors that
-        the file has, which may be larger than memory
-    :raises ValueError: if it is neither, or damaged; the message says why
+        ``action_names``, ``learning_curve``, ``versions``, None for what the file does not say; and the requested tensors that
+        the file has. Check a tensor's size before copying it: an expanded one may have more elements than fit into memory
+    :raises ValueError: if the file is neither an export nor SB3's zip, or is damaged; the message says why
     """
     candidates = [Path(f"{path}{suffix}") for suffix in ("", ".zip", SUFFIX)]
     path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
@@ -105,7 +105,7 @@ def _read_entries(path: Path) -> tuple[str, str, bytes]:
             for name in inner.namelist():
                 # torch's restricted reader creates bytearrays of any size that the file asks for
                 if name.endswith(".pkl") and b"bytearray\n" in _content(inner, name):
-                    raise ValueError(f"{str(path)!r}: policy.pth has a bytearray, which no weights are")
+                    raise ValueError(f"{str(path)!r}: policy.pth must hold weights only, but has a bytearray")
                 _check_expansion(inner, name)
     except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError, RuntimeError, zlib.error, MemoryError) as error:
         raise ValueError(f"{str(path)!r} is a damaged zip file: {error}") from error
@@ -118,7 +118,7 @@ def _content(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _check_expansion(archive: zipfile.ZipFile, name: str) -> None:
-    """SB3 and torch do not compress: the size of an entry is that in the file, unless the zip was made by others."""
+    """Refuse compressed entries that expand beyond the limit. SB3 and torch write entries without compression."""
     entry = archive.getinfo(name)
     if entry.file_size > max(entry.compress_size, MAX_EXPANDED_BYTES):
         raise ValueError(

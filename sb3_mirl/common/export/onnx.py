@@ -64,7 +64,7 @@ def write_onnx(
     :param acting: what the file computes
     :param space: of one observation
     :param outputs: names of the outputs
-    :param metadata: texts that the file holds beside
+    :param metadata: texts by name, stored in the file's metadata
     :raises ImportError: without the packages of the extra ``onnx``
     :raises ValueError: if a key of a Dict space has the name of an output or of the masks
     """
@@ -102,7 +102,7 @@ def write_onnx(
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Without the exporter's messages about torchvision, which is not used, and about its own workings."""
+    """Suppress the exporter's warnings, and its messages about torchvision, which is not used."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

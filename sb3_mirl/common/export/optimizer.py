@@ -72,7 +72,7 @@ def _merge_group(group: Any, expected: dict[str, Any]) -> dict[str, Any]:
         if key not in VARIABLE_SETTINGS and value != expected[key] and not _is_changed_number(value, expected[key]):
             own = shortened(expected[key])
             raise ValueError(
-                f"optimizer: {key} must be {own} as in optimizer_kwargs, or another number if that is one, the file has "
+                f"optimizer: {key} must be {own} as in optimizer_kwargs, or another number if {own} is one, the file has "
                 f"{shortened(value)}"
             )
     for key in ("lr", "initial_lr"):
@@ -83,12 +83,12 @@ def _merge_group(group: Any, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_changed_number(value: Any, own: Any) -> bool:
-    """Whether a number, such as ``weight_decay``, has taken the place of another in training."""
+    """Whether both are numbers: training may change a setting such as ``weight_decay``."""
     return {type(value), type(own)} <= {int, float} and math.isfinite(value)
 
 
 def _decode(key: str, given: Any, expected: Any) -> Any:
-    """A value of the optimiser, which must have the type of its own value."""
+    """Decode a value of the file, which must have the type of the built optimiser's value."""
     value, own = (decode(item, f"optimizer: {key}", {}) for item in (given, expected))
     are_numbers = {type(value), type(own)} <= {int, float}
     if type(value) is not type(own) and not are_numbers:

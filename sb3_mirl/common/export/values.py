@@ -169,8 +169,7 @@ def decode(value: Any, where: str, classes: Mapping[str, Any]) -> Any:
     if kind == "schedule" and isinstance(content, dict):
         return _decode_schedule(content, where, classes)
     raise ValueError(
-        f"{where}: the file has {shortened(value)}; "
-        "an object must have one key, of tuple, dict, number, array, class and schedule"
+        f"{where}: the file has {shortened(value)}; an object must have one key: tuple, dict, number, array, class or schedule"
     )
 
 
@@ -230,7 +229,7 @@ def decode_dtype(name: Any) -> np.dtype:
 
 
 def count_elements(shape: Any) -> int:
-    """The elements of an array that is not created yet; raises ValueError if the shape is none, or too large."""
+    """The number of elements of an array with this shape; raises ValueError if the shape is not valid or too large."""
     is_shape = isinstance(shape, list) and len(shape) <= MAX_AXES and all(type(axis) is int and axis >= 0 for axis in shape)
     if not is_shape or math.prod(shape) > MAX_ELEMENTS:
         raise ValueError(

@@ -32,7 +32,7 @@ def export_model(model: ExportableModel, path: str | Path, replaced: dict[str, A
     names, variables = model._get_torch_save_params()
     if others := [name for name in [*names, *variables] if name not in ("policy", "policy.optimizer")]:
         raise ValueError(
-            f"A model must have no networks beside its policy to be exported, and {type(model).__name__} has {others}. save() "
+            f"A model must have no networks besides its policy to be exported, got {others} in {type(model).__name__}. save() "
             "writes all of them"
         )
     # What reading refuses must not be written

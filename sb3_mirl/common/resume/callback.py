@@ -69,14 +69,14 @@ class CheckpointCallback(callbacks.CheckpointCallback):
 
     def write_if_due(self) -> None:
         """
-        Write a checkpoint if ``save_freq`` calls have passed. Called between two rollouts: then the state of the run is that
-        of its objects, and no local variable matters.
+        Write a checkpoint if ``save_freq`` calls have passed. It must be called between two rollouts, when the run's objects
+        hold its whole state and local variables hold none.
         """
         if self._due:
             self._save()
 
     def _on_rollout_start(self) -> None:
-        # Nothing is due if DueCheckpoints came first; it does not know callbacks that another one calls
+        # DueCheckpoints has done this already, except for callbacks that it does not know because another callback calls them
         self.write_if_due()
         self._in_rollout = True
         self._announce()
@@ -85,8 +85,8 @@ class CheckpointCallback(callbacks.CheckpointCallback):
         self._in_rollout = False
 
     def _on_training_end(self) -> None:
-        # No checkpoint if a callback has stopped the training within a rollout: SB3 has not stored the latest transition.
-        # Nor outside of learn(): rl-zoo3 calls this method once more, also after an exception within a gradient step
+        # If a callback has stopped the training within a rollout, SB3 has not stored the latest transition: no checkpoint.
+        # None outside of learn() either: rl-zoo3 calls this method again, even after an exception within a gradient step
         if self._in_rollout or self not in self.model.active_callbacks:
             return
         if self._saved_at != self.model.num_timesteps:
@@ -116,10 +116,10 @@ class CheckpointCallback(callbacks.CheckpointCallback):
 
 class DueCheckpoints(callbacks.BaseCallback):
     """
-    Writes the checkpoints that are due before any other callback hears of the next rollout: the resumed run begins with that
-    rollout and calls them all.
+    Writes due checkpoints before ``_on_rollout_start()`` of any other callback: the resumed run begins with this rollout and
+    calls all of them.
 
-    :param checkpoint_callbacks: all of the training
+    :param checkpoint_callbacks: all checkpoint callbacks of the training
     """
 
     def __init__(self, checkpoint_callbacks: list[CheckpointCallback]) -> None:

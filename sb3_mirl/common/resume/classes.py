@@ -1,7 +1,7 @@
 """
-What capture and restore ask of Python classes: which objects are data, and which attributes an object has.
+Properties of Python classes that capture and restore need: which objects are data, and which attributes an object has.
 
-The functions here run no code of the object: they do not trust ``isinstance``, which asks ``__class__``.
+The functions here run no code of the object. They avoid ``isinstance``, which reads the object's ``__class__``.
 """
 
 import collections
@@ -46,7 +46,7 @@ _OUTPUT_MODULES = tuple(
 #: Modules of what stands for a resource of the system: processes, connections, files
 _RESOURCE_MODULES = ("subprocess", "multiprocessing", "concurrent", "asyncio", "socket", "ssl", "selectors", "tempfile")
 #: Attributes of these classes that are not state
-_PASSING: tuple[tuple[type, Collection[str]], ...] = (
+_NOT_CAPTURED: tuple[tuple[type, Collection[str]], ...] = (
     (DummyVecEnv, frozenset({"buf_infos"})),  # of the latest step
     (SubprocVecEnv, frozenset({"remotes", "work_remotes", "processes", "waiting", "closed"})),  # of the worker processes
     (VecEnvWrapper, frozenset({"class_attributes"})),  # a table of methods
@@ -59,8 +59,8 @@ _PASSING: tuple[tuple[type, Collection[str]], ...] = (
 ENVIRONMENTS = (gym.Env, gym.vector.VectorEnv, VecEnv)
 IMMUTABLE = frozenset({type(None), bool, int, float, str})
 
-#: Built-in classes that Python classes are derived from, and how to get their part of an object: ``list.__iter__(value)``,
-#: since the class of the object may override ``__iter__``
+#: Built-in base classes of Python classes, with a function that copies the built-in part of an object. It calls, for example,
+#: ``list.__iter__(value)``, because the class of the object may override ``__iter__``
 BUILTIN_PART: dict[type, Callable[[Any], Any]] = {
     int: int.__int__,
     float: float.__float__,
@@ -138,7 +138,7 @@ def _code_hash(code: types.CodeType) -> str:
 
 
 def _constant(value: Any) -> str:
-    """The ``repr`` of a constant of a function, the same in each process: the order of sets is not."""
+    """The ``repr`` of a function's constant, with sets sorted: their order differs between processes."""
     if isinstance(value, types.CodeType):
         return _code_hash(value)
     if isinstance(value, (tuple, frozenset)):
@@ -200,9 +200,9 @@ def is_derived_from_builtin(value: Any) -> bool:
     return (cls is types.SimpleNamespace or cls not in BUILTIN_PART) and only_adds_attributes(cls)
 
 
-def is_passing_class(cls: type) -> bool:
-    """Whether objects of a class are captured without some attributes, so that none can be made anew."""
-    return issubclass(cls, tuple(passing for passing, _ in _PASSING))
+def has_uncaptured_attributes(cls: type) -> bool:
+    """Whether objects of a class are captured without some attributes, so that no new object can be created from them."""
+    return issubclass(cls, tuple(passing for passing, _ in _NOT_CAPTURED))
 
 
 def slot_names(cls: type) -> list[str]:
@@ -225,7 +225,7 @@ def all_attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 def attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """:func:`all_attributes` without those that are not state."""
-    passing = {name for cls, names in _PASSING if is_instance(value, cls) for name in names}
+    passing = {name for cls, names in _NOT_CAPTURED if is_instance(value, cls) for name in names}
     return ((name, attribute) for name, attribute in all_attributes(value) if name not in passing)
 
 

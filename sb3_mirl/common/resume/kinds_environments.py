@@ -27,7 +27,7 @@ def _capture_space(walk: Capture, value: spaces.Space, path: str) -> dict[str, A
 def _restore_space(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if not is_instance(old, spaces.Space) or _describe(old) != node["space"]:
         raise walk.unknown(path, f"the space {node['space']}, which is another one here")
-    walk.made(node, old)
+    walk.register(node, old)
     vars(old).update(walk.all_values(node["attributes"], vars(old), path))
     return old
 
@@ -41,7 +41,7 @@ def _capture_file(walk: Capture, value: ResultsWriter, path: str) -> dict[str, A
 def _restore_file(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if is_instance(old, ResultsWriter):  # it has opened the file anew
         replace_content(old.file_handler, walk.arrays[node["content"]].tobytes())
-    return walk.made(node, old)
+    return walk.register(node, old)
 
 
 def _is_emulator(value: Any) -> bool:
@@ -60,7 +60,7 @@ def _restore_emulator(walk: Restore, node: dict[str, Any], old: Any, path: str) 
     state = ale_py.ALEState.__new__(ale_py.ALEState)
     state.__setstate__(walk.arrays[node["content"]].tobytes())
     old.restoreSystemState(state)
-    return walk.made(node, old)
+    return walk.register(node, old)
 
 
 class _StateMethods:
@@ -94,7 +94,7 @@ def _add_state_methods(capture: Callable[..., State], restore: Callable[..., Any
 
 
 def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
-    """``SubprocVecEnv``, whose worker processes call ``capture`` and ``restore`` for environment and global generators."""
+    """Make the kind for ``SubprocVecEnv``: its worker processes capture and restore environments and global generators."""
 
     def capture_workers(walk: Capture, value: SubprocVecEnv, path: str) -> dict[str, Any]:
         value.set_attr("_sb3_mirl", _StateMethods(capture, restore))
@@ -119,9 +119,9 @@ def workers(capture: Callable[..., State], restore: Callable[..., Any]) -> Kind:
             states = [State(child["tree"], walk.arrays[part], []) for child, part in zip(children, ranges, strict=True)]
             error, missing = old.env_method("restore_state_", *states, indices=[index])[0]
             if error is not None:
-                raise walk.mismatch(f"{path}.envs[{index}]", "another environment", f"not that one: {error}")
+                raise walk.mismatch(f"{path}.envs[{index}]", "an environment", f"another one: {error}")
             walk.missing += [f"{place_of_env}: {name}" for name in missing]
-        walk.made(node, old)
+        walk.register(node, old)
         vars(old).update(walk.complete_values(node["attributes"], vars(old), path))
         return old
 

@@ -18,9 +18,9 @@ from sb3_mirl.common.resume.classes import (
     ENVIRONMENTS,
     attributes,
     builtin_base,
+    has_uncaptured_attributes,
     is_derived_from_builtin,
     is_instance,
-    is_passing_class,
     is_python_object,
     only_adds_attributes,
     program_name,
@@ -44,7 +44,7 @@ def _restore_enum(walk: Restore, node: dict[str, Any], old: Any, path: str) -> A
     cls: Any = walk.find_class(node["class"], old, path)
     if not issubclass(cls, enum.Enum) or ("flags" not in node and node["name"] not in cls.__members__):
         raise walk.unknown(path, f"{node['class']}.{node['name']}, which is not there")
-    return walk.made(node, cls(node["flags"]) if "flags" in node else cls[node["name"]])
+    return walk.register(node, cls(node["flags"]) if "flags" in node else cls[node["name"]])
 
 
 _PARTS_OF_PARTIAL = ("func", "args", "keywords")
@@ -57,7 +57,7 @@ def _capture_partial(walk: Capture, value: Any, path: str) -> dict[str, Any]:
 def _restore_partial(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     before = {name: getattr(old, name, None) for name in _PARTS_OF_PARTIAL}
     parts = dict(walk.all_values(node["attributes"], before, path))
-    return walk.made(node, functools.partial(parts["func"], *parts["args"], **parts["keywords"]))
+    return walk.register(node, functools.partial(parts["func"], *parts["args"], **parts["keywords"]))
 
 
 def _capture_reference(walk: Capture, value: Any, path: str) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def _capture_reference(walk: Capture, value: Any, path: str) -> dict[str, Any]:
 def _restore_reference(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     before = old() if type(old) is weakref.ref else None
     target = walk.value(node["to"], before, path)
-    new = weakref.ref(set() if target is None else target)  # a reference to a deleted set is dead, too
+    new = weakref.ref(set() if target is None else target)  # without target: a dead reference, because the set is deleted
     if target is not None:
         walk.references.append((path, new))
-    return walk.made(node, new)
+    return walk.register(node, new)
 
 
 def _capture_object(walk: Capture, value: Any, path: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _capture_object(walk: Capture, value: Any, path: str) -> dict[str, Any]:
 def _restore_object(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if qualified_name(type(old)) != node["class"]:
         old = _new_object(walk, node["class"], old, path)
-    walk.made(node, old)
+    walk.register(node, old)
     before = dict(attributes(old))
     values = walk.complete_values if is_instance(old, ENVIRONMENTS) else walk.all_values
     for name, value in values(node["attributes"], before, path):
@@ -114,7 +114,7 @@ def _new_object(walk: Restore, name: str, old: Any, path: str) -> Any:
         for value in walk.own.values():
             if type(value) is cls:
                 return copy.deepcopy(value)
-    if is_passing_class(cls):
+    if has_uncaptured_attributes(cls):
         raise walk.unknown(path, f"a {name}, but the resumed run has no such object to restore it into")
     base: Any = builtin_base(cls)
     return base.__new__(cls)
@@ -135,10 +135,10 @@ def _restore_derived(walk: Restore, node: dict[str, Any], old: Any, path: str) -
     same = type(old) is cls
     part_before = BUILTIN_PART[base](old) if same else None
     if hasattr(base, "clear") or base is types.SimpleNamespace:  # mutable: it may contain itself
-        new = walk.made(node, old if same else base.__new__(cls))
+        new = walk.register(node, old if same else base.__new__(cls))
         replace_builtin_part(base, new, walk.value(node["base"], part_before, path))
     else:
-        new = walk.made(node, base.__new__(cls, walk.value(node["base"], part_before, path)))
+        new = walk.register(node, base.__new__(cls, walk.value(node["base"], part_before, path)))
     for name, value in walk.all_values(node["attributes"], dict(attributes(old)) if same else {}, path):
         set_attribute(new, name, value)
     return new
@@ -153,9 +153,9 @@ def _restore_method(walk: Restore, node: dict[str, Any], old: Any, path: str) ->
     if type(old) is not types.MethodType or program_name(old) != node["name"]:
         raise walk.unknown(path, f"{node['name']}, which is a part of the program")
     if node["of"] is None:
-        return walk.made(node, old)
+        return walk.register(node, old)
     owner = walk.value(node["of"], old.__self__, f"{path}.__self__")
-    return walk.made(node, old if owner is old.__self__ else types.MethodType(old.__func__, owner))
+    return walk.register(node, old if owner is old.__self__ else types.MethodType(old.__func__, owner))
 
 
 def _is_plain_reference(value: Any) -> bool:

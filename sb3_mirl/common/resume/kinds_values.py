@@ -18,9 +18,9 @@ from sb3_mirl.common.resume.walk import Capture, Kind, Restore, exactly, instanc
 
 _SEQUENCES = (list, tuple, collections.deque)
 _DICTS: dict[str, type[dict]] = {cls.__name__: cls for cls in (dict, collections.OrderedDict, collections.defaultdict)}
-#: Factories of defaultdicts that are restored without being there
+#: Factories of defaultdicts that are restored by name, even if the present object has another one
 _FACTORIES = {f"builtins.{cls.__name__}": cls for cls in (bool, int, float, str, list, tuple, dict, set, frozenset)}
-#: Items that are their own nodes; a long integer is not
+#: Types of items that are written as they are. Integers are not among them, because long ones need a node
 _OWN_NODES = IMMUTABLE - {int}
 _DATES = (datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone)
 _IMMUTABLE_CLASSES = (*_DATES, complex, range, slice, decimal.Decimal, fractions.Fraction, th.Size)
@@ -51,7 +51,7 @@ def _restore_mutable(walk: Restore, node: dict[str, Any], old: Any, path: str) -
     cls: Any = {"list": list, "deque": collections.deque, "set": set}[node["is"]]
     arguments = {"maxlen": node["maxlen"]} if cls is collections.deque else {}
     same = type(old) is cls and (cls is not collections.deque or old.maxlen == node["maxlen"])
-    new = walk.made(node, old if same else cls(**arguments))
+    new = walk.register(node, old if same else cls(**arguments))
     items = _restored_items(walk, node, old, path)
     new.clear()
     (new.update if cls is set else new.extend)(items)
@@ -60,7 +60,7 @@ def _restore_mutable(walk: Restore, node: dict[str, Any], old: Any, path: str) -
 
 def _restore_immutable(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     cls: Any = tuple if node["is"] == "tuple" else frozenset
-    return walk.made(node, cls(_restored_items(walk, node, old, path)))
+    return walk.register(node, cls(_restored_items(walk, node, old, path)))
 
 
 def _capture_dict(walk: Capture, value: Any, path: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _path_of_key(path: str, key: Any) -> str:
 def _restore_dict(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if type(old).__name__ != node["type"] or type(old) not in BUILTIN_PART:
         old = _DICTS[node["type"]]()
-    walk.made(node, old)
+    walk.register(node, old)
     if node["type"] == "defaultdict":
         factory = node["factory"]
         known = factory is not None and _FACTORIES.get(factory.get("name"))
@@ -110,7 +110,7 @@ def _is_plain_array(value: Any) -> bool:
 
 
 def _memory_order(array: np.ndarray) -> list[int]:
-    """The axes from the slowest to the fastest in memory. Operations may round differently if they are in another order."""
+    """The axes from the largest to the smallest stride. With axes in another order, operations may round differently."""
     return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]) if array.shape[axis] > 1 else 0)
 
 
@@ -132,12 +132,12 @@ def _restore_array(walk: Restore, node: dict[str, Any], old: Any, path: str) -> 
     array = np.frombuffer(walk.arrays[node["content"]], dtype) if dtype.itemsize else np.zeros(node["shape"], dtype)
     array = array.reshape(node["shape"]).transpose(np.argsort(node["axes"]))
     if "scalar" in node:
-        return walk.made(node, array.reshape(-1)[0].copy())
+        return walk.register(node, array.reshape(-1)[0].copy())
     fits = type(old) is np.ndarray and (old.dtype, old.shape) == (array.dtype, array.shape) and old.flags.writeable
     if fits and _memory_order(old) == node["axes"]:
         np.copyto(old, array)
-        return walk.made(node, old)
-    return walk.made(node, array.copy(order="K"))
+        return walk.register(node, old)
+    return walk.register(node, array.copy(order="K"))
 
 
 def _capture_objects(walk: Capture, value: np.ndarray, path: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _capture_objects(walk: Capture, value: np.ndarray, path: str) -> dict[str, A
 def _restore_objects(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     before = list(old.ravel()) if is_instance(old, np.ndarray) else None
     new = np.empty(len(node["items"]), dtype=object)
-    shaped = walk.made(node, new.reshape(node["shape"]))
+    shaped = walk.register(node, new.reshape(node["shape"]))
     for index, item in enumerate(_restored_items(walk, node, before, path)):
         new[index] = item
     return shaped
@@ -182,14 +182,14 @@ def _restore_tensor(walk: Restore, node: dict[str, Any], old: Any, path: str) ->
         try:
             with th.no_grad():
                 old.copy_(tensor)
-            return walk.made(node, old.requires_grad_(node["requires_grad"]))
+            return walk.register(node, old.requires_grad_(node["requires_grad"]))
         except RuntimeError:  # for example, several elements share memory
             pass
     if node["parameter"]:  # an optimiser may refer to the existing one
         raise walk.unknown(path, f"a parameter of the shape {tuple(node['shape'])}, which is not there")
     if node["device"] != "cpu":
         tensor = tensor.to(old.device if is_instance(old, th.Tensor) else node["device"])
-    return walk.made(node, tensor.requires_grad_(node["requires_grad"]))
+    return walk.register(node, tensor.requires_grad_(node["requires_grad"]))
 
 
 def _capture_optimizer(walk: Capture, value: th.optim.Optimizer, path: str) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _capture_optimizer(walk: Capture, value: th.optim.Optimizer, path: str) -> d
 def _restore_optimizer(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     if not is_instance(old, th.optim.Optimizer):
         raise walk.unknown(path, "an optimiser, but the resumed run has no such object to restore it into")
-    walk.made(node, old)
+    walk.register(node, old)
     # Not in place: load_state_dict compares the new param_groups with the old ones
     old.load_state_dict(walk.value(node["state"], None, path))
     vars(old).update(walk.all_values(node["attributes"], vars(old), path))
@@ -212,7 +212,7 @@ def _capture_bytes(walk: Capture, value: Any, path: str) -> dict[str, Any]:
 
 def _restore_bytes(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     cls = bytes if node["is"] == "bytes" else bytearray
-    return walk.made(node, cls(walk.arrays[node["content"]].tobytes()))
+    return walk.register(node, cls(walk.arrays[node["content"]].tobytes()))
 
 
 def _is_value(value: Any) -> bool:
@@ -230,7 +230,7 @@ def _restore_value(walk: Restore, node: dict[str, Any], old: Any, path: str) -> 
     if name not in _VALUES and name not in _VALUES_OF_PYGAME:
         raise ValueError(f"at {place(path)} the state has a {name} as a value")
     cls = _VALUES.get(name) or walk.find_class(name, old, path)
-    return walk.made(node, cls(*walk.value(node["arguments"], None, path)))
+    return walk.register(node, cls(*walk.value(node["arguments"], None, path)))
 
 
 def _capture_bit_generator(walk: Capture, value: np.random.BitGenerator, path: str) -> dict[str, Any]:
@@ -245,12 +245,12 @@ def _restore_bit_generator(walk: Restore, node: dict[str, Any], old: Any, path: 
     if name not in _BIT_GENERATORS:
         raise ValueError(f"at {place(path)} the state has a generator {name!r}, which is none of {', '.join(_BIT_GENERATORS)}")
     new = old if type(old) is _BIT_GENERATORS[name] else _BIT_GENERATORS[name]()
-    if "seeds" in node:  # of the generators that it has spawned
+    if "seeds" in node:  # the seed sequence counts the generators that were spawned
         seeds = walk.value(node["seeds"], None, path)
         if not isinstance(new.seed_seq, np.random.SeedSequence) or new.seed_seq.state != seeds:
             new = _BIT_GENERATORS[name](np.random.SeedSequence(**seeds))
     new.state = state
-    return walk.made(node, new)
+    return walk.register(node, new)
 
 
 def _capture_generator(walk: Capture, value: np.random.Generator, path: str) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def _capture_generator(walk: Capture, value: np.random.Generator, path: str) -> 
 def _restore_generator(walk: Restore, node: dict[str, Any], old: Any, path: str) -> Any:
     before = old.bit_generator if type(old) is np.random.Generator else None
     bit_generator = walk.value(node["bit_generator"], before, path)
-    return walk.made(node, old if bit_generator is before else np.random.Generator(bit_generator))
+    return walk.register(node, old if bit_generator is before else np.random.Generator(bit_generator))
 
 
 def _is_random_state(value: Any) -> bool:
@@ -288,7 +288,7 @@ def _restore_state(walk: Restore, node: dict[str, Any], old: Any, path: str) -> 
         same = type(old) is th.Generator and str(old.device) == node["device"]
         new = old if same else th.Generator(node["device"])
         new.set_state(state)
-    return walk.made(node, new)
+    return walk.register(node, new)
 
 
 def _is_object_array(value: Any) -> bool:

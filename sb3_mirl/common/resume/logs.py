@@ -22,7 +22,7 @@ def _open_files(logger: Logger) -> Iterator[tuple[KVWriter, str | None]]:
 
 
 def read_log_files(logger: Logger) -> dict[str, dict[str, Any]]:
-    """By file name: the content, since SB3 opens log files anew, and the columns of a CSV file."""
+    """Content of each log file, and columns of CSV files, by file name. SB3 empties existing log files when it opens them."""
     files: dict[str, dict[str, Any]] = {}
     for output, path in _open_files(logger):
         if path is not None and os.path.isfile(path):
@@ -45,7 +45,7 @@ def restore_log_files(logger: Logger, files: dict[str, dict[str, Any]], num_time
             _hide_later_events(output, num_timesteps)
     if remaining:
         warnings.warn(
-            f"The interrupted run wrote {sorted(remaining)}, which nothing writes now. To continue these files, call "
+            f"The interrupted run wrote {sorted(remaining)}, but this run does not. To continue these log files, call "
             "model.set_logger(configure(folder, formats)) before learn()",
             stacklevel=3,
         )

@@ -68,7 +68,7 @@ def write_manifest(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     """Write a manifest, which completes its checkpoint, and return it."""
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, **fields}
     manifest["sha256"] = _checksum(manifest)
-    # In the order of the dict: a reference to a shared value follows the value
+    # Keys are not sorted, because a reference to a shared value must follow the value
     write_file(path, json.dumps(manifest).encode())
     return manifest
 

@@ -1,6 +1,6 @@
 """
-What the policy, its optimiser and the learning rate of a model remember beside the tensors of their ``state_dict``: settings
-such as ``requires_grad``, counters and generators of Python, buffers that are not persistent.
+The state of a model's policy, optimiser and learning rate that is in no ``state_dict``: settings such as ``requires_grad``,
+counters and random generators in Python attributes, and buffers that are not persistent.
 """
 
 import copy
@@ -71,10 +71,10 @@ class ModelSnapshot:
 
     def put_back(self, model: ResumableModel) -> list[str]:
         """
-        Restore them.
+        Restore the parts of the snapshot.
 
         :param model: the same model
-        :return: what cannot be restored
+        :return: descriptions of what cannot be restored
         """
         model.policy.load_state_dict(self._policy)
         model.policy.optimizer.load_state_dict(self._optimizer)
@@ -83,11 +83,11 @@ class ModelSnapshot:
             n_missing = len(self._rest.missing)
             restore_model(model, self._rest)
             missing += self._rest.missing[n_missing:]
-        # Part of an environment's state would not fit the rest of it
+        # An environment is restored completely or not at all: its parts must be consistent
         if self._env is not None and not self._env.missing:
             try:
                 restore(model.env, self._env, own_objects(model))
-            except StateMismatch as error:  # they have changed its wrappers
+            except StateMismatch as error:  # callbacks have changed its wrappers
                 missing.append(f"the environment ({error})")
         return missing
 
@@ -116,7 +116,7 @@ def _values(model: ResumableModel) -> dict[str, Any]:
 
 
 def _own(model: ResumableModel) -> dict[str, Any]:
-    """What the attributes may refer to and the model's file or another state of the checkpoint holds."""
+    """Objects that the attributes may refer to, and that the model's file or another state of the checkpoint holds."""
     tensors = model.policy.state_dict(keep_vars=True).items()
     return {
         **own_objects(model),

@@ -1,4 +1,4 @@
-"""Which environment of the object to be restored takes the place of which captured one."""
+"""Finds, for each captured environment, the environment into which it is restored."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -30,8 +30,8 @@ def pair_environments(tree: Any, root: Any, node_of: Callable[[int], dict[str, A
         done.add((node.get("id"), id(value)))
         in_container = type(value) in (list, tuple, dict)
         pending += [(child, part, in_container) for child, part in _parts(node, value) if isinstance(child, dict)]
-    # An environment has its place in a container; an attribute may name one of several. Those in one place only leave fewer
-    # environments for the others
+    # Items of containers come first, because an attribute may refer to any of several environments. Captured environments
+    # with fewer candidates come before those with more
     pairs: dict[int, Any] = {}
     taken: set[int] = set()
     found = [(number, values) for group in (items, candidates) for number, values in sorted(group.items(), key=_n_values)]

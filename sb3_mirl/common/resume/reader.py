@@ -21,7 +21,7 @@ from sb3_mirl.common.resume.manifest import (
     read_manifest,
 )
 from sb3_mirl.common.resume.model_state import restore_model
-from sb3_mirl.common.resume.replay_log import end_trajectory, fill_slots, set_values_beside_slots, values_beside_slots
+from sb3_mirl.common.resume.replay_log import buffer_state, end_trajectory, fill_slots, set_buffer_state
 from sb3_mirl.common.resume.run_state import (
     OBSERVATIONS,
     ArrayTable,
@@ -126,17 +126,17 @@ class Checkpoint:
 
     def restore_replay(self, model: ResumableModel) -> None:
         """
-        Fill the replay buffer of the model, and make its checkpoints those of the interrupted run.
+        Fill the replay buffer of the model. The model gets the run id and the serial number of the interrupted run.
 
         :raises ValueError: if the buffer's size or the number of environments has changed
         """
         buffer = model.replay_buffer
         assert buffer is not None
         if model.n_envs != self.manifest["n_envs"]:
-            raise ValueError(f"env must have {self.manifest['n_envs']} environments as it had, got {model.n_envs}")
+            raise ValueError(f"env must have {self.manifest['n_envs']} environments, as in the checkpoint, got {model.n_envs}")
         fill_slots(buffer, self.folder / "replay", self.manifest["replay"])
         state = self._arrays.get(self.manifest["state"]["replay"])
-        set_values_beside_slots(buffer, restore(values_beside_slots(buffer), state))
+        set_buffer_state(buffer, restore(buffer_state(buffer), state))
         _warn_if_incomplete("The replay buffer", state)
         model.run_id, model.checkpoint_serial = self.manifest["run"], self.manifest["serial"]
 
@@ -157,7 +157,7 @@ class Checkpoint:
             raise ValueError(f"env must be made like that of the interrupted run: {error}") from error
         for name, value in restore(dict.fromkeys(OBSERVATIONS), observations).items():
             setattr(model, name, value)
-        # DQN explores with the random generator of its action space, of which SB3's load() leaves the model a copy
+        # DQN explores with the generator of model.action_space. After SB3's load() this is a copy of the environment's space
         if "action_space" in states:
             restore([model.action_space], self._arrays.get(states["action_space"]))
         else:
@@ -178,9 +178,9 @@ class Checkpoint:
 
     def restore_model(self, model: ResumableModel, replaced: set[str]) -> None:
         """
-        Restore what policy, optimiser and learning rate remember beside the model file.
+        Restore the state of policy, optimiser and learning rate that is not in the model file.
 
-        :param model: whose environment is restored
+        :param model: a model whose environment is restored already
         :param replaced: attributes of the model that the user has replaced
         """
         state = self._arrays.get(self.manifest["state"]["model"])
@@ -227,7 +227,7 @@ class Checkpoint:
         own = own_objects(model) | own_environments(model)
         pairs, missing = pair_with_saved(self.manifest["state"]["callbacks"], callbacks)
         for name in missing:
-            warnings.warn(f"The interrupted run had a {name} among its callbacks, this one has not", stacklevel=3)
+            warnings.warn(f"The interrupted run had a callback {name}, which the resumed run does not have", stacklevel=3)
         for node, callback in pairs:
             state = self._arrays.get(node)
             vars(callback).update(restore(callback_attributes(callback), state, own))

@@ -34,7 +34,7 @@ _STEP_ARRAYS = (
 )
 #: Dtypes that NumPy, torch and safetensors have in common. Others of NumPy are written as bytes
 _COMMON_DTYPES = frozenset("bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 float32 float64".split())
-#: The entry of :func:`values_beside_slots` with the arrays of a user's class
+#: The entry of :func:`buffer_state` with the arrays of a user's class
 _ADDED = "added arrays"
 #: Arrays of HerReplayBuffer that change in other slots than the one being stored to: each checkpoint has all of them
 _HINDSIGHT_ARRAYS = ("ep_start", "ep_length", "infos")
@@ -72,8 +72,8 @@ class ReplayLog:
             left_out = [name for name, array in _row_arrays(buffer) if not _is_storable(array)]
             names = f", without {', '.join(left_out)}, whose dtype cannot be written" if left_out else ""
             warnings.warn(
-                f"Of a {type(buffer).__name__}, checkpoints hold the arrays with a row for each slot{names}, and nothing else "
-                "that it adds to SB3's replay buffers",
+                f"Checkpoints of a {type(buffer).__name__} hold its arrays with a row for each slot{names}, but nothing else "
+                "that the class adds to SB3's replay buffers",
                 stacklevel=4,
             )
         self._buffer = buffer
@@ -118,8 +118,8 @@ class ReplayLog:
         self, buffer: FrameReplayBuffer, segments: list[dict[str, Any]], arrays: dict[str, np.ndarray] | None
     ) -> np.ndarray:
         """
-        Images that belong into the next file: those of its own stacks, ``arrays``; into the last file (None) all others that
-        are in no file which is kept.
+        Indices of the images for the next file. With ``arrays``, the stacks of that file, these are the images of the stacks.
+        With None, for the last file, these are all images that are in no kept file.
         """
         stacks = arrays and [arrays["observations"].ravel(), arrays["next_observations"].ravel()]
         images = buffer.planes.unsaved(
@@ -208,8 +208,8 @@ def _bytes_of_a_step(buffer: ReplayBuffer) -> int:
     return size + (buffer.planes.images[0].nbytes * buffer.n_envs if isinstance(buffer, FrameReplayBuffer) else 0)
 
 
-def values_beside_slots(buffer: ReplayBuffer) -> dict[str, Any]:
-    """What the segments do not hold."""
+def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
+    """The state of the buffer that is not in the segments, by name."""
     values: dict[str, Any] = {"pos": buffer.pos, "full": buffer.full}
     if isinstance(buffer, HerReplayBuffer):
         names = ("ep_start", "ep_length", "_current_ep_start", *(["infos"] if buffer.copy_info_dict else []))
@@ -221,7 +221,7 @@ def values_beside_slots(buffer: ReplayBuffer) -> dict[str, Any]:
 
 def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> None:
     """
-    Fill a buffer with the transitions of a checkpoint. :func:`set_values_beside_slots` must follow.
+    Fill a buffer with the transitions of a checkpoint. :func:`set_buffer_state` must follow.
 
     :param folder: of the segments
     :param replay: entry of the manifest
@@ -239,8 +239,8 @@ def fill_slots(buffer: ReplayBuffer, folder: Path, replay: dict[str, Any]) -> No
             targets[name][slots] = _as_stored(rows, targets[name])
 
 
-def set_values_beside_slots(buffer: ReplayBuffer, values: dict[str, Any]) -> None:
-    """The counterpart of :func:`values_beside_slots`. Raises DamagedCheckpoint if images are missing."""
+def set_buffer_state(buffer: ReplayBuffer, values: dict[str, Any]) -> None:
+    """The counterpart of :func:`buffer_state`. Raises DamagedCheckpoint if images are missing."""
     added, targets = values[_ADDED], dict(_row_arrays(buffer))
     for name, rows in added.items():
         targets[name][:] = _as_stored(rows, targets[name])

@@ -146,7 +146,7 @@ class ResumableDQN(ResumableModel):
         self.resets_num_timesteps = reset_num_timesteps
         if self.resumed_from is not None and not outer:
             self.resumed_from.set_logger(self)
-            if reset_num_timesteps or self.resumed_from.continues_counting:  # of the call that is continued
+            if reset_num_timesteps or self.resumed_from.continues_counting:  # continue the interrupted call
                 self.resets_num_timesteps = self.resumed_from.manifest["reset_num_timesteps"]
                 total_timesteps += self._num_timesteps_at_start - self.num_timesteps
                 reset_num_timesteps = False
@@ -189,9 +189,9 @@ class ResumableDQN(ResumableModel):
         Load the newest complete checkpoint that a :class:`~sb3_mirl.CheckpointCallback` wrote.
 
         Then call :meth:`learn` with the arguments of the interrupted call, which it continues: on a CPU the result is
-        bit-exact. If that call was complete or counted from 0, ``reset_num_timesteps=False`` trains so many steps more, as in
-        SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. What callbacks
-        change in environment, policy, optimiser or learning rate when training starts does not last: that training had begun.
+        bit-exact. If that call was complete or counted from 0, ``learn(n, reset_num_timesteps=False)`` trains n more steps, as
+        in SB3. Logs and monitor files are reset to their content at the checkpoint; set your own logger again. Changes that
+        callbacks make to environment, policy, optimiser or learning rate when training starts are undone.
 
         If the state of the environment cannot be captured (Box2D, for example), new episodes begin, with a warning. The model
         file is unpickled, as by SB3's ``load``: resume only your own files.
@@ -220,8 +220,8 @@ class ResumableDQN(ResumableModel):
         return model
 
     def get_parameters(self) -> dict[str, dict]:
-        """SB3's. Tensors that are parts of larger ones, as in a joint training, are copied: files hold the whole."""
-        return _without_surroundings(super().get_parameters())
+        """As in SB3, but views of larger tensors (as in joint training) are copied: a file would hold the larger tensor."""
+        return _copy_views(super().get_parameters())
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies, such as those of a callback during learn(), have no callbacks and are runs of their own
@@ -233,11 +233,11 @@ class ResumableDQN(ResumableModel):
         return [*super()._excluded_save_params(), *own]
 
 
-def _without_surroundings(value: Any) -> Any:
+def _copy_views(value: Any) -> Any:
     if isinstance(value, dict):
         # A copy: an optimiser's state_dict() holds dictionaries of its state. Its type may have attributes of its own
         copied = copy.copy(value)
-        copied.update({key: _without_surroundings(item) for key, item in value.items()})
+        copied.update({key: _copy_views(item) for key, item in value.items()})
         return copied
     is_part = isinstance(value, th.Tensor) and value.untyped_storage().nbytes() > value.numel() * value.element_size()
     return value.clone() if is_part else value
@@ -252,7 +252,7 @@ class _Resumption(BaseCallback):
         super().__init__()
         checkpoint = model.resumed_from
         assert checkpoint is not None
-        # What the checkpoint lacks, callbacks may supply
+        # The snapshot leaves out what the checkpoint lacks, because callbacks may set it
         complete = {"with_rest": not checkpoint.model_is_incomplete, "with_env": not checkpoint.new_episodes}
         self._snapshot: ModelSnapshot | None = ModelSnapshot(model, **complete)
 
@@ -260,7 +260,7 @@ class _Resumption(BaseCallback):
         checkpoint, self.model.resumed_from = self.model.resumed_from, None
         snapshot, self._snapshot = self._snapshot, None
         assert checkpoint is not None and snapshot is not None
-        # Callbacks have begun a training that had begun already
+        # Undo what callbacks did at the start of training: the interrupted training had started before
         if missing := snapshot.put_back(self.model):
             names = missing_names(missing)
             warnings.warn(f"If callbacks changed these when training started, they remain changed: {names}", stacklevel=2)

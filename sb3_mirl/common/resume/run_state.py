@@ -86,7 +86,7 @@ def callback_attributes(callback: BaseCallback) -> dict[str, Any]:
 
 
 def _is_path(name: str, value: Any) -> bool:
-    # A number, say, is none: `dir` may be a direction
+    # Only text or None is a path: an attribute `dir` may also be a direction
     return _PATHS.fullmatch(name) is not None and isinstance(value, (str, bytes, os.PathLike, type(None)))
 
 
@@ -134,7 +134,7 @@ def own_objects(model: ResumableModel) -> dict[str, Any]:
 
 
 def own_environments(model: ResumableModel) -> dict[str, Any]:
-    """The same for callbacks only: the environment and all environments inside it."""
+    """Objects that only callbacks may refer to, by name: the environment and all environments inside it."""
     found: dict[str, Any] = {}
     pending: list[Any] = [model.env]
     while pending:

@@ -1,10 +1,10 @@
 """
-The state of environments and callbacks as plain data, and back into objects that were made in the same way.
+Captures the state of environments and callbacks as plain data, and restores it into objects that were created alike.
 
-:func:`capture` walks over an object's attributes and writes down by value: numbers, texts, arrays, random generators,
-containers, networks, objects of Python classes, and the state of Atari's emulator. :func:`restore` puts that into another
-object of the same classes, in place. Nothing is pickled, and the file cannot choose code to run. Pickles of environments would
-be unsafe, and also wrong: Gymnasium's ``EzPickle`` makes a new environment of them.
+:func:`capture` walks over an object's attributes and copies numbers, texts, arrays, random generators, containers, networks,
+objects of Python classes, and the state of Atari's emulator by value. :func:`restore` puts these values into another object of
+the same classes, in place. Nothing is pickled, and the file cannot choose code to run. Pickles of environments would be
+unsafe, and also wrong, because Gymnasium's ``EzPickle`` creates a new environment.
 
 What cannot be read (the memory of a C library, a running generator) is left out and reported by name, when the state is
 captured and when it is restored. Neither raises an error because of it.

@@ -1,4 +1,4 @@
-"""Putting objects back that were changed before the rest of their value turned out not to be restorable."""
+"""Undoes changes to objects, for values that cannot be restored completely."""
 
 import copy
 import functools

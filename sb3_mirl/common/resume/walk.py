@@ -85,8 +85,8 @@ class Kind:
     :param name: in the tree
     :param accepts: whether an object is of this kind
     :param capture: (walk, value, path) → the fields of its node
-    :param restore: (walk, node, old, path) → the restored object. It calls :meth:`Restore.made` before it restores what the
-        object refers to, so that objects can refer to each other
+    :param restore: (walk, node, old, path) → the restored object. Before it restores what the object
+        refers to, it calls :meth:`Restore.register`, so that objects can refer to each other
     :param in_place: whether ``restore`` may change ``old``, which is in the object's place
     """
 
@@ -114,10 +114,10 @@ def place(path: str) -> str:
 
 class Capture:
     """
-    One walk over an object. An object that is met again becomes a reference, so that what was shared stays shared.
+    One walk over an object. An object that is met again becomes a reference, so that shared objects stay shared.
 
-    Kinds may append to ``missing`` and, with :meth:`store`, to ``arrays``. They raise ``reported`` only for what they have
-    appended to ``missing`` and left out by themselves.
+    Kinds may append to ``missing`` and, with :meth:`store`, to ``arrays``. They increase ``reported`` only for entries of
+    ``missing`` that they appended themselves, and whose values they left out.
 
     :param kinds: the first that accepts an object captures it
     :param own: objects of the program by name
@@ -220,16 +220,16 @@ class Capture:
         return self._owners.setdefault(_memory(array), (len(self._owners), array))[0]
 
     def store(self, content: Any) -> int:
-        """Append bytes to ``arrays``, and return their number."""
+        """Append bytes to ``arrays``, and return their index."""
         self.arrays.append(np.frombuffer(content, dtype=np.uint8))
         return len(self.arrays) - 1
 
 
 class Restore:
     """
-    The walk back, into ``root``. Kinds may append to ``missing`` and ``references``.
+    One walk over a captured tree, to restore it into ``root``. Kinds may append to ``missing`` and ``references``.
 
-    :param kinds: by which the state was captured
+    :param kinds: the kinds by which the state was captured
     :param own: objects of the program by name
     """
 
@@ -288,7 +288,7 @@ class Restore:
         self._in_progress.add(node["id"])
         try:
             is_env = is_instance(old, ENVIRONMENTS) or node["id"] in self._environments
-            old = self._environment(node, old, path) if is_env else self._exclusive(kind, node, old)
+            old = self._environment(node, old, path) if is_env else self._copy_if_already_used(kind, node, old)
             if "class" not in node:
                 self._undo += undo_of_value(old)
             elif kind.in_place and node["class"] == qualified_name(type(old)):
@@ -304,8 +304,8 @@ class Restore:
 
     def mismatch(self, path: str, captured: str, here: str) -> ValueError:
         """
-        An error for an environment that differs from the captured one: StateMismatch among the wrappers around the
-        environment that is restored. Others, for example one that is made when it is first needed, are attributes.
+        An error for an environment that differs from the captured one: StateMismatch for ``root`` and for environments inside
+        its wrappers, otherwise UnknownClass, for example for an environment that an attribute holds.
         """
         if self._is_env and _WRAPPERS.fullmatch(path):
             return StateMismatch(f"at {place(path)} the state has {captured}, the object {here}")
@@ -362,7 +362,7 @@ class Restore:
             raise self.unknown(path, "an environment of its own, which here is also in another place")
         return env
 
-    def _exclusive(self, kind: Kind, node: dict[str, Any], old: Any) -> Any:
+    def _copy_if_already_used(self, kind: Kind, node: dict[str, Any], old: Any) -> Any:
         """
         ``old``, or a copy if another part of the state has already been restored into it: two objects of the state may be one
         object here, for example when an environment begins with the same array in several places. An object of a class or
@@ -387,8 +387,8 @@ class Restore:
             set_attribute(new, name, attribute)
         return new
 
-    def made(self, node: dict[str, Any], value: Any) -> Any:
-        """Note an object as that of a node. Returns it."""
+    def register(self, node: dict[str, Any], value: Any) -> Any:
+        """Register an object as the one restored for a node, and return the object."""
         self._made[node["id"]] = value
         self._undo.append(functools.partial(self._made.pop, node["id"], None))
         return value

@@ -26,7 +26,7 @@ from sb3_mirl.common.resume.manifest import (
     write_manifest,
 )
 from sb3_mirl.common.resume.model_state import capture_model
-from sb3_mirl.common.resume.replay_log import ReplayLog, values_beside_slots
+from sb3_mirl.common.resume.replay_log import ReplayLog, buffer_state
 from sb3_mirl.common.resume.run_state import (
     OBSERVATIONS,
     ArrayTable,
@@ -44,9 +44,9 @@ from sb3_mirl.common.text import printable
 
 class _Lock:
     """
-    Keeps other processes out of a folder for as long as it exists. It ends with this process.
+    Keeps other processes out of a folder while this object exists. The lock ends with this process.
 
-    :param file: open and locked
+    :param file: the open and locked file
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -185,7 +185,7 @@ class CheckpointWriter:
         assert buffer is not None
         self._read_new_manifests()
         name = self._free_name()
-        # A subclass may store steps, or count them, in its own way
+        # Two counts, because a subclass may override the method that increases one of them
         n_new = max(model.n_stored - self._n_stored, model._n_calls - self._calls)
         replay = self._replay.write(buffer, n_new)
         arrays = ArrayTable()
@@ -236,7 +236,7 @@ class CheckpointWriter:
         model, own = self.model, own_objects(self.model)
         assert model.env is not None and model.replay_buffer is not None
         own_of_callbacks = own | own_environments(model)
-        # Not the environment's after load() and set_env(), and where joint training gave models spaces of their own
+        # After load(), after set_env() and in joint training, the model's action space is not the environment's object
         has_own_space = model.action_space is not model.env.action_space
         own_space = {"action_space": arrays.add(capture([model.action_space]))} if has_own_space else {}
         return {
@@ -244,7 +244,7 @@ class CheckpointWriter:
             "env": arrays.add(capture(model.env, own)),
             "model": arrays.add(capture_model(model)),
             "observations": arrays.add(capture({name: getattr(model, name) for name in OBSERVATIONS})),
-            "replay": arrays.add(capture(values_beside_slots(model.replay_buffer))),
+            "replay": arrays.add(capture(buffer_state(model.replay_buffer))),
             "random": arrays.add(capture(random_states())),
             "logger": arrays.add(capture(recorded_values(model.logger))),
             "log_files": arrays.add(capture(read_log_files(model.logger))),

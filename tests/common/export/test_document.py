@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sb3_mirl import MIRL, load_prior
-from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.main import main
 from sb3_mirl.cli.prior import diagnose
 from sb3_mirl.common.text import printable
+from sb3_mirl.mirl.priors import inspect_file
 
 
 def test_damaged_files_are_refused(exported, tmp_path, capsys):

@@ -22,8 +22,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
 from sb3_mirl import MIRL, SQL, SQLm
-from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.common.buffers import FrameReplayBuffer
+from sb3_mirl.mirl.priors import inspect_file
 
 
 @pytest.mark.parametrize("algorithm", [MIRL, SQL, SQLm])
@@ -217,7 +217,7 @@ def test_saved_and_exported_models_keep_the_action_names(trained, exported, tmp_
         (set_at("training", "surprise", value=1), r"training: unknown fields \['surprise'\]"),
         (set_at("optimizer", "surprise", value=1), r"optimizer: unknown fields \['surprise'\]"),
         (lambda document: document.pop("action_names"), r"missing fields \['action_names'\]"),
-        (set_at("training", "num_timesteps", value=-1), "num_timesteps must be int and in range, got -1"),
+        (set_at("training", "num_timesteps", value=-1), r"num_timesteps must be int in \[0, \d+\], got -1"),
         (set_at("training", "n_envs", value=0), "n_envs must be at least 1"),
         (set_at("training", "exploration_rate", value="1"), "exploration_rate must be float"),
         (set_at("action_names", value=[1]), "action_names must hold text"),
@@ -296,7 +296,7 @@ SMALL_FILES_THAT_ASK_FOR_MUCH = {
         {"prior_init": [{"array": {"dtype": "int8", "shape": [2**22], "values": 0}}] * 3},
         "arrays and spaces must have at most 8388608 elements together",
     ),
-    "many environments": ({"n_envs": 10**9}, "n_envs must be int and in range"),
+    "many environments": ({"n_envs": 10**9}, r"n_envs must be int in \[0, 65536\]"),
     "a large space": ({"Box": {"dtype": "float32", "shape": [2**31], "low": 0.0, "high": 1.0}}, "a shape must have"),
     "many actions": ({"Discrete": {"dtype": "int64", "n": 10**12, "start": 0}}, r"must be|must have"),
     "deep spaces": ("Dict", "nested at most 32 deep"),

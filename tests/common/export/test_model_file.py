@@ -12,8 +12,8 @@ from exports import Bomb, zip_with
 from probes import TwoArms
 
 from sb3_mirl import MIRL, CheckpointCallback, load_prior
-from sb3_mirl.cli.inspect import inspect_file
 from sb3_mirl.cli.main import main
+from sb3_mirl.mirl.priors import inspect_file
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from sb3_mirl.cli.main import main
     [
         ({"prior": th.zeros(1, dtype=th.float64).expand(10**9)}, "prior must have at most 1048576 elements"),
         ({"beta": th.zeros(1, dtype=th.float64).expand(10**9)}, "beta a number"),
-        ({"other": bytearray(1)}, "policy.pth has a bytearray"),
+        ({"other": bytearray(1)}, "policy.pth must hold weights only, but has a bytearray"),
     ],
 )
 def test_a_zip_with_tensors_that_say_they_are_large_is_refused(crafted, message, saved, trained, tmp_path):

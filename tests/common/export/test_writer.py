@@ -51,7 +51,7 @@ class Curious(MIRL):
 
 
 def test_networks_beside_the_policy_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no networks beside its policy.*Curious has \['novelty'\]"):
+    with pytest.raises(ValueError, match=r"no networks besides its policy.*got \['novelty'\] in Curious"):
         Curious("MlpPolicy", "CartPole-v1").export(tmp_path / "a")
     assert not [*tmp_path.iterdir()]
 

@@ -52,5 +52,5 @@ def test_log_files_without_a_writer_are_named_in_a_warning(tmp_path):
     model = MIRL("MlpPolicy", env, **SETTINGS)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(100, CheckpointCallback(20, tmp_path))
-    with pytest.warns(UserWarning, match=r"wrote \['progress.csv'\], which nothing writes now"):
+    with pytest.warns(UserWarning, match=r"wrote \['progress.csv'\], but this run does not"):
         MIRL.resume(tmp_path, env).learn(120)

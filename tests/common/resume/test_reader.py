@@ -279,7 +279,7 @@ def folder(tmp_path):
 
 
 def test_error_for_another_number_of_environments(folder):
-    with pytest.raises(ValueError, match="env must have 2 environments as it had, got 1"):
+    with pytest.raises(ValueError, match="env must have 2 environments, as in the checkpoint, got 1"):
         MIRL.resume(folder, VecNormalize(make_vec_env("CartPole-v1", 1)))
 
 

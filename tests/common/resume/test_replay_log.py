@@ -28,7 +28,7 @@ def test_unknown_replay_buffer_class_is_named_in_a_warning(tmp_path):
         largest = 1.0
 
     settings = {**SETTINGS, "replay_buffer_class": Prioritised}
-    with pytest.warns(UserWarning, match="Of a Prioritised, checkpoints hold the arrays"):
+    with pytest.warns(UserWarning, match="Checkpoints of a Prioritised hold its arrays"):
         MIRL("MlpPolicy", "CartPole-v1", **settings).learn(20, CheckpointCallback(10, tmp_path))
 
 
@@ -48,7 +48,7 @@ class Weighted(ReplayBuffer):
         return super().sample(*args, **kwargs)
 
 
-@pytest.mark.filterwarnings("ignore:Of a Weighted")
+@pytest.mark.filterwarnings("ignore:Checkpoints of a Weighted")
 def test_rows_that_an_unknown_buffer_changes_later_are_written_again(tmp_path):
     settings = {**SETTINGS, "replay_buffer_class": Weighted, "learning_starts": 10}
     model = MIRL("MlpPolicy", "CartPole-v1", **settings).learn(80, CheckpointCallback(20, tmp_path))
@@ -63,7 +63,7 @@ class Sampled(ReplayBuffer):
         return super().sample(*args, **kwargs)
 
 
-@pytest.mark.filterwarnings("ignore:Of a ")
+@pytest.mark.filterwarnings("ignore:Checkpoints of a ")
 @pytest.mark.parametrize("buffer", [Sampled, Weighted])
 def test_of_unknown_buffers_too_only_new_transitions_are_written(tmp_path, buffer):
     settings = {**SETTINGS, "replay_buffer_class": buffer, "buffer_size": 1000, "learning_starts": 10}
@@ -84,7 +84,7 @@ class Labelled(ReplayBuffer):
         super().add(*args)
 
 
-@pytest.mark.filterwarnings("ignore:Of a Labelled")
+@pytest.mark.filterwarnings("ignore:Checkpoints of a Labelled")
 @pytest.mark.parametrize("dtype", ["datetime64[s]", "complex128", "longdouble", "U3"])
 def test_rows_of_any_plain_dtype_are_restored(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(Labelled, "dtype", dtype, raising=False)

@@ -28,7 +28,7 @@ def test_missing_callbacks_are_named_in_a_warning(tmp_path):
     env = make_vec_env("CartPole-v1", 1)
     stop = StopTrainingOnMaxEpisodes(1000)
     MIRL("MlpPolicy", env, **SETTINGS).learn(100, [CheckpointCallback(20, tmp_path), stop])
-    with pytest.warns(UserWarning, match="StopTrainingOnMaxEpisodes among its callbacks, this one has not"):
+    with pytest.warns(UserWarning, match="StopTrainingOnMaxEpisodes, which the resumed run does not have"):
         MIRL.resume(tmp_path, env).learn(120)
 
 
