@@ -88,6 +88,26 @@ def test_first_table_of_an_experiment_is_on_its_page(name, tmp_path, run_script)
     assert table.count("\n") > 3 and table in (ROOT / "docs" / f"{page}.md").read_text("utf-8")
 
 
+def hypothesis_rows():
+    """The rows about tested hypotheses: those of the overview, and those of the sections, as lists of cells."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"(?m)^\| H\d.*\|$", PAGE)]
+    overview = [row for row in rows if len(row) == 4 and row[-1].startswith("[")]
+    sections = [row for row in rows if row[-1] in ("open", "holds", "refuted")]
+    return overview, sections
+
+
+def test_overview_of_hypotheses_has_the_verdicts_of_the_sections():
+    overview, sections = hypothesis_rows()
+    finished = [row for row in overview if row[2]]
+    assert {row[0] for row in sections} == {row[0] for row in finished} - {"H5"}
+    for name, _, number, verdict in finished:
+        found = [row for row in sections if row[0] == name and number in " ".join(row)]
+        if name == "H5":
+            assert f"{number}, p" in PAGE.replace("\n", " ") and "**H5 is open**" in PAGE and verdict.startswith("[open]")
+        else:
+            assert len(found) == 1 and verdict.startswith(f"[{found[0][-1]}]"), name
+
+
 @pytest.mark.parametrize("name", CHOSEN)
 def test_settings_of_a_suite_are_the_best_trials(name):
     folder, plan = ROOT / "results" / f"{name}-tuning", TUNINGS[name]
