@@ -126,7 +126,7 @@ def report(path: Path, suite_results: Path) -> None:
     print_verdicts(tests)
     counts = [list(map(len, group)) for group in pairs]
     detectable = detectable_improvement(*counts, level=0.05 / len(tests), power=0.8)
-    print(f"\n{len(useless)} environments; so many runs detect {detectable:.2g} with a power of 80 %")
+    print(f"\n{len(useless)} environments; detectable with a power of 80 %: a probability of improvement of {detectable:.2g}")
 
 
 def main() -> None:

@@ -31,8 +31,8 @@ PAGE = """# Trained agents
 
 Each file holds tensors and JSON, and loading it runs no code of the file. Its card says how to load it, how to train it, and
 what its ρ is. `python benchmarks/agents.py` trained these agents with the hyper-parameters of `hyperparams/`, one run of each.
-Each agent is the best of the evaluations during its run. The returns are from {n_episodes} further episodes. The state of the
-optimiser is left out.
+Each agent is the best model of the evaluations during its run. The returns are from {n_episodes} further episodes. The state
+of the optimiser is left out.
 
 | agent | environment | mean return | file |
 |---|---|---:|---|

@@ -126,7 +126,7 @@ def trends(bench: Bench, tables: dict[str, list[Row]]) -> str:
         [f"{label(row['algorithm'])} > {label(row['than'])}", str(row["from"]), str(row["to"]), estimate(row), row["verdict"]]
         for row in rows
     ]
-    return table(["claim", "from", "to", "change of the probability of improvement", "with useless actions it"], lines)
+    return table(["claim", "from", "to", "change of the probability of improvement", "trend"], lines)
 
 
 def ablation(bench: Bench, tables: dict[str, list[Row]]) -> str:

@@ -54,7 +54,7 @@ LEARNERS: dict[str, tuple[str, dict[str, Any], str]] = {
     FAST: ("mirl", {"prior_lr": 1e-3}, colors.VERMILION),
 }
 #: What is measured of each run
-MEASURES = {"during": "during training", "draws": "after it, draws from π", "argmax": "after it, argmax π"}
+MEASURES = {"during": "during training", "draws": "after training, draws from π", "argmax": "after training, argmax π"}
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_control_without_useless_actions_runs(tmp_path, run_script):
     done = run_script(script, "report", *options, "--figure", tmp_path / "figure.png")
     # The published runs with useless actions, of CartPole alone
     assert done.returncode == 0, done.stderr
-    assert "| H19 | MIRL, α_ρ = 1e-3 > SQL, after it, draws from π | 0.73 [" in done.stdout
+    assert "| H19 | MIRL, α_ρ = 1e-3 > SQL, after training, draws from π | 0.73 [" in done.stdout
 
 
 @pytest.mark.slow

@@ -203,13 +203,13 @@ def models_for_playing(algorithms: Mapping[str, type[BaseDQN]]) -> Iterator[None
         rl_zoo3.ALGOS.update(before)
 
 
-def for_playing(algorithm: type[BaseDQN], envs: Sequence[VecEnv]) -> type[BaseDQN]:
+def for_playing(algorithm: type[BaseDQN], envs: Sequence[VecEnv] = ()) -> type[BaseDQN]:
     """
     A class whose ``load`` returns a model of ``algorithm`` with room for one transition, which compiles nothing. If the model
     was trained with action masks, its ``predict`` takes those of the last one of ``envs``.
 
     :param algorithm: one of our algorithms
-    :param envs: filled later
+    :param envs: of the command, filled later
     """
 
     def load(cls: type[BaseDQN], *args: Any, **kwargs: Any) -> BaseDQN:

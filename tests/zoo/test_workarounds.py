@@ -106,7 +106,7 @@ def test_missing_wrapper_is_named_in_the_zoo(masked_env):
 @pytest.mark.parametrize("algo", OURS)
 def test_playing_allocates_no_replay_buffer(algo, in_runs):
     file = in_runs / "logs" / algo / f"{ENV}_1" / f"{ENV}.zip"
-    player = for_playing(ALGORITHMS[algo], [])
+    player = for_playing(ALGORITHMS[algo])
     assert player.__name__ == ALGORITHMS[algo].__name__
     model = player.load(file)
     assert type(model) is ALGORITHMS[algo] and model.replay_buffer.buffer_size == 1
@@ -117,7 +117,7 @@ def test_playing_needs_no_compiler(tmp_path, monkeypatch):
     model = MIRL("MlpPolicy", "CartPole-v1", compile_update=True, buffer_size=100)
     model.save(tmp_path / "model")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    player = for_playing(MIRL, []).load(tmp_path / "model")
+    player = for_playing(MIRL).load(tmp_path / "model")
     assert not player.compile_update and player.policy._compiled_acting is None
     with pytest.raises(ValueError, match=r"there is none. To use a trained .*: load\(..., compile_update=False\)"):
         MIRL.load(tmp_path / "model")

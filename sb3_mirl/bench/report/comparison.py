@@ -208,7 +208,7 @@ def _trends(rows: list[Row]) -> Table | None:
         for name, row in zip(names, rows, strict=True)
     ]
     caption = "Change of the probability of improvement from the fewest to the most useless actions"
-    return Table(caption, ["", "from", "to", "change", "with useless actions it", "environments"], lines)
+    return Table(caption, ["", "from", "to", "change", "trend", "environments"], lines)
 
 
 def _claims(bench: Bench, group: str, rows: list[Row]) -> Table | None:
