@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 import torch as th
 
 from sb3_mirl import MIRL
+from sb3_mirl.bench.jobs import Job
 from sb3_mirl.cli.main import main
+from sb3_mirl.common.files import write_whole
 from sb3_mirl.envs.gridworld import FourRooms, FourRoomsGoals
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +97,22 @@ def test_models_of_minatar_act_by_draws(tmp_path, run_script):
     assert done.returncode == 0 and done.stdout == "", done.stderr
     done = run_script(script, "report", "--results", file, "--suite-results", bench)
     assert done.returncode == 0 and "| H17 | MIRL > SQL_decoupled, draws from π | " in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_runs_with_the_scores_of_a_constant_action_are_named(tmp_path, run_script):
+    script, file = ROOT / "benchmarks" / "constant_actions.py", tmp_path / "results.json"
+    done = run_script(script, "run", "--seeds", "1", "--episodes", "1", "--results", file)
+    assert done.returncode == 0 and "SpaceInvaders: done" in done.stdout, done.stderr
+    results = json.loads(file.read_text())
+    assert len(results) == 21 and all(len(result["scores"]) == 1 for result in results)
+    job = Job("sql", "Useless12/MinAtar-Freeway-v1", 0)
+    result = job.result(ROOT / "results" / "minatar-actions")
+    (up,) = (result["scores"] for result in results if (result["game"], result["action"]) == ("Freeway", "UP"))
+    write_whole(job.result_file(tmp_path / "bench"), json.dumps(result | {"scores": up}).encode())
+    done = run_script(script, "report", "--results", file, "--suite-results", tmp_path / "bench")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(?m)^\| Freeway \| UP \| .* \| SQL \(12 useless\), seed 0 \|$", done.stdout)
 
 
 @pytest.mark.slow
