@@ -97,6 +97,15 @@ def test_models_of_minatar_act_by_draws(tmp_path, run_script):
     assert done.returncode == 0 and done.stdout == "", done.stderr
     done = run_script(script, "report", "--results", file, "--suite-results", bench)
     assert done.returncode == 0 and "| H17 | MIRL > SQL_decoupled, draws from π | " in done.stdout, done.stderr
+    script, options = ROOT / "benchmarks" / "dead_units.py", ("--results", tmp_path / "units.json")
+    done = run_script(script, "run", bench, *options)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "units.json").read_text())
+    # At their beginning networks are alive, and 128 units have a share of 1/128 each
+    assert len(results) == 6 and all(0.0 <= result["dead"] < 0.9 and not result["constant"] for result in results)
+    assert all((result["dead"] * 128).is_integer() for result in results)
+    done = run_script(script, "report", *options)
+    assert done.returncode == 0 and done.stdout.count("| Useless12/Breakout-v1 | ") == 1, done.stderr
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ REPORTS = {
     "prior_transfer": ("prior_transfer.json", "results", None),
     "acting_in_minatar": ("acting_in_minatar.json", "results", None),
     "rare_rewards": ("rare_rewards.json", "results", None),
+    "dead_units": ("dead_units.json", "results", None),
+    "constant_actions": ("constant_actions.json", "results", None),
     "four_rooms_deep": ("four-rooms/deep.json", "priors", "--figure"),
     "action_masks": ("action_masks.json", "priors", None),
 }
