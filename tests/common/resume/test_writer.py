@@ -237,7 +237,7 @@ def test_warning_if_no_space_is_left(tmp_path, monkeypatch):
     "arguments",
     [
         pytest.param(["random", "--kills", "12", "--total", "600", "--longest", "0.3"], marks=pytest.mark.slow),
-        ["operations", "--total", "40", "--save-freq", "20"],
+        ["operations", "--total", "60", "--save-freq", "20"],
         pytest.param(["operations", "--run", "image", "--total", "40", "--save-freq", "20"], marks=pytest.mark.slow),
         pytest.param(["random", "--kills", "200"], marks=pytest.mark.slow),
         pytest.param(["random", "--kills", "100", "--run", "image", "--total", "300"], marks=pytest.mark.slow),
