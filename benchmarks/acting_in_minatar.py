@@ -11,6 +11,7 @@ The scores of the suite are those of argmax π. Here the same models play 30 epi
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,26 @@ class Recorded(DrawsFromPolicy):
         return super().predict(observation, *args, **kwargs)
 
 
+def load_model(folder: Path, job: Job) -> Any:
+    """
+    Prepare a process for one job of the suite, and load its model.
+
+    :param folder: of the benchmark
+    :param job: of the suite, finished
+    """
+    th.set_num_threads(1)
+    register_suite(SUITE)
+    (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
+    return for_playing(CLASSES[job.algorithm]).load(file, device="cpu")
+
+
 def play(folder: Path, job: Job) -> dict[str, Any]:
     """
     :param folder: of the benchmark
     :param job: of the suite, finished
     :return: the result of its model
     """
-    th.set_num_threads(1)
-    register_suite(SUITE)
-    (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
-    model = for_playing(CLASSES[job.algorithm]).load(file, device="cpu")
+    model = load_model(folder, job)
     trained = TrainedVariant(Variant(SUITE, job), prepared_manager(SUITE, job, folder), model, None)
     acting = Recorded(model)
     scores = trained.scores(SUITE.episodes, acting)
@@ -68,22 +79,39 @@ def play(folder: Path, job: Job) -> dict[str, Any]:
     return {**result, "reward_per_step": float(np.sum(scores)) / acting.steps, **measured}
 
 
-def run(folder: Path, path: Path, jobs: int) -> None:
+def run(
+    measured: Callable[[Path, Job], dict[str, Any]],
+    shown: str,
+    algorithms: Sequence[str],
+    folder: Path,
+    path: Path,
+    jobs: int,
+) -> None:
     """
+    Measure the models that are not in the file of results.
+
+    :param measured: a module-level function: the result of a model, with its environment, algorithm and seed
+    :param shown: the number of a result that is printed
+    :param algorithms: whose models are measured, in the order of the results
     :param folder: of the benchmark
     :param path: of the results
     :param jobs: processes at once
     """
     results = json.loads(path.read_text()) if path.exists() else []
     done = {(r["environment"], r["algorithm"], r["seed"]) for r in results}
-    pending = [job for job in stored_jobs(folder, SUITE) if job.algorithm in ALGORITHMS]
+    pending = [job for job in stored_jobs(folder, SUITE) if job.algorithm in algorithms]
     pending = [job for job in pending if (job.env, job.algorithm, job.seed) not in done]
     places = [*SUITE.steps]
-    for result in in_processes(partial(play, folder), pending, jobs):
+    for result in in_processes(partial(measured, folder), pending, jobs):
         results.append(result)
-        results.sort(key=lambda r: (places.index(r["environment"]), ALGORITHMS.index(r["algorithm"]), r["seed"]))
+        results.sort(key=lambda r: (places.index(r["environment"]), algorithms.index(r["algorithm"]), r["seed"]))
         write_results(path, results)
-        print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['draws']:.2f}", flush=True)
+        print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result[shown]:.2f}", flush=True)
+
+
+def short_name(env: str) -> str:
+    """``Freeway-v1`` of MinAtar/Freeway-v1, and ``Useless12/Freeway-v1`` of Useless12/MinAtar-Freeway-v1."""
+    return env.replace("MinAtar/", "").replace("MinAtar-", "")
 
 
 def interval(values: np.ndarray) -> str:
@@ -111,7 +139,7 @@ def report(path: Path, suite_results: Path) -> None:
         for algorithm in ALGORITHMS:
             seeds = [r["seed"] for r in results if (r["environment"], r["algorithm"]) == (env, algorithm)]
             argmax = np.array([np.mean(Job(algorithm, env, seed).result(suite_results)["scores"]) for seed in seeds])
-            cells = [env.replace("MinAtar/", "").replace("MinAtar-", ""), label(algorithm), interval(argmax)]
+            cells = [short_name(env), label(algorithm), interval(argmax)]
             cells.append(interval(values(env, algorithm, "draws")))
             cells.append(f"{values(env, algorithm, 'prior_influence').mean():.0%}")
             cells += [
@@ -141,7 +169,7 @@ def main() -> None:
         command.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.folder, args.results, args.jobs)
+        run(play, "draws", ALGORITHMS, args.folder, args.results, args.jobs)
     else:
         report(args.results, args.suite_results)
 

@@ -15,25 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from acting_in_minatar import ROOT, SUITE, interval
 from gymnasium import spaces
 
 from sb3_mirl.bench.experiment import prepared_manager, register_suite
 from sb3_mirl.bench.jobs import Job, stored_jobs
-from sb3_mirl.bench.scores import bootstrap_mean
-from sb3_mirl.bench.suites import SUITES, label
+from sb3_mirl.bench.suites import label
 from sb3_mirl.bench.variants import TrainedVariant, Variant, write_results
+from sb3_mirl.common.inputs import find_action_names
+from sb3_mirl.zoo.manager import ExperimentManager
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "constant_actions.json"
-SUITE = SUITES["minatar-actions"]
 GAMES = [env for env in SUITE.steps if env.startswith("MinAtar/")]
-ACTIONS = {
-    "Asterix": ("NOOP", "LEFT", "UP", "RIGHT", "DOWN"),
-    "Breakout": ("NOOP", "LEFT", "RIGHT"),
-    "Freeway": ("NOOP", "UP", "DOWN"),
-    "Seaquest": ("NOOP", "LEFT", "UP", "RIGHT", "DOWN", "FIRE"),
-    "SpaceInvaders": ("NOOP", "LEFT", "RIGHT", "FIRE"),
-}
 
 
 class ConstantPolicy:
@@ -54,6 +47,15 @@ def game_of(env: str) -> str:
     return env.removesuffix("-v1").rsplit("/", 1)[-1].removeprefix("MinAtar-")
 
 
+def action_names(manager: ExperimentManager) -> list[str]:
+    """The names of the actions of a manager's environments."""
+    env = manager.create_envs(1, eval_env=True)
+    try:
+        return find_action_names(env, int(env.action_space.n))
+    finally:
+        env.close()
+
+
 def run(path: Path, n_seeds: int, episodes: int) -> None:
     """
     :param path: of the results
@@ -64,10 +66,10 @@ def run(path: Path, n_seeds: int, episodes: int) -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for env in GAMES:
-            actions = ACTIONS[game_of(env)]
             for seed in range(n_seeds):
                 job = Job("dqn_mse", env, seed)
                 manager = prepared_manager(SUITE, job, Path(folder))
+                actions = action_names(manager)
                 for action, name in enumerate(actions):
                     policy = ConstantPolicy(action, len(actions))
                     scores = TrainedVariant(Variant(SUITE, job), manager, policy, None).scores(episodes)
@@ -84,17 +86,14 @@ def report(path: Path, suite_results: Path) -> None:
     results = json.loads(path.read_text())
     stored = {job: job.result(suite_results)["scores"] for job in stored_jobs(suite_results, SUITE)}
     print("| game | constant action | score | runs of the suite with the same scores |\n|---|---|---:|---|")
-    for game, actions in ACTIONS.items():
-        for action in actions:
-            own = [result for result in results if (result["game"], result["action"]) == (game, action)]
-            by_seed = {result["seed"]: result["scores"] for result in own}
-            equal = [job for job, scores in stored.items() if game_of(job.env) == game and by_seed.get(job.seed) == scores]
-            mean, low, high = bootstrap_mean(np.array([np.mean(scores) for scores in by_seed.values()]))
-            names = [
-                f"{label(job.algorithm)}{' (12 useless)' if 'Useless' in job.env else ''}, seed {job.seed}" for job in equal
-            ]
-            if names or mean >= 1.0:
-                print(f"| {game} | {action} | {mean:.2f} [{low:.2f}, {high:.2f}] | {'; '.join(names) or '–'} |")
+    for game, action in dict.fromkeys((result["game"], result["action"]) for result in results):
+        own = [result for result in results if (result["game"], result["action"]) == (game, action)]
+        by_seed = {result["seed"]: result["scores"] for result in own}
+        equal = [job for job, scores in stored.items() if game_of(job.env) == game and by_seed.get(job.seed) == scores]
+        score = np.array([np.mean(scores) for scores in by_seed.values()])
+        names = [f"{label(job.algorithm)}{' (12 useless)' if 'Useless' in job.env else ''}, seed {job.seed}" for job in equal]
+        if names or score.mean() >= 1.0:
+            print(f"| {game} | {action} | {interval(score)} | {'; '.join(names) or '–'} |")
 
 
 def main() -> None:

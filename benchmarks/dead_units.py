@@ -12,23 +12,18 @@ the agent always chooses the same action.
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
+from acting_in_minatar import ROOT, SUITE, load_model, run, short_name
 
-from sb3_mirl.bench.experiment import prepared_manager, register_suite
-from sb3_mirl.bench.jobs import Job, stored_jobs
-from sb3_mirl.bench.suites import SUITES, label
-from sb3_mirl.bench.variants import in_processes, write_results
-from sb3_mirl.zoo.register import ALGORITHMS as CLASSES
-from sb3_mirl.zoo.workarounds import for_playing
+from sb3_mirl.bench.experiment import prepared_manager
+from sb3_mirl.bench.jobs import Job
+from sb3_mirl.bench.suites import label
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "dead_units.json"
-SUITE = SUITES["minatar-actions"]
 N_STATES, EPSILON = 1000, 0.1
 
 
@@ -38,10 +33,7 @@ def measure(folder: Path, job: Job) -> dict[str, Any]:
     :param job: of the suite, finished
     :return: share of dead units, and whether all Q-values are the same in all states
     """
-    th.set_num_threads(1)
-    register_suite(SUITE)
-    (file,) = job.run_folder(folder).glob(f"{job.algorithm}/*/*.zip")
-    model: Any = for_playing(CLASSES[job.algorithm]).load(file, device="cpu")
+    model = load_model(folder, job)
     model.exploration_rate = EPSILON
     env = prepared_manager(SUITE, job, folder).create_envs(1, eval_env=True)
     env.seed(job.seed)
@@ -64,23 +56,6 @@ def measure(folder: Path, job: Job) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, path: Path, jobs: int) -> None:
-    """
-    :param folder: of the benchmark
-    :param path: of the results
-    :param jobs: processes at once
-    """
-    results = json.loads(path.read_text()) if path.exists() else []
-    done = {(r["environment"], r["algorithm"], r["seed"]) for r in results}
-    pending = [job for job in stored_jobs(folder, SUITE) if (job.env, job.algorithm, job.seed) not in done]
-    for result in in_processes(partial(measure, folder), pending, jobs):
-        results.append(result)
-        print(f"{result['algorithm']} {result['environment']} seed {result['seed']}: {result['dead']:.0%}", flush=True)
-    envs = [*SUITE.steps]
-    results.sort(key=lambda r: (envs.index(r["environment"]), SUITE.algorithms.index(r["algorithm"]), r["seed"]))
-    write_results(path, results)
-
-
 def report(path: Path) -> None:
     """
     :param path: of the results
@@ -95,7 +70,7 @@ def report(path: Path) -> None:
             dead = f"{np.mean([r['dead'] for r in own]):.0%}" if own else "–"
             cells.append(f"{dead}, **{constant} of {len(own)}**" if constant else dead)
         if set(cells) != {"–"}:
-            print(f"| {env.replace('MinAtar/', '').replace('MinAtar-', '')} | {' | '.join(cells)} |")
+            print(f"| {short_name(env)} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -109,7 +84,7 @@ def main() -> None:
         command.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.command == "run":
-        run(args.folder, args.results, args.jobs)
+        run(measure, "dead", SUITE.algorithms, args.folder, args.results, args.jobs)
     else:
         report(args.results)
 
